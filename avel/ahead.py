@@ -1,4 +1,4 @@
-"""Work that is begun before it is asked for, so that reading and computing go on at the same time."""
+"""Reads ahead in threads, so that reading and computing go on at the same time; limits the threads."""
 
 import os
 import sys
@@ -12,9 +12,8 @@ MOST_THREADS = 16
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-
 thread_limit: int | None = None
-"""Threads that `limit_threads` was told last."""
+"""Most threads of this process, as `limit_threads` was told; None for one a core."""
 
 
 def limit_threads(count: int | None) -> None:

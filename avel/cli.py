@@ -5,6 +5,7 @@ Exit codes: 0 all done, 1 error, 2 wrong usage, 3 finished but some clips failed
 
 import functools
 import gc
+import operator
 import os
 import re
 import sys
@@ -34,13 +35,13 @@ from avel.console import (
     show,
     show_rows,
     stage_settings,
-    verbosity,
 )
 from avel.errors import ConfigError
 from avel.heads.config import TaskChoice, TrainConfig
 from avel.heads.presets import PRESETS as HEAD_PRESETS
 from avel.pipeline.config import CacheConfig, ExtractConfig, PretrainConfig
 from avel.pipeline.pretraining.presets import PRESETS
+from avel.progress import set_verbosity
 from avel.recipes.reproducing.tables import TABLES
 from avel.stores.datasets.sample import SPLITS
 from avel.text import plural
@@ -53,7 +54,7 @@ ENCODER, ANNOTATED = PathTo("run", "file", "dataset"), PathTo("dataset", meant="
 FEATURES = PathTo("dataset", "file", "cache", meant="a folder of features")
 SPLIT = click.Choice(["val", "test"])
 IDS = {"ignore_unknown_options": True, "help_option_names": ["--help"]}
-"""Context of commands that take ids of clips, which may begin with a dash: they are no options."""
+"""Context of commands that take ids of clips, which are no options although they may begin with a dash."""
 DECODER = click.option(
     "--decoder",
     type=click.Choice(["argmax", "event", "threshold"]),
@@ -84,17 +85,19 @@ SEGMENT_SECONDS = click.option(
     help="Length of one segment in seconds.",
 )
 ALL = click.option("--all", "in_full", is_flag=True, help="Print every figure.")
+ALL_LINES = operator.methodcaller("all_lines")
+"""Function that returns what is printed with --all."""
 AFTER_INSPECTION = {
     "dataset": "avel extract {} clips.zarr",
     "store": "avel pretrain {} runs/avbt, or avel preview {} ID sheet.png",
     "cache": "avel train-head {} runs/tacma --head tacma --seeds 5",
     "run": "avel evaluate {} --all, for a run of heads; --json prints every setting",
 }
-"""Kind -> what one does next with a path that is whole."""
+"""Kind of a path -> command that comes next where the path is whole."""
 
 
 def after_training(run: Path | str) -> str:
-    """Returns what is next after a run of heads."""
+    """Returns the command that comes next after a run of heads."""
     return f"avel report {path_of(run)} --out report"
 
 
@@ -126,13 +129,13 @@ def cli(quiet: bool, verbose: bool, threads: int | None) -> None:
 
     --quiet, --verbose and --threads may stand before or after COMMAND.
     """
-    verbosity(quiet, verbose)
+    set_verbosity(0 if quiet else 2 if verbose else 1)
     if threads is not None:
         limit_threads(threads)
 
 
 def in_lines(example: str) -> str:
-    """Returns an example indented, broken before options where it is longer than 80 columns."""
+    """Returns an example indented, and broken before options where it would pass 80 columns."""
     lines = [""]
     for part in re.split(r" (?=--)", example):
         if len(lines[-1]) + len(part) > 70:
@@ -328,16 +331,14 @@ def import_features(source: tuple[Path, ...], cache: Path, as_json: bool, **opti
     --audio and --visual name features by video id; SOURCE is the folder of the published AVE files, or these
     files themselves.
     """
-    given = source[0] if len(source) == 1 else source or None
-    found = avel.import_features(given, cache, **options)
+    found = avel.import_features(source or None, cache, **options)
     show(found, as_json, next=f"avel train-head {path_of(cache)} runs/psp --head psp --seeds 5")
     return DONE
 
 
-@command("avel export-features ave.h5 exported/ --format ave", name="export-features")
+@command("avel export-features ave.h5 exported/", name="export-features")
 @click.argument("cache", type=CACHE)
 @click.argument("folder", type=PathTo("dataset", made=True))
-@click.option("--format", type=click.Choice(["ave"]), default="ave", help="Format of the files.")
 @click.option(
     "--level",
     type=click.Choice(["cnn", "encoder"]),
@@ -466,7 +467,8 @@ def heads(name: str | None, as_json: bool) -> int:
 @click.option(
     "--folds",
     type=click.IntRange(3),
-    help="Judge by cross-validation over train and val in so many folds; the best is trained with all seeds.",
+    help="Evaluate by cross-validation over train and val in so many folds; the best is trained with all "
+    "seeds.",
 )
 @click.option("--groups", type=PATH, help="With --folds: CSV of video_id,group; a group stays in one fold.")
 @settings(TrainConfig, "train-head", HEAD_PRESETS, vary=True)
@@ -501,8 +503,8 @@ def sweep(
         if isinstance(values, Range):
             raise ConfigError(f"--set {name}={values} is a range", hint="--trials N searches it")
     if folds is not None:
-        judged = avel.cross_validate(cache, run, folds=folds, groups=groups, **options)
-        show(judged, as_json, next=after_training(judged.run))
+        validated = avel.cross_validate(cache, run, folds=folds, groups=groups, **options)
+        show(validated, as_json, next=after_training(validated.run))
         return DONE
     name = ",".join(options["settings"]) or "KEY"
     show(
@@ -609,7 +611,7 @@ def runs(folder: Path, against: Path | None, as_csv: bool, as_json: bool) -> int
         show_rows(found)
         return DONE
     best = best_line(found)
-    then = f"avel report {path_of(folder / best.run)} --out report" if best else "avel train-head CACHE RUN"
+    then = after_training(folder / best.run) if best else "avel train-head CACHE RUN"
     show(found, as_json, run_table, headline=run_headline(found), next=then)
     return DONE
 
@@ -643,15 +645,13 @@ def evaluate(
     which are evaluated as they are.
     """
     if cache is not None:
-        judged = avel.evaluate_checkpoint(run, cache, **options, **settings)
-        show(judged, as_json, (lambda found: found.all_lines()) if in_full else None)
-        return DONE
-    if settings:
+        found, then = avel.evaluate_checkpoint(run, cache, **options, **settings), ""
+    elif settings:
         raise ConfigError(f"--set {next(iter(settings))} without --cache", hint="a run has its settings")
-    found = avel.evaluate(run, **options)
-    report = f"avel report {path_of(run)} --out report"
-    then = report if in_full else f"{report}, or --all for every figure"
-    show(found, as_json, (lambda found: found.all_lines()) if in_full else None, next=then)
+    else:
+        found = avel.evaluate(run, **options)
+        then = after_training(run) + ("" if in_full else ", or --all for every figure")
+    show(found, as_json, ALL_LINES if in_full else None, next=then)
     return DONE
 
 
@@ -697,7 +697,7 @@ def score(predictions: tuple[Path, ...], dataset: Path, in_full: bool, as_json: 
     """
     found = avel.score(predictions, dataset, **options)
     then = "" if in_full else "--all prints every figure, --json the same for scripts"
-    show(found, as_json, (lambda found: found.all_lines()) if in_full else None, next=then)
+    show(found, as_json, ALL_LINES if in_full else None, next=then)
     return DONE
 
 
@@ -809,7 +809,7 @@ def plot(run: Path, kind: str, out: Path, as_json: bool, **options: Any) -> int:
 
     For sweep, RUN is the run of a sweep or a folder of runs.
     """
-    show(avel.plot(run, kind, out, **options), as_json, next=f"avel report {path_of(run)} --out report")
+    show(avel.plot(run, kind, out, **options), as_json, next=after_training(run))
     return DONE
 
 
@@ -882,7 +882,7 @@ def demo(folder: Path, clips: int, seed: int, as_json: bool) -> int:
     Makes the clips itself; all files go to FOLDER.
     """
     found = avel.demo(folder, clips=clips, seed=seed)
-    show(found, as_json, next=f"avel report {path_of(folder / 'heads' / 'mlp-both')} --out report")
+    show(found, as_json, next=after_training(folder / "heads" / "mlp-both"))
     return DONE
 
 

@@ -108,7 +108,7 @@ class Setting:
         name: its name in options and `--set`, with its group's prefix.
         place: its tables and key in a file.
         path: attributes that lead to it in the config.
-        hinted: its type, as annotated.
+        value_type: its type, as annotated.
         default: its default; for a component its name.
         heading: heading of its option in help, or "".
         shown: text of its default, where the value itself says too little; None where its heading says it.
@@ -118,7 +118,7 @@ class Setting:
     name: str
     place: tuple[str, ...]
     path: tuple[str, ...]
-    hinted: Any
+    value_type: Any
     default: Any
     help: str
     heading: str
@@ -410,11 +410,11 @@ def convert(setting: Setting, value: Any, source: str) -> Any:
     Raises:
         ConfigError: it is not of that type, or out of bounds.
     """
-    name, hinted = setting.name, setting.hinted
+    name, kind = setting.name, setting.value_type
     try:
-        result = _coerce(hinted, value)
+        result = _coerce(kind, value)
     except (TypeError, ValueError):
-        raise ConfigError(f"{source}: {name}={value!r} is not {describe(hinted)}") from None
+        raise ConfigError(f"{source}: {name}={value!r} is not {describe(kind)}") from None
     may_be_infinite = not setting.numeric  # as limits of memory and time
     for item in result if isinstance(result, tuple) else (result,):
         if setting.low is not None and item is not None and not item >= setting.low:
@@ -485,9 +485,9 @@ def split_set(item: str, flag: str = "--set", example: str = "theta=0.03") -> tu
     return key.strip(), value.strip()
 
 
-def _coerce(hinted: Any, value: Any) -> Any:
-    origin, arguments = typing.get_origin(hinted), typing.get_args(hinted)
-    if is_union(hinted):
+def _coerce(kind: Any, value: Any) -> Any:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if is_union(kind):
         if value is None or (isinstance(value, str) and value.lower() in ("none", "")):
             if type(None) in arguments:
                 return None
@@ -495,29 +495,27 @@ def _coerce(hinted: Any, value: Any) -> Any:
         return _coerce(next(part for part in arguments if part is not type(None)), value)
     if origin is typing.Literal:
         by_name = {str(choice): choice for choice in arguments}
-        return by_name[str(value)] if str(value) in by_name else _refuse(value)
+        if str(value) not in by_name:
+            raise ValueError(value)
+        return by_name[str(value)]
     if origin is tuple:
         items = value.split(",") if isinstance(value, str) else list(value)
         if len(arguments) == 2 and arguments[1] is not Ellipsis and len(items) != 2:
             raise ValueError(value)
         return tuple(_coerce(arguments[0], item) for item in items if item != "")
-    if hinted is bool:
+    if kind is bool:
         word = str(value).lower()
-        return word in YES if word in YES + NO else _refuse(value)
-    if hinted is int:
+        if word not in YES + NO:
+            raise ValueError(value)
+        return word in YES
+    if kind is int:
         if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
             raise ValueError(value)
         return int(value)
-    if hinted is float and isinstance(value, bool):
+    if value is None or (kind is float and isinstance(value, bool)):
         raise ValueError(value)
-    if value is None:
-        raise ValueError(value)
-    read: Callable[[Any], Any] = hinted
+    read: Callable[[Any], Any] = kind
     return read(value)
-
-
-def _refuse(value: Any) -> typing.NoReturn:
-    raise ValueError(value)
 
 
 def _plain(value: Any) -> Any:

@@ -39,8 +39,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 DONE, ERROR, USAGE, SOME_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
 """Exit codes: all done, error, wrong usage, finished but some clips failed, interrupted."""
-
-
 LONGEST_CHOICES = 20
 """Most characters of the choices that help shows beside a flag; more of them stand in its text."""
 MOST_LISTED = 16
@@ -49,8 +47,6 @@ FLAG_COLUMNS = 24
 """Width of the column of flags; the help of longer ones begins in the next line."""
 EVERY_COMMAND = "Every command"
 """Heading of the options that all commands take."""
-
-
 UNBROKEN = "\0"
 """Stands for a hyphen while help is broken into lines, so that `--no-augment` keeps to one of them."""
 
@@ -59,7 +55,7 @@ class Formatter(click.HelpFormatter):
     """Writes help without breaking a word at a hyphen: one copies options from it."""
 
     def write(self, string: str) -> None:
-        """Writes what is broken into lines already."""
+        """Writes text whose lines are broken already."""
         super().write(string.replace(UNBROKEN, "-"))
 
     def write_text(self, text: str) -> None:
@@ -67,7 +63,7 @@ class Formatter(click.HelpFormatter):
         super().write_text(text.replace("-", UNBROKEN))
 
     def write_dl(self, rows: Iterable[tuple[str, str]], *args: Any, **more: Any) -> None:
-        """Writes names with what they mean beside them."""
+        """Writes a list of names with their meanings beside them."""
         super().write_dl([(name, told.replace("-", UNBROKEN)) for name, told in rows], *args, **more)
 
 
@@ -80,8 +76,8 @@ class Context(click.Context):
 class Command(click.Command):
     """A command whose help lists its options under headings, and that takes the options of all commands.
 
-    Where a command takes ids of clips, which may begin with a dash, the short names of these options count
-    where they stand alone: `-v` is one, `-vIdeoOfaDog` is an id.
+    Of these the short names count only where they stand alone, since ids of clips may begin with a dash: `-v`
+    is an option, `-vIdeoOfaDog` an id.
     """
 
     context_class = Context
@@ -140,10 +136,12 @@ def _paths(parameters: Iterable[click.Parameter], context: click.Context) -> lis
 
 
 class PathTo(click.ParamType):  # type: ignore[type-arg]  # not generic in older releases
-    """A path of certain kinds, the one that is meant first; `made` if the command writes it.
+    """A path of certain kinds, the usual one first; it becomes a Path.
 
-    It becomes a Path, or with `text` stays as it is, for it may be a URL. `meant` says what the command takes
-    of these kinds, if that is not what the first of them is called.
+    Args:
+        made: whether the command writes it.
+        text: whether it stays text, since it may be a URL.
+        meant: what the command takes, in words, if the name of the first kind does not say it.
     """
 
     name = "path"
@@ -157,7 +155,7 @@ class PathTo(click.ParamType):  # type: ignore[type-arg]  # not generic in older
 
 
 def _narrow(record: tuple[str, str]) -> tuple[str, str]:
-    """Returns flags and help of an option, neither of them wider than 80 columns leave room for."""
+    """Returns flags and help of an option, made to fit into 80 columns."""
     flags, help = record
     flags = re.sub(r"--([\w-]+) / --no-\1", r"--[no-]\1", flags).replace(" RANGE", "")
     help = re.sub(r"x>=(\S+)\]", r"at least \1]", help)
@@ -171,7 +169,7 @@ def _narrow(record: tuple[str, str]) -> tuple[str, str]:
 
 
 class EveryCommandOption(click.Option):
-    """An option that all commands take, and that no command receives: `apply` gets its value."""
+    """An option of all commands, whose value goes to `apply` and not to the command."""
 
     heading = EVERY_COMMAND
 
@@ -188,10 +186,8 @@ def _for_every_command() -> list[click.Option]:
     threads, one = "Threads that computing takes.  [default: the cores]", click.IntRange(1)
     return [
         EveryCommandOption("--threads", threads, limit_threads, type=one, metavar="N"),
-        EveryCommandOption("--quiet", quiet, lambda _: verbosity(quiet=True, verbose=False), is_flag=True),
-        EveryCommandOption(
-            "--verbose", verbose, lambda _: verbosity(quiet=False, verbose=True), is_flag=True
-        ),
+        EveryCommandOption("--quiet", quiet, lambda _: set_verbosity(0), is_flag=True),
+        EveryCommandOption("--verbose", verbose, lambda _: set_verbosity(2), is_flag=True),
     ]
 
 
@@ -203,7 +199,7 @@ class SettingOption(click.Option):
         told = setting.help
         if setting.shown is not None:
             told += f"  [default: {setting.shown or default_text(setting.default)}]"
-        switch = setting.hinted is bool
+        switch = setting.value_type is bool
         super().__init__(declarations, default=None, help=told, metavar=None if switch else _metavar(setting))
 
 
@@ -217,13 +213,13 @@ def settings(
     """Gives a command `--config`, `--set`, and one option for each setting of `config_type`.
 
     The command receives the resolved config as `config`; it is also printed to stderr, without its
-    `of_clips` where a feature cache is given as `store`. With `vary`, for a sweep, the command receives
-    `settings`, name -> values of each setting that has several in `--set`, and the other given settings as
-    keywords.
+    `of_clips` where a feature cache is given as `store`.
 
     Args:
         stage: the config's table in a TOML file.
         presets: settings by the name of their preset, for `--preset`.
+        vary: for a sweep: the command receives no config but `settings`, name -> values of each setting that
+            has several in `--set`, and the other given settings as keywords.
     """
     options = settings_of(config_type)
 
@@ -256,7 +252,7 @@ def settings(
 
 
 def varied(sets: Sequence[str]) -> tuple[tuple[str, ...], dict[str, list[str] | Range]]:
-    """Divides `--set` items into those of one value, and name -> values or range of the others.
+    """Divides `--set` items into those with one value, and name -> values or range of the others.
 
     >>> varied(["theta=0,0.03", "epochs=60", "lr=log:1e-4..1e-2"])
     (('epochs=60',), {'theta': ['0', '0.03'], 'lr': Range(low=0.0001, high=0.01, log=True)})
@@ -307,7 +303,7 @@ def _check_sweep(
             raise ConfigError(
                 f"{flag} {by_option[setting.name]} beside {swept}", hint="give its values in --set alone"
             )
-        if typing.get_origin(setting.hinted) is tuple:
+        if typing.get_origin(setting.value_type) is tuple:
             raise ConfigError(
                 f"{swept}: {setting.name} is a list, which a sweep cannot vary",
                 hint=f"{flag} {values} gives it to all trials",
@@ -317,7 +313,7 @@ def _check_sweep(
 def loose_settings(stage: str, presets: Mapping[str, Mapping[str, Any]] | None = None) -> Callable[[F], F]:
     """Gives a command `--config` and `--set KEY=VALUE`; it receives the given values as `settings`, by name.
 
-    They are checked where each head is resolved, for heads differ in what they know.
+    They are checked when the settings of each head are resolved, since heads have different ones.
     """
 
     def decorate(command: F) -> F:
@@ -342,7 +338,6 @@ def stage_settings(
             resolved, which is printed to stderr; for a type of None it gets name -> given value.
         presets: stage -> settings by the name of their preset; a name may stand in several stages.
     """
-
     names = {name for each in presets.values() for name in each}
 
     def decorate(command: F) -> F:
@@ -379,7 +374,7 @@ def _with_options(command: F, call: Callable[..., Any], options: Sequence[Callab
 
 
 def _values(preset: Mapping[str, Any], file: Path | None, stage: str, sets: Sequence[str]) -> dict[str, Any]:
-    """Returns name -> value as a preset, a file and `--set` give them; each counts over those before."""
+    """Returns name -> value of a preset, a file and `--set`; the last source wins."""
     table = {} if file is None else flat(read_table(file, stage))
     return {**preset, **table, **dict(map(split_set, sets))}
 
@@ -407,20 +402,20 @@ def _options(options: Sequence[Setting], presets: Mapping[str, Any] | None) -> l
     added = _sources("KEY=VALUE", presets)
     for setting in options:
         flag = setting.name.replace("_", "-")
-        names = f"--{flag}/--no-{flag}" if setting.hinted is bool else f"--{flag}"
+        names = f"--{flag}/--no-{flag}" if setting.value_type is bool else f"--{flag}"
         added.append(click.option(names, setting.name, cls=SettingOption, setting=setting))
     return added
 
 
 def _metavar(setting: Setting) -> str:
     """Returns what help shows for the value of a setting: its choices, or its type."""
-    parts = typing.get_args(setting.hinted)
-    if setting.registry is not None or typing.get_origin(setting.hinted) is typing.Literal:
+    parts = typing.get_args(setting.value_type)
+    if setting.registry is not None or typing.get_origin(setting.value_type) is typing.Literal:
         return "[" + "|".join(map(str, setting.registry or parts)) + "]"
     words = {"a whole number": "INTEGER", "a number": "NUMBER", "text": "TEXT"}
-    if typing.get_origin(setting.hinted) is tuple:
+    if typing.get_origin(setting.value_type) is tuple:
         return ",".join("..." if part is Ellipsis else words[describe(part)] for part in parts)
-    return words.get(describe(setting.hinted), "PATH")
+    return words.get(describe(setting.value_type), "PATH")
 
 
 def dataset_options(command: F) -> F:
@@ -470,10 +465,10 @@ def show(
     headline: str = "",
     next: str = "",
 ) -> None:
-    """Prints a result on stdout, as JSON for scripts or for people, and what is next on stderr.
+    """Prints a result on stdout, as JSON for scripts or as lines for people, and what is next on stderr.
 
-    For people these are the lines of `lines_of` or of the result's own method `lines`, if any, then one line
-    that says it all: `headline`, or what the result's method of that name returns.
+    The lines are those of `lines_of`, or of the result's method `lines` if it has one. Then comes the result
+    in one line: `headline`, or that of the result's method of this name.
     """
     if as_json:
         click.echo(json.dumps(as_plain(result), indent=2))
@@ -525,8 +520,3 @@ def run(group: click.Group, arguments: list[str] | None = None) -> int:
     if code == INTERRUPTED:
         click.echo("avel: interrupted; give the same command again to go on", err=True)
     return code if isinstance(code, int) else DONE
-
-
-def verbosity(quiet: bool, verbose: bool) -> None:
-    """Sets how much is written to stderr."""
-    set_verbosity(0 if quiet else 2 if verbose else 1)

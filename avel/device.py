@@ -1,4 +1,4 @@
-"""Finds torch devices by name. Beside it only `nn`, `memory` and `forecast` import torch too."""
+"""Chooses devices and number formats by name, and says what a device can do."""
 
 import ctypes
 import functools

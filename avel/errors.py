@@ -41,8 +41,7 @@ class ConfigError(AvelError):
 
 
 MOST_CHOICES, FEW = 50, 5
-"""Most choices that an error lists in full: enough for a stage's settings; of more, as the videos of a store
-are, it lists a few."""
+"""Most choices that an error lists, enough for a stage's settings; of more, as videos are, it lists a few."""
 
 
 class UnknownNameError(ConfigError):

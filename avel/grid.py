@@ -1,5 +1,7 @@
 """Defines the time grid of audio and video, from which all lengths are derived."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -44,7 +46,7 @@ class Grid:
             if getattr(self, name) > MOST[name]:
                 raise ConfigError(f"{name}={getattr(self, name)!r} must be at most {MOST[name]}")
         for per_second, name in ((self.fps, "fps"), (self.sample_rate, "sample_rate")):
-            if (Fraction(self.segment_seconds) * per_second).denominator != 1:
+            if (exact(self.segment_seconds) * per_second).denominator != 1:
                 raise ConfigError(
                     f"segment_seconds={self.segment_seconds} is not a multiple of 1/{per_second} s ({name})",
                     hint=f"change segment_seconds or {name} so that their product is whole",
@@ -57,6 +59,16 @@ class Grid:
                 hint="make segment_seconds, fps or size smaller",
             )
 
+    @classmethod
+    def without_frames(cls, segments: int, segment_seconds: float, **others: int) -> "Grid":
+        """Returns a grid with the lowest frame rate there is, for data that has segments and no frames.
+
+        >>> Grid.without_frames(50, 0.2).fps
+        5
+        """
+        lowest = exact(segment_seconds).denominator if math.isfinite(segment_seconds) else 1
+        return cls(segments, segment_seconds, min(lowest, MOST["fps"]), **others)
+
     def at(self, sample_rate: int) -> "Grid":
         """Returns the same grid with audio at another sample rate.
 
@@ -64,6 +76,14 @@ class Grid:
         48000
         """
         return replace(self, sample_rate=sample_rate)
+
+    def frames_at(self, places: Sequence[int]) -> list[int]:
+        """Returns the frames at some places of every segment, by their numbers in the clip.
+
+        >>> Grid(segments=3).frames_at([8])
+        [8, 24, 40]
+        """
+        return [k * self.frames_per_segment + place for k in range(self.segments) for place in places]
 
     @property
     def seconds(self) -> float:
@@ -73,7 +93,7 @@ class Grid:
     @property
     def frames_per_segment(self) -> int:
         """Staged frames of one segment, N."""
-        return int(Fraction(self.segment_seconds) * self.fps)
+        return int(exact(self.segment_seconds) * self.fps)
 
     @property
     def frames(self) -> int:
@@ -83,12 +103,21 @@ class Grid:
     @property
     def samples_per_segment(self) -> int:
         """Audio samples of one segment."""
-        return int(Fraction(self.segment_seconds) * self.sample_rate)
+        return int(exact(self.segment_seconds) * self.sample_rate)
 
     @property
     def samples(self) -> int:
         """Audio samples of one clip."""
         return self.segments * self.samples_per_segment
+
+
+def exact(seconds: float) -> Fraction:
+    """Returns seconds as the decimal that was written; the float of most is a little less or more.
+
+    >>> exact(0.2), Fraction(0.2) == Fraction(1, 5)
+    (Fraction(1, 5), False)
+    """
+    return Fraction(str(seconds))
 
 
 def evenly_spaced(count: int, most: int) -> list[int]:

@@ -1,7 +1,6 @@
-"""Networks of both encoders and heads: visual attention, standardisation; and a check for bfloat16 LSTMs.
+"""Networks that encoders and heads share, since pipeline and heads never import each other.
 
-Pipeline and heads never import each other, so what both need is here. Of the modules beside it only `device`
-may import torch too.
+Of the modules beside it `device`, `memory` and `forecast` import torch too, and no others.
 """
 
 import functools
@@ -64,8 +63,8 @@ class Standard(nn.Module):
         """Standardises each feature: (..., D) -> (..., D)."""
         return (vectors - self.mean) / self.std
 
-    def before(self, layer: nn.Linear) -> tuple[Tensor, Tensor]:
-        """Returns weight and bias by which `layer` takes raw vectors instead of standardised ones."""
+    def folded_into(self, layer: nn.Linear) -> tuple[Tensor, Tensor]:
+        """Returns weight and bias with which `layer` standardises its vectors itself."""
         weight = layer.weight / self.std
         return weight, layer.bias - (weight * self.mean).sum(-1)  # a product that autocast leaves alone
 

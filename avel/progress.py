@@ -73,7 +73,7 @@ class Progress:
         elif self._cell:
             self._cell.update(self._bundle(), raw=True)
         elif self.done > self._start:
-            self._print_line()
+            note(self.line())
 
     def advance(self, steps: int = 1, *, failed: int = 0, note: str = "") -> None:
         """Counts `steps` more as done, of which `failed` failed; `note` replaces the note shown."""
@@ -127,10 +127,7 @@ class Progress:
     def _print_if_due(self) -> None:
         if time.monotonic() - self._last_line >= LINE_EVERY_SECONDS:
             self._last_line = time.monotonic()
-            self._print_line()
-
-    def _print_line(self) -> None:
-        note(self.line())
+            note(self.line())
 
     def _extra(self) -> str:
         failures = f"{self.failed} failed" if self.failed else ""

@@ -19,6 +19,8 @@ from avel.errors import ConfigError, MissingPathError, UnknownNameError
 
 T = TypeVar("T")
 E = TypeVar("E")
+FROM_FILE = "__avel_file__"
+"""Attribute of a module that was run from a file: its path."""
 
 
 class Registry(Generic[T]):
@@ -181,10 +183,6 @@ class Registry(Generic[T]):
                 f"{package} names {point.value} for {self.kind} {point.name!r}, which registers none",
                 hint=f"give the entry point the name that {point.value} registers",
             )
-
-
-FROM_FILE = "__avel_file__"
-"""Attribute of a module that was run from a file: its path."""
 
 
 def _file_of(entry: Any) -> Path | None:

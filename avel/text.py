@@ -9,9 +9,10 @@ import sys
 import textwrap
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from html import escape
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\
 """Characters that control a terminal or the direction of text, and lone surrogates."""
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """First characters of CSV cells that a spreadsheet would compute."""
-SHOWN = 60
+SHOWN_CHARACTERS = 60
 """Most characters of a wrong value in an error."""
 
 
@@ -77,7 +78,7 @@ def from_plain(kind: Any, plain: Any, field: str = "") -> Any:
         return float(plain)
     if kind in (int, str, bool) and type(plain) is kind:
         return plain
-    shown = repr(plain) if len(repr(plain)) <= SHOWN else f"{repr(plain)[:SHOWN]}..."
+    shown = repr(plain) if len(repr(plain)) <= SHOWN_CHARACTERS else f"{repr(plain)[:SHOWN_CHARACTERS]}..."
     raise ValueError(f"{field or 'the value'} is {shown}, not {describe(kind)}")
 
 
@@ -149,6 +150,16 @@ def html_table(title: str, rows: Mapping[str, object]) -> str:
     return f"<table><caption>{escape(title)}</caption>{cells}</table>"
 
 
+def first_of(values: Collection[object]) -> str:
+    """Returns the first five of many values, and how many more there are.
+
+    >>> first_of(["a", "b", "c"]), first_of(range(100))
+    ('a, b, c', '0, 1, 2, 3, 4 and 95 more')
+    """
+    shown = ", ".join(map(str, islice(values, 5)))
+    return shown if len(values) <= 5 else f"{shown} and {len(values) - 5} more"
+
+
 def classes_and_background(events: int) -> str:
     """Returns the number of event classes as avel counts them everywhere.
 
@@ -181,7 +192,7 @@ def size(count: float) -> str:
     return plural(round(count), "byte")
 
 
-def width() -> int | None:
+def terminal_columns() -> int | None:
     """Returns the columns of the terminal that stdout is, or as COLUMNS says; None where there is neither."""
     if os.environ.get("COLUMNS", "").isdigit() or sys.stdout.isatty():
         return shutil.get_terminal_size().columns
@@ -190,7 +201,7 @@ def width() -> int | None:
 
 def wrapped(text: str, indent: str = "") -> list[str]:
     """Breaks a line between words where it is wider than the terminal; lines after the first are indented."""
-    columns = width()
+    columns = terminal_columns()
     if columns is None or len(text) <= columns:
         return [text]
     return textwrap.wrap(
@@ -220,7 +231,7 @@ def table(header: tuple[str, ...], rows: Sequence[tuple[Any, ...]]) -> list[str]
     for column, values in zip(columns, zip(*rows, strict=True), strict=False):
         column.numeric = all(isinstance(value, int | float) for value in values)
     shown: list[str] = []
-    for block in _blocks(columns, width()):
+    for block in _blocks(columns, terminal_columns()):
         shown += ([""] if shown else []) + _aligned(block)
     return shown
 

@@ -257,8 +257,8 @@ def _bare(encoder: PartEncoder, batch: Any, clips: int, *, folded: bool) -> Time
     """Returns the clips per second of the CNNs alone on one resident batch, over and over."""
     cnns = encoder.encoder
     size, device = len(batch.video_ids), encoder.device
-    frames, audio = encoder.inputs(batch.frames, batch.audio)
-    frames, audio = unit(frames), audio.flatten(0, 1)
+    given = encoder.prepared(batch.inputs)
+    frames, audio = unit(given["visual"]), given["audio"].flatten(0, 1)
     half = encoder.work.config.dtype == "bfloat16"
 
     def forward() -> None:
@@ -267,8 +267,8 @@ def _bare(encoder: PartEncoder, batch: Any, clips: int, *, folded: bool) -> Time
                 cnns.run("visual", frames)
                 cnns.run("audio", audio)
             else:
-                cnns.visual(frames)
-                cnns.audio(audio)
+                cnns.get_submodule("visual")(frames)
+                cnns.get_submodule("audio")(audio)
         if device.type == "cuda":
             torch.cuda.synchronize()
 

@@ -76,7 +76,7 @@ def packed(path: str) -> None:
 
 
 def samples(path: str) -> None:
-    """Opening, decoding and resampling the sound."""
+    """Opening, decoding and resampling the audio."""
     _samples(path)
 
 

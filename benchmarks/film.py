@@ -19,27 +19,28 @@ import numpy as np
 from avel.pipeline.staging.extract import extract
 from avel.progress import Progress
 
-FPS, HZ = 25, 16000
+FPS, SAMPLE_RATE = 25, 16000
 
 
 def compose(path: Path, seconds: int, width: int, height: int) -> None:
-    """A film whose picture drifts and whose sound is noise, written second by second."""
+    """Writes a film whose picture drifts and whose audio is noise, second by second."""
     noise = np.random.default_rng(0)
     cells = noise.integers(0, 256, (height * 3 // 16, width // 4)).astype(np.uint8)
     texture = cells.repeat(8, 0).repeat(8, 1)  # two widths of 4:2:0 planes, in blocks of 8
     with av.open(str(path), "w") as container, Progress(seconds, "seconds") as progress:
         video = container.add_stream("libx264", rate=FPS, options={"preset": "ultrafast", "g": "250"})
         video.width, video.height, video.pix_fmt = width, height, "yuv420p"
-        audio = container.add_stream("aac", rate=HZ, layout="mono")
+        audio = container.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
         for second in range(seconds):
             for number in range(FPS):
                 shift = (second * FPS + number) % width
                 picture = np.ascontiguousarray(texture[:, shift : shift + width])
                 container.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="yuv420p")))
-            wave = noise.integers(-3000, 3000, (1, HZ)).astype(np.int16)
-            sound = av.AudioFrame.from_ndarray(wave, format="s16", layout="mono")
-            sound.sample_rate, sound.time_base, sound.pts = HZ, Fraction(1, HZ), second * HZ
-            container.mux(audio.encode(sound))
+            wave = noise.integers(-3000, 3000, (1, SAMPLE_RATE)).astype(np.int16)
+            frame = av.AudioFrame.from_ndarray(wave, format="s16", layout="mono")
+            frame.sample_rate, frame.time_base = SAMPLE_RATE, Fraction(1, SAMPLE_RATE)
+            frame.pts = second * SAMPLE_RATE
+            container.mux(audio.encode(frame))
             progress.advance()
         for stream in (video, audio):
             container.mux(stream.encode(None))

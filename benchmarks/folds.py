@@ -1,13 +1,13 @@
-"""Judges settings of heads and of AV-BT on folds of train and val whose clips AV-BT has not seen either.
+"""Evaluates settings of heads and of AV-BT on folds of train and val whose clips AV-BT has not seen either.
 
     python benchmarks/folds.py heads small.zarr folds --config small.toml --groups photos.csv --seeds 2
     python benchmarks/folds.py encoders small.zarr folds --config small.toml --groups photos.csv --seeds 1
 
-`avel sweep --folds` judges heads on one cache, whose encoder has seen the clips of all folds. Here AV-BT is
-trained for each fold, on the clips that neither choose an epoch nor judge; test clips take no part. The folds
-stay in the folder: the same command goes on where it stopped, and with more seeds adds some. It also compares
-with another line: `--against "tacma, lr 1e-3, standardised"`, and makes some lines alone: `--lines "mlp, 100
-epochs" "tacma, 100 epochs"`, beside the one that it compares with.
+`avel sweep --folds` evaluates heads on one cache, whose encoder has seen the clips of all folds. Here AV-BT
+is trained for each fold, on the clips that neither choose an epoch nor are held out; test clips take no part.
+The folds stay in the folder: the same command goes on where it stopped, and with more seeds adds some. It
+also compares with another line: `--against "tacma, lr 1e-3, standardised"`, and makes some lines alone:
+`--lines "mlp, 100 epochs" "tacma, 100 epochs"`, beside the one that it compares with.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from avel.config import resolve
 from avel.heads.config import TrainConfig
 from avel.heads.evaluation.paired import difference, tally
 from avel.heads.evaluation.predictions import Predictions, read_predictions
-from avel.heads.folds import JUDGED, FoldCache, deal, join_folds, labelled_samples, read_groups
+from avel.heads.folds import HELD_OUT, FoldCache, deal, join_folds, read_groups, train_and_val
 from avel.heads.presets import PRESETS as HEAD_PRESETS
 from avel.heads.tasks.results import Spread
 from avel.heads.tasks.task import Task
@@ -119,7 +119,7 @@ ENCODERS: Mapping[str, Mapping[str, Any]] = {
     "augmented frames": {"frozen_augment": True},
     "16 frames": {"frozen_frames": 16},
 }
-"""Name -> what differs from the preset `small` at 50 epochs; all are judged by both heads, standardised."""
+"""Name -> what differs from the preset `small` at 50 epochs; each with both heads, standardised."""
 FUSING = {"avel": {"head": "avel"}, "psp": {"head": "psp"}}
 """Heads that read the CNNs' vectors, at their published settings but standardised, 10 epochs of patience."""
 WIDE = ("CNN vectors", "AV-BT beside CNN vectors")
@@ -173,7 +173,7 @@ def read_clips(store: Path, out: Path, config: PretrainConfig, groups: Path) -> 
 
     loaded = LoadedCache.open(out / "cnn.h5", "cpu")
     data = loaded.data(resolve(TrainConfig, "train-head", options=MLP | {"merge": "concatenate"}))
-    samples = labelled_samples(data)
+    samples = train_and_val(data)
     group_of = read_groups(groups, samples.video_id)
     fold = deal(np.array([group_of[video] for video in samples.video_id]), samples, FOLDS, 0)
     return Clips(loaded, config, middle, drawn, samples, fold, group_of, data.task)
@@ -246,17 +246,17 @@ def features_of(clips: Clips, out: Path, name: str, fold: int, seed: int) -> Pai
 
 
 @dataclasses.dataclass(frozen=True)
-class Judged:
-    """What a head says of all samples, once for each seed, and the mean of its best epochs."""
+class Evaluated:
+    """Predictions of a head for all samples, once for each seed, and the mean of its best epochs."""
 
     items: tuple[Predictions, ...]
     epoch: float
 
 
-def judge(
+def evaluate_folds(
     clips: Clips, out: Path, seeds: int, encoder: str, name: str, settings: Mapping[str, Any]
-) -> Judged:
-    """Trains a head on every fold with every seed, and judges it on the fold that it has not seen."""
+) -> Evaluated:
+    """Trains a head on every fold with every seed, and evaluates it on the fold that it has not seen."""
     items, epochs = [], []
     for seed in range(seeds):
         parts = []
@@ -267,18 +267,18 @@ def judge(
             unseen = Unseen(clips, fold, features, f"{encoder} {seed}")
             train_head(unseen, path, resolve(TrainConfig, "train-head", options=settings), seed=seed)
             run = Run.open(path, "heads")
-            parts.append(read_predictions(run)[JUDGED][0])
+            parts.append(read_predictions(run)[HELD_OUT][0])
             epochs.append(read_trials(run)[0].best_epoch)
         items.append(join_folds(parts, clips.group_of))
-    return Judged(tuple(items), float(np.mean(epochs)))
+    return Evaluated(tuple(items), float(np.mean(epochs)))
 
 
-def lines(task: Task, found: Mapping[str, Judged], against: Judged) -> list[str]:
+def lines(task: Task, found: Mapping[str, Evaluated], against: Evaluated) -> list[str]:
     """Returns a table of settings, each beside its difference to `against`."""
     rows, base = [], tally(against.items, task)
     for name, each in found.items():
         of_metric = tally(each.items, task)
-        figures = [str(Spread.of((100 * of_metric[metric].value).tolist())) for metric in SHOWN]
+        figures = [str(Spread.of_fractions(of_metric[metric].value)) for metric in SHOWN]
         told = ["", "", ""]
         if each is not against:
             differ = [difference(of_metric[key], base[key], each.items[0].video_id) for key in SHOWN]
@@ -322,7 +322,9 @@ def main() -> None:
     firsts = [next(line for line in asked if line.startswith(f"{head}, ")) for head in HEADS]
     wanted = {*given.lines, *([given.against] if given.against else firsts)} if given.lines else {*asked}
     found = {
-        line: judge(clips, given.out, given.seeds, *each) for line, each in asked.items() if line in wanted
+        line: evaluate_folds(clips, given.out, given.seeds, *each)
+        for line, each in asked.items()
+        if line in wanted
     }
     for head in (*HEADS, *FUSING):
         of_head = {line: each for line, each in found.items() if line.startswith(f"{head}, ")}

@@ -231,7 +231,7 @@ def caching(folder: Path, store: Path) -> None:
         work = make_request(clips, folder / "none.h5", None, config, None).work(Parts(folder))
         encoder = PartEncoder(work, str(DEVICE))
         batch = encoder.read((0, clips.staged[:32]))
-        there = dataclasses.replace(batch, frames=batch.frames.to(DEVICE), audio=batch.audio.to(DEVICE))
+        there = dataclasses.replace(batch, inputs={n: x.to(DEVICE) for n, x in batch.inputs.items()})
         bare = len(there.video_ids) / seconds_of(partial(encoder.encode, there), 9)
         if dtype == "bfloat16":
             show(f"caching, {dtype}, 16 workers", whole, "clips/s", least=1200)

@@ -247,9 +247,8 @@ def make_cache(path: Path, annotations: Path | None) -> Path:
     """A cache of AVE's size: prototypes of the classes under noise that leaves some segments in doubt."""
     random = np.random.default_rng(0)
     samples = _ave_samples(annotations) if annotations else _made_up_samples(random)
-    label = segment_labels(
-        samples.known, samples.events, EVENTS, SEGMENTS, 1.0, str, tuple(map(str, range(EVENTS)))
-    )
+    classes = tuple(map(str, range(EVENTS)))
+    label = segment_labels(samples.known, samples.events, classes, SEGMENTS, 1.0, str)
     label_of_video = np.full((VIDEOS, SEGMENTS), EVENTS)
     label_of_video[samples.video] = label
     arrays = {}

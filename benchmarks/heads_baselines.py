@@ -6,11 +6,11 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
-import h5py
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
+
+from avel.stores.features import FeatureCache
 
 Step = Callable[[], None]
 
@@ -96,10 +96,10 @@ class RowDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
     """A split's rows one by one, features held in memory, as published code of the field does."""
 
     def __init__(self, path: Path, split: str) -> None:
-        with h5py.File(path) as file:
-            chosen = np.flatnonzero(file["split"].asstr()[()] == split)
-            self.video, self.label = file["video"][()][chosen], file["label"][()][chosen]
-            self.audio, self.visual = file["f_a"][()], file["f_v"][()]
+        cache = FeatureCache.open(path)
+        chosen = cache.places_of_split(split)
+        self.video, self.label = cache.samples.video[chosen], cache.labels()[chosen]
+        self.audio, self.visual = cache.f_a, cache.f_v
 
     def __len__(self) -> int:
         return len(self.video)
@@ -119,7 +119,7 @@ class PlainLoop:
             rows, batch_size, shuffle=True, num_workers=workers, persistent_workers=workers > 0
         )
         self.model = PlainTACMA(width, classes)
-        self.optimiser = torch.optim.Adam(self.model.parameters(), lr=1e-4)
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-4)
         self.criterion = nn.CrossEntropyLoss()
 
     def epoch(self) -> None:
@@ -127,10 +127,10 @@ class PlainLoop:
         self.model.train()
         losses, right = [], []
         for audio, visual, label in self.loader:
-            self.optimiser.zero_grad()
+            self.optimizer.zero_grad()
             scores = self.model(audio, visual)
             loss = self.criterion(scores.permute(0, 2, 1), label)
             loss.backward()
-            self.optimiser.step()
+            self.optimizer.step()
             losses.append(loss.item())
             right.append((scores.detach().numpy().argmax(-1) == label.numpy()).mean())

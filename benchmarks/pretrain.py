@@ -176,7 +176,7 @@ def training(
         "gigabytes_a_second_operators_touch": work.bytes_touched * steps_per_second / 1e9,
         "teraflops_reached": done / 1e12,
         "teraflops_of_a_matrix_product": roof / 1e12,
-        "share_of_the_roof": done / roof,
+        "fraction_of_the_roof": done / roof,
     }
 
 
@@ -210,7 +210,7 @@ def measure(options: argparse.Namespace, config: PretrainConfig) -> dict[str, An
 
 
 def main() -> None:
-    """Parse, measure, print."""
+    """Parses, measures, prints."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

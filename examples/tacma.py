@@ -72,9 +72,8 @@ def adam(model: TACMA) -> tuple[torch.optim.Adam, torch.optim.lr_scheduler.StepL
 
 def made_up_clips(count: int, C: int, noise: float = 1.0, T: int = 10) -> tuple[Tensor, Tensor, Tensor]:
     """f_a, f_v (B, T, d_l) and labels (B, T): in each clip one event, and background before and after it."""
-    meaning = torch.randn(
-        2, C, D_L, generator=torch.Generator().manual_seed(0)
-    )  # of a class, in either modality
+    # A class in each modality, the same in all calls
+    meaning = torch.randn(2, C, D_L, generator=torch.Generator().manual_seed(0))
     start, length = torch.randint(0, T - 2, (count, 1)), torch.randint(3, T + 1, (count, 1))
     during = (torch.arange(T) >= start) & (torch.arange(T) < start + length)
     labels = torch.where(during, torch.randint(0, C - 1, (count, 1)), C - 1)

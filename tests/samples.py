@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from avel.stores.cached_samples import CachedSamples
-from avel.stores.datasets.labels import ClassTable, EventTable
+from avel.stores.datasets.labels import ClassTable, EventTable, take
 
 
 def events_of(label: Any, background: int, segment_seconds: float = 1.0) -> EventTable:
@@ -50,7 +50,7 @@ def cached_samples(
         split=np.array(["train"] * count if split is None else split, object),
         leaked=np.zeros(count, bool) if leaked is None else np.asarray(leaked),
         known=known,
-        events=events.take(known[events.sample]),
+        events=take(events, known[events.sample]),
         tag=np.array([""] * count if tag is None else tag, object),
         classes=classes or ClassTable(np.zeros(count, bool), *np.zeros((2, 0), np.int64)),
     )

@@ -10,10 +10,13 @@ import torch
 from torch import nn
 
 from avel.heads.config import TrainConfig
+from avel.pipeline.caching.cache import cache_features
+from avel.stores.features import FeatureCache
 from benchmarks import folds
+from benchmarks.heads_baselines import PlainLoop
 from benchmarks.heads_zoo import Products, Shapes, bare, zoo
 from benchmarks.step_work import step_work
-from tests.pipeline.caching.small_stores import RANDOM_TINY, write_store
+from tests.pipeline.caching.small_stores import NAMES, RANDOM_TINY, write_store
 from tests.pipeline.configs import pretrain_config
 
 
@@ -74,12 +77,23 @@ def test_every_head_is_a_line_but_those_for_several_labels() -> None:
     assert [line["what"] for line in maps] == ["psp, maps"]
 
 
+def test_the_plain_loop_trains_on_every_train_sample_of_a_cache(tmp_path: Path) -> None:
+    cache_features(write_store(tmp_path / "store.zarr", NAMES), tmp_path / "c.h5", **RANDOM_TINY)
+    cache = FeatureCache.open(tmp_path / "c.h5")
+    loop = PlainLoop(cache.path, cache.shapes["f_a"][-1], cache.classes, workers=0, batch_size=2)
+    labels = torch.cat([label for _, _, label in loop.loader])
+    assert len(labels) == (cache.samples.split == "train").sum() == 6
+    before = loop.model.mlp[0].weight.clone()
+    loop.epoch()
+    assert not torch.equal(loop.model.mlp[0].weight, before)
+
+
 def operations(shapes: list[Shapes]) -> int:
     """Multiplications of all products."""
     return sum(math.prod(left) * right[-1] for left, right in shapes)
 
 
-def test_folds_are_judged_by_encoders_that_have_not_seen_them(tmp_path: Path) -> None:
+def test_folds_are_predicted_by_encoders_that_have_not_seen_them(tmp_path: Path) -> None:
     names = [f"v{number}" for number in range(20)]
     store = write_store(tmp_path / "store.zarr", names)
     (tmp_path / "groups.csv").write_text("video_id,group\n" + "".join(f"{name},{name}\n" for name in names))
@@ -98,7 +112,7 @@ def test_folds_are_judged_by_encoders_that_have_not_seen_them(tmp_path: Path) ->
 
     usual = folds.avbt(clips, 0, 3, epochs=2)[0]
     same = [torch.equal(changed(fold), usual) for fold in range(folds.FOLDS)]
-    assert same == [True, True, False, False, False], "fold 0 is judged, fold 1 chooses the epoch"
+    assert same == [True, True, False, False, False], "fold 0 is held out, fold 1 chooses the epoch"
     random = folds.avbt(clips, 0, 3, epochs=0)[0]
     assert not torch.equal(random, usual)
 

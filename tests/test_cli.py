@@ -208,11 +208,11 @@ def test_help_shows_the_choices_and_the_default_of_every_option(name: str) -> No
             default = setting.shown or default_text(setting.default)
             assert told.endswith(f"[default: {default}]")
             assert default != "None", flags
-            if setting.registry is not None or typing.get_origin(setting.hinted) is typing.Literal:
+            if setting.registry is not None or typing.get_origin(setting.value_type) is typing.Literal:
                 shown = flags[flags.index("[") + 1 : flags.index("]")].split("|")
                 # another test may have registered a component since the options were made
-                assert {default, *shown} <= {*(setting.registry or ()), *typing.get_args(setting.hinted)}
-                assert setting.registry is not None or len(shown) == len(typing.get_args(setting.hinted))
+                assert {default, *shown} <= {*(setting.registry or ()), *typing.get_args(setting.value_type)}
+                assert setting.registry is not None or len(shown) == len(typing.get_args(setting.value_type))
         elif not parameter.is_flag and isinstance(parameter.default, str | int | float):
             assert f"[default: {parameter.default}" in told, flags
 

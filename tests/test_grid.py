@@ -23,6 +23,23 @@ def test_segments_need_whole_steps() -> None:
         Grid(segment_seconds=0.3)
 
 
+@pytest.mark.parametrize(
+    ("seconds", "fps", "frames"), [(1.2, 10, 12), (0.2, 5, 1), (0.96, 25, 24), (1.1, 30, 33)]
+)
+def test_segments_of_decimal_seconds_hold_whole_frames(seconds: float, fps: int, frames: int) -> None:
+    grid = Grid(segment_seconds=seconds, fps=fps)
+    assert (grid.frames_per_segment, grid.samples_per_segment) == (frames, round(16000 * seconds))
+
+
+def test_a_grid_without_frames_takes_the_lowest_rate() -> None:
+    assert [Grid.without_frames(4, seconds).fps for seconds in (1, 2.0, 0.2, 0.96)] == [1, 1, 5, 25]
+    for seconds in (float("nan"), float("inf"), 0, -1):
+        with pytest.raises(ConfigError, match="segment_seconds"):
+            Grid.without_frames(4, seconds)
+    with pytest.raises(ConfigError, match="not a multiple of 1/1000 s"):
+        Grid.without_frames(4, 0.0333)
+
+
 @pytest.mark.parametrize("field", ["segments", "segment_seconds", "fps", "sample_rate", "size"])
 def test_lengths_are_positive(field: str) -> None:
     with pytest.raises(ConfigError, match=field):

@@ -17,9 +17,9 @@ AVE_WIDTHS = {
     "cnn": Widths(128, 512, 29, segments=10),
     "maps": Widths(128, 512, 29, cells=49, segments=10),
 }
-"""Input -> sizes of it on AVE: features of AV-BT, or of VGGish and VGG-19; 28 events and background."""
+"""Inputs -> their sizes on AVE: features of AV-BT, or of VGGish and VGG-19; 28 events and background."""
 LLP_LABELS: dict[str, Any] = {"classes": 50, "task": MultiLabel.name, "tracks": 2}
-"""Differences with LLP: 25 classes in audio and visual each."""
+"""Sizes on LLP that differ: 25 classes in audio and visual each."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class HeadInfo:
         tasks: names of the tasks that it can be trained for.
         weak: whether it can learn from video labels.
         differing_lengths: whether clips may have lengths of their own.
-        parameters: how many it has for AVE with the best input; for LLP if it is not for one label a segment.
+        parameters: number for AVE with the best inputs; for LLP if the head is not for one label a segment.
         source: the publication.
         published: what was reported for it on AVE.
     """
@@ -88,7 +88,7 @@ def describe_head(name: str) -> HeadDescription:
     settings = (
         SettingInfo(
             each.name,
-            describe(each.hinted),
+            describe(each.value_type),
             each.of(config),
             config.weak_defaults.get(each.name, each.of(config)),
             each.help,

@@ -1,4 +1,4 @@
-"""`avel evaluate FILE --cache CACHE`: what weights of anybody score, without training."""
+"""`evaluate_checkpoint`: evaluates weights in a file without training, `avel evaluate FILE --cache CACHE`."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +8,7 @@ from avel.config import resolve
 from avel.errors import StoreError
 from avel.heads.config import TrainConfig
 from avel.heads.evaluation.evaluate import predict_split
-from avel.heads.evaluation.score import Score, score_of
+from avel.heads.evaluation.score import Score, score_predictions
 from avel.heads.tasks.results import Decoder
 from avel.heads.train import LoadedCache
 from avel.heads.training.fit import make_model
@@ -44,17 +44,17 @@ def evaluate_checkpoint(
     config = resolve(TrainConfig, "train-head", base=config, options=options)
     loaded = LoadedCache.open(cache, config.device)
     data = loaded.data(config)
-    data.task.check_decoder(decoder)
+    decoder = data.task.find_decoder(decoder)
     if split not in data.splits:
         raise StoreError(f"{cache}: no samples of split {split!r}", hint="--split val")
     trial = Trial("checkpoint", replace(config, init=""))
     model = make_model(trial, data)
     note(f"{file}: weights of {start_from(model, file)}")
     predicted = predict_split(model.to(loaded.device).eval(), trial, data, split)
-    return score_of(
+    return score_predictions(
         [predicted],
         data.task,
-        decoder or data.task.usual_decoder,
+        decoder,
         (onset_tolerance, offset_tolerance),
         predictions=(str(file),),
         dataset=str(cache),

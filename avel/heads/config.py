@@ -8,7 +8,7 @@ from avel.config import ComponentConfig, component, option
 from avel.registry import Registry
 
 TaskChoice = Literal["auto", "single_label", "multi_label"]
-"""Name of a task, or "auto" for the one that the events of a dataset are for."""
+"""Name of a task, or "auto" for the one that the events of a dataset need."""
 WeakLabels = Literal["event", "fractions"]
 """Kinds of video labels: the event, or the fraction of segments of each class."""
 
@@ -34,7 +34,7 @@ class HeadConfig(ComponentConfig):
 
     Attributes:
         weak_defaults: defaults under weak supervision, where they are others: name -> value.
-        standardise: whether its features are standardised, unless training is told otherwise.
+        standardise: whether its features are standardised where `--standardise` is not given.
     """
 
     weak_defaults: ClassVar[Mapping[str, Any]] = {}
@@ -62,7 +62,7 @@ class HeadConfig(ComponentConfig):
         return False
 
     def under(self, supervision: str) -> Self:
-        """Returns the config with the defaults of that supervision for all settings that are not explicit."""
+        """Returns the config with the defaults of a supervision for all settings that were not given."""
         defaults = self.weak_defaults if supervision == "weak" else {}
         config = type(self)(**{**defaults, **self.explicit})
         object.__setattr__(config, "_explicit", frozenset(self.explicit))
@@ -73,7 +73,7 @@ class HeadConfig(ComponentConfig):
 class TrainConfig:
     """Settings of training: the head with its own, and those that every training has.
 
-    Without `standardise` it is what the head's `Config` says. Under weak supervision the head has its
+    Where `standardise` is not given, the head's `Config` says it. Under weak supervision the head has its
     `weak_defaults`, but for the settings that its config was made with: `PSP.Config(threshold=0.1)`.
     """
 
@@ -129,7 +129,7 @@ class TrainConfig:
         shown="as the head says",
     )
     patience: int = option(
-        0, "Epochs without a better validation accuracy before a trial stops; 0 never.", low=0
+        0, "Epochs without a better validation score before a trial stops; 0 never.", low=0
     )
     seed: int = option(0, "Seed of the first trial.", low=0)
     seeds: int = option(1, "Trials of each setting, with consecutive seeds.", low=1)

@@ -1,4 +1,4 @@
-"""`cross_validate`: judges settings on folds of train and val, and trains the best."""
+"""`cross_validate`: evaluates settings on folds of train and val, and trains the best."""
 
 import dataclasses
 from collections import Counter
@@ -18,7 +18,7 @@ from avel.heads.evaluation.evaluation import Evaluation
 from avel.heads.evaluation.paired import Difference, difference, difference_cells, tally
 from avel.heads.evaluation.predictions import Predictions, compute_metrics, read_predictions
 from avel.heads.tasks.metrics import Tally
-from avel.heads.tasks.results import Spread
+from avel.heads.tasks.results import Spread, interval_text
 from avel.heads.tasks.task import Task
 from avel.heads.train import LoadedCache, sweep
 from avel.heads.training.data import Data, Split, join
@@ -31,18 +31,18 @@ from avel.stores.files import check_can_write, write_json
 from avel.stores.runs import Run
 from avel.text import as_plain, table
 
-JUDGED = "test"
-"""Split of a fold's run that is judged: the fold itself."""
+HELD_OUT = "test"
+"""Split of a fold's run that holds the fold itself, on which the run is evaluated."""
 
 
 @dataclass(frozen=True)
 class SettingResult:
-    """Score of one combination of settings on samples that its networks have not seen.
+    """Score of one combination of settings on samples that its networks have not learned from.
 
     Attributes:
         score_percent: main metric of the task over all samples of train and val, over seeds.
         interval_percent: its 95 % interval over videos, or over groups of them.
-        event_f1_percent: F1 of whole events, with tolerances of one segment where there is one label each.
+        event_f1_percent: F1 of events, with tolerances of one segment where a segment has one label.
         epochs: mean of the best epochs.
         difference: metric -> these settings minus the first ones; empty for the first.
     """
@@ -81,30 +81,23 @@ class FoldsResult:
 
     def lines(self) -> list[str]:
         """Returns the text that a terminal shows."""
+        header = (
+            *("settings", self.measure, "95 % interval", "event F1"),
+            *("epochs", "minus the first", "it takes"),
+        )
         rows = [
             (
                 _text(each.settings),
-                str(each.score_percent),
-                "" if each.interval_percent is None else "{:.1f} to {:.1f}".format(*each.interval_percent),
-                str(each.event_f1_percent),
+                each.score_percent,
+                interval_text(each.interval_percent),
+                each.event_f1_percent,
                 f"{each.epochs:.0f}",
                 *difference_cells(next(iter(each.difference.values()), None)),
             )
             for each in self.results
         ]
         return [
-            *table(
-                (
-                    "settings",
-                    self.measure,
-                    "95 % interval",
-                    "event F1",
-                    "epochs",
-                    "minus the first",
-                    "it takes",
-                ),
-                rows,
-            ),
+            *table(header, rows),
             "",
             f"{self.samples} samples of train and val in {self.folds} folds of {self.groups} groups",
             f"best: {_text(self.best)}, trained with all seeds into {self.run}",
@@ -121,12 +114,12 @@ def cross_validate(
     config: TrainConfig | None = None,
     **options: Any,
 ) -> FoldsResult:
-    """Judges combinations of `settings` by cross-validation, then trains the best into `folder/best-...`.
+    """Evaluates combinations of `settings` by cross-validation, then trains the best into `folder/best-...`.
 
     The samples of train and val are dealt to the folds by video, each class evenly. A network learns from all
-    folds but two. One of the two chooses its epoch, the other judges it, so that each sample is judged once
-    for each seed, by networks that have not seen its video. Test samples take no part. The same call resumes
-    an interrupted one.
+    folds but two. One of the two chooses its epoch, on the other it is evaluated. So each sample is predicted
+    once for each seed, by a network that has learned nothing of its video. Test samples take no part. The
+    same call resumes an interrupted one.
 
     >>> cross_validate("ave.h5", "runs/theta", {"theta": [0, 0.03, 0.3]}, seeds=3)  # doctest: +SKIP
 
@@ -142,7 +135,9 @@ def cross_validate(
         StoreError: `folder` holds something else.
     """
     if folds < 3:
-        raise ConfigError(f"{folds} folds: one chooses the epoch, one judges, none is left", hint="--folds 5")
+        raise ConfigError(
+            f"{folds} folds: one chooses the epoch, one is held out, none is left", hint="--folds 5"
+        )
     planned = plan(config, options, settings)
     base = planned[0].trial.config
     folder = Path(folder)
@@ -150,22 +145,22 @@ def cross_validate(
     whole = LoadedCache.open(cache, base.device)
     whole.check(item.trial.config for item in planned)
     data = whole.data(dataclasses.replace(base, negatives=""))
-    samples = labelled_samples(data)
+    samples = train_and_val(data)
     group_of = None if groups is None else read_groups(Path(groups), samples.video_id)
     group = samples.video_id if group_of is None else np.array([group_of[id] for id in samples.video_id])
     fold = deal(group, samples, folds, base.seed)
-    judged: dict[str, list[Predictions]] = {item.trial.name: [] for item in planned}
+    predicted: dict[str, list[Predictions]] = {item.trial.name: [] for item in planned}
     epochs: dict[str, list[int]] = {item.trial.name: [] for item in planned}
     for number in range(folds):
         note(f"\n== fold {number + 1} of {folds}")
         path = folder / "folds" / str(number + 1)
         sweep(FoldCache(whole, fold, number, folds), path, settings, config, **options)
         run = Run.open(path, "heads")
-        for item in read_predictions(run)[JUDGED]:
-            judged[item.trial].append(item)
+        for item in read_predictions(run)[HELD_OUT]:
+            predicted[item.trial].append(item)
         for trial in read_trials(run):
             epochs[trial.name] += [trial.best_epoch] * trial.trained
-    results = _judge_settings(data.task, planned, judged, epochs, folds, group_of)
+    results = _evaluate_settings(data.task, planned, predicted, epochs, folds, group_of)
     best = max(results, key=lambda each: each.score_percent.mean or 0)
     note(f"\n== the best of {len(results)} settings: {_text(best.settings)}")
     chosen = {**options, **best.settings}
@@ -186,24 +181,24 @@ def cross_validate(
 
 
 class FoldCache(LoadedCache):
-    """A cache whose samples of train and val are split anew: a fold to judge, the next to choose by.
+    """A cache whose samples of train and val are split anew: one fold is held out, the next is val.
 
     Attributes:
         fold_of_sample: (R,) fold of each sample of train and val, -1 where it is always trained on.
-        judged, chosen_by: numbers of the fold that is judged, and of that which chooses the epoch.
+        held_out, val: numbers of the fold that is held out, and of the one that chooses the epoch.
     """
 
     def __init__(self, whole: LoadedCache, fold: NDArray[np.int64], number: int, folds: int) -> None:
         super().__init__(whole.cache, whole.device)
         self.whole, self.fold_of_sample = whole, fold
-        self.judged, self.chosen_by = number, (number + 1) % folds
+        self.held_out, self.val = number, (number + 1) % folds
         self.fold = f"{number + 1} of {folds}, samples {digest_of(fold.tolist())[:8]}"
 
     def read(self, config: TrainConfig) -> Data:
         data = self.whole.data(dataclasses.replace(config, negatives=""))
-        samples = labelled_samples(data)
-        judged, chooses = (self.fold_of_sample == number for number in (self.judged, self.chosen_by))
-        parts = {"train": ~(judged | chooses), "val": chooses, JUDGED: judged}
+        samples = train_and_val(data)
+        held_out, val = (self.fold_of_sample == number for number in (self.held_out, self.val))
+        parts = {"train": ~(held_out | val), "val": val, HELD_OUT: held_out}
         splits = {
             name: dataclasses.replace(take(samples, np.flatnonzero(part)), name=name)
             for name, part in parts.items()
@@ -241,7 +236,7 @@ def deal(group: NDArray[Any], samples: Split, folds: int, seed: int) -> NDArray[
     return np.where(samples.known, fold, -1)
 
 
-def labelled_samples(data: Data) -> Split:
+def train_and_val(data: Data) -> Split:
     """Returns the samples of train and val as one split."""
     return join((data.splits["train"], data.splits["val"]))
 
@@ -262,10 +257,10 @@ def read_groups(path: Path, video_id: NDArray[np.object_]) -> dict[str, str]:
     return group_of
 
 
-def _judge_settings(
+def _evaluate_settings(
     task: Task,
     planned: Sequence[Planned],
-    judged: Mapping[str, Sequence[Predictions]],
+    predicted: Mapping[str, Sequence[Predictions]],
     epochs: Mapping[str, Sequence[int]],
     folds: int,
     group_of: Mapping[str, str] | None,
@@ -277,7 +272,7 @@ def _judge_settings(
     results: list[SettingResult] = []
     first: dict[str, Tally] = {}
     for text, items in by_settings.items():
-        trials = [judged[item.trial.name] for item in items]
+        trials = [predicted[item.trial.name] for item in items]
         whole = [join_folds(parts, group_of) for parts in trials if len(parts) == folds]
         if not whole:
             raise TrainingError(f"{text}: every trial failed in some fold", hint="a lower --lr")
@@ -299,7 +294,7 @@ def _judge_settings(
 
 
 def join_folds(parts: Sequence[Predictions], group_of: Mapping[str, str] | None) -> Predictions:
-    """Joins the folds of one trial, by sample; the groups take the place of the videos in intervals."""
+    """Joins the folds of one trial, ordered by sample; groups take the place of videos in intervals."""
     joined = join(parts)
     if group_of is not None:
         groups = np.array([group_of[id] for id in joined.video_id], object)

@@ -17,11 +17,11 @@ TRAINING: dict[str, Any] = {
     "dropout": 0.0,
 }
 """Adam and its schedule; the paper names no number of epochs, no weight decay and no dropout."""
-ATTENTION: dict[str, Any] = {"routing": "cross", "d_h": 256, "d_e": 256}
+CROSS_ATTENTION: dict[str, Any] = {"routing": "cross", "d_h": 256, "d_e": 256}
 PAPER_HEADS: Mapping[str, Mapping[str, Any]] = {
     "mlp": TRAINING | {"merge": "add"},
-    "tacma": TRAINING | ATTENTION | {"theta": 0.03},
-    "cross_attention": TRAINING | ATTENTION,
+    "tacma": TRAINING | CROSS_ATTENTION | {"theta": 0.03},
+    "cross_attention": TRAINING | CROSS_ATTENTION,
 }
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {

@@ -33,14 +33,14 @@ STARTUP_TRIALS = 5
 WARMUP_EPOCHS = 5
 """Epochs that every trial gets before it can be pruned."""
 INPUTS = ("audio", "visual", "negatives", "init")
-"""Settings that name what a trial reads; the request has a digest of every one that is searched over."""
-SHOWN = 10
+"""Settings that name what a trial reads; the request records a digest of each value that is searched over."""
+SHOWN_TRIALS = 10
 """Trials that a terminal shows, the best first."""
 
 
 @dataclass(frozen=True)
 class SearchTrial:
-    """Settings of one trial, and its best validation accuracy over the epochs it was trained for.
+    """Settings of one trial, and its best validation score over the epochs it was trained for.
 
     Attributes:
         state: "pruned" trials were behind the median of the others; "failed" ones could not be trained.
@@ -58,8 +58,8 @@ class SearchResult:
     """Results of a search. All choices were made on validation; the test split is used by `evaluation` alone.
 
     Attributes:
-        best: settings of the trial with the best validation accuracy.
-        evaluation: test accuracies of the run at `run`, trained with these settings and all seeds.
+        best: settings of the trial with the best validation score.
+        evaluation: test results of the run at `run`, trained with these settings and all seeds.
         trials: all trials, the best on validation first.
     """
 
@@ -82,7 +82,7 @@ class SearchResult:
                 each.epochs,
                 "" if each.validation_percent is None else f"{each.validation_percent:.1f}",
             )
-            for each in self.trials[:SHOWN]
+            for each in self.trials[:SHOWN_TRIALS]
         ]
         states = [each.state for each in self.trials]
         counts = ", ".join(f"{states.count(state)} {state}" for state in ("finished", "pruned", "failed"))
@@ -106,7 +106,7 @@ def search(
     """Searches settings with Optuna, then trains the best with `config.seeds` seeds into `folder/best-...`.
 
     A trial has one seed, reads the train and validation splits alone, and is pruned where its best validation
-    accuracy is below the median of the others at the same epoch. The same call resumes an interrupted search;
+    score is below the median of the others at the same epoch. The same call resumes an interrupted search;
     a larger `trials` continues a finished one.
 
     >>> search("ave.h5", "runs/lr", {"lr": Range(1e-4, 1e-2, log=True)}, trials=40)  # doctest: +SKIP
@@ -162,10 +162,11 @@ def search(
 
 @dataclass(frozen=True)
 class SearchRequest:
-    """Records a search's ranges, and digests of all other settings, of the cache and of what else is read.
+    """A search's ranges, and digests of all other settings, of the cache and of what else is read.
 
-    `code` maps each head to the digest of its source code; `negatives` and `init` map what `--negatives` and
-    `--init` name to its digest, as in `HeadInputs`.
+    Attributes:
+        code: name of a head -> digest of its source code.
+        negatives, init: as in `HeadInputs`.
     """
 
     ranges: dict[str, str]
@@ -190,7 +191,7 @@ class _Objective:
         self._without_test: dict[int, Data] = {}
 
     def __call__(self, trial: optuna.Trial) -> float:
-        """Returns the best validation accuracy of a new trial."""
+        """Returns the best validation score of a new trial."""
         try:
             return self._train(trial)
         except (ConfigError, TrainingError) as error:
@@ -268,10 +269,10 @@ def _ended_trials(study: optuna.Study) -> list[SearchTrial]:
 def _record_request(
     folder: Path, ranges: Mapping[str, Range | Sequence[Any]], reading: list[TrainConfig], loaded: LoadedCache
 ) -> None:
-    """Records what is asked of the search, or checks that it equals what was recorded before.
+    """Records the request, or checks that it equals the one that was recorded before.
 
     Args:
-        reading: settings of the first trial, then with each other input that is searched over.
+        reading: settings of the first trial, then the same with each input that is searched over.
     """
     base, named, searched = reading[0], loaded.named_features(reading), ranges.get("head")
     heads = [base.head.name] if searched is None or isinstance(searched, Range) else sorted(searched)
@@ -304,12 +305,12 @@ def _converted(name: str, values: Range | Sequence[Any], base: TrainConfig) -> R
     """Converts values or bounds to the type of the setting."""
     setting = next(each for each in settings_of(base) if each.name == name)
     if not isinstance(values, Range):
-        if typing.get_origin(setting.hinted) is tuple:
+        if typing.get_origin(setting.value_type) is tuple:
             raise ConfigError(f"a search over {name}, which is a list", hint="give it to all trials")
         if setting.registry is not None:
             return tuple(values)
         return tuple(convert(setting, value, "search") for value in values)
-    if setting.hinted not in (int, float):
+    if setting.value_type not in (int, float):
         raise ConfigError(
             f"{name}={values} is a range, and {name} is not a number", hint="give its values by commas"
         )

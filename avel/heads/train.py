@@ -1,4 +1,4 @@
-"""`avel train-head` and `avel sweep`: train heads on a feature cache and evaluate them, in a run folder."""
+"""`train_head` and `sweep`: train heads on a feature cache and evaluate them, in a run folder."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def train_head(
 
     Train and val need labels; without labels in test, or without test samples, its figures are None. With
     weak supervision it is enough to know the classes of train clips. The task is found from the events of the
-    cache: one label a segment, or, where events are only visible or only audible, several in each modality.
+    cache: one label a segment, or, where an event is in one modality alone, several labels in each modality.
     A run goes on where it stopped, and takes more seeds later; with `overwrite` it is trained anew.
 
     >>> train_head("features.h5", "runs/tacma", head="tacma", seeds=5)  # doctest: +SKIP
@@ -124,7 +124,7 @@ def sweep(
 
 
 def _open(path: Path, base: TrainConfig, inputs: HeadInputs, hardware: str) -> Run:
-    """Begins a run or goes on with the one that is there, which may have been asked for fewer seeds."""
+    """Begins a run, or goes on with the one at `path`, which may have been asked for fewer seeds."""
     if (path / RECORD).is_file():
         with only_one(path, "run"):
             forget_unused(path)
@@ -156,14 +156,14 @@ class LoadedCache:
 
     @classmethod
     def open(cls, path: Path | str, device: str = "auto") -> LoadedCache:
-        """Opens a cache; what heads read of it is loaded when the first of them asks."""
+        """Opens a cache; features are loaded when the first head asks for them."""
         return cls(FeatureCache.open(path), choose_device(device))
 
     def data(self, config: TrainConfig) -> Data:
-        """Returns what a head reads.
+        """Returns the features and splits for a head.
 
         Raises:
-            TrainingError: the cache does not hold it, or it cannot be trained on.
+            TrainingError: the cache does not hold them, or they cannot be trained on.
         """
         key = choose_source(self.cache, config), choose_task(self.cache, config.task).name, ""
         if key not in self._loaded:
@@ -174,11 +174,11 @@ class LoadedCache:
         return self._loaded[with_negatives]
 
     def read(self, config: TrainConfig) -> Data:
-        """Reads what a head reads of the cache itself, unchecked."""
+        """Reads the features and splits for a head, without negatives."""
         return read_data(self.cache, config, self.device)
 
     def trainable(self, config: TrainConfig) -> tuple[Data, Model]:
-        """Returns what a head reads, and an untrained model of it.
+        """Returns the features and splits for a head, and an untrained model.
 
         Raises:
             ConfigError, TrainingError: the head cannot be trained on the cache.
@@ -218,7 +218,7 @@ class LoadedCache:
 
 
 def _projection(config: TrainConfig, widths: Widths) -> str:
-    """Says that a head reads features through a Linear that nobody asked for, "" where it does not."""
+    """Says that a head reads features through a Linear without --project, "" where it does not."""
     width = projected_width(config, widths)
     if config.project is not None or width is None:
         return ""
@@ -229,13 +229,13 @@ def _projection(config: TrainConfig, widths: Widths) -> str:
 
 
 def digests_of_negatives(configs: Iterable[TrainConfig], named: Iterable[str]) -> dict[str, str]:
-    """Returns caches of clips without events that heads learn from: path -> digest, with `named` features."""
+    """Returns path -> digest of the caches of negatives that heads learn from, with `named` features."""
     paths = dict.fromkeys(config.negatives for config in configs if config.negatives)
     return {path: FeatureCache.open(path).digest_with(named) for path in paths}
 
 
 def digests_of_weights(configs: Iterable[TrainConfig]) -> dict[str, str]:
-    """Returns the files of weights that heads start from: path -> SHA-256."""
+    """Returns path -> SHA-256 of the files of weights that heads start from."""
     paths = dict.fromkeys(config.init for config in configs if config.init)
     return {path: sha256_file(Path(path)) for path in paths}
 

@@ -1,5 +1,6 @@
 """Configs of the pipeline's stages; torch-free, because the command line builds its options from them."""
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -32,6 +33,12 @@ AUDIO_BACKBONES: Registry[Any] = Registry(
     group="avel.audio_backbones",
 )
 """CNNs of frames, and of patches or waveforms; `avel.pipeline.encoders.backbones` has their base classes."""
+BACKBONES: Mapping[Literal["audio", "visual"], Registry[Any]] = {
+    "visual": VISUAL_BACKBONES,
+    "audio": AUDIO_BACKBONES,
+}
+RANDOM, PUBLISHED = "random", "published"
+"""Values of `weights` for an untrained CNN, and for the first published weights."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +95,7 @@ class BackboneConfig:
 
     backbone: ComponentConfig | None
     weights: str = option(
-        "published",
+        PUBLISHED,
         "Weights of this CNN: a file, a published name, or random; published takes the first name, if it "
         "has any.",
     )
@@ -228,13 +235,10 @@ class FromClipsOrCache:
 
     of_clips: ClassVar[tuple[str, ...]] = ()
 
-    def set_of_clips(self) -> list[str]:
-        """Lists those of `of_clips` that have another value than their default."""
-        return [
-            setting.name
-            for setting in settings_of(self)
-            if setting.path[0] in self.of_clips and setting.of(self) != setting.default
-        ]
+    def changed(self, names: Collection[str]) -> str:
+        """Lists the settings of these names, or in groups of these names, that are not at their default."""
+        changed = [setting for setting in settings_of(self) if setting.of(self) != setting.default]
+        return ", ".join(each.name for each in changed if {each.name, each.path[0]} & {*names})
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""`avel demo`: runs every stage on synthetic clips, and compares heads on them."""
+"""`demo`: runs every stage on synthetic clips, and compares heads on them."""
 
 import time
 from collections.abc import Callable
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from avel.heads.evaluation.evaluation import Evaluation, GroupEvaluation
+from avel.heads.tasks.results import interval_text
 from avel.heads.train import train_head
 from avel.pipeline.caching.cache import cache_features
 from avel.pipeline.pretraining.pretrain import pretrain
@@ -77,7 +78,7 @@ DEMO_HEADS: dict[str, dict[str, Any]] = {
 Theta and all epochs were chosen with --seed 101 and 102, whose clips the demo does not show.
 """
 
-TRAINING: dict[str, Any] = {"seeds": 3, "epochs": 40, "lr": 1e-3, "batch_size": 32, "standardise": True}
+HEAD_SETTINGS: dict[str, Any] = {"seeds": 3, "epochs": 40, "lr": 1e-3, "batch_size": 32, "standardise": True}
 """Settings of every head: with AVE's lr of 1e-4, so few clips give far too few steps."""
 
 
@@ -87,7 +88,7 @@ class DemoResult:
 
     Attributes:
         heads: row of the table -> results on test.
-        trivial_baselines_percent: rule that needs no model -> its accuracy on test.
+        trivial_baselines_percent: rule without a model -> its accuracy on test.
         seconds: stage -> wall time.
         paths: what the demo made -> where it is.
     """
@@ -102,10 +103,10 @@ class DemoResult:
         rows: list[tuple[Any, ...]] = [
             (
                 name,
-                str(group.accuracy_percent),
-                "{:.1f} to {:.1f}".format(*group.interval_percent) if group.interval_percent else "",
-                str(group.events.f1_percent),
-                str(group.accuracy_at_best_test_epoch_percent),
+                group.accuracy_percent,
+                interval_text(group.interval_percent),
+                group.events.f1_percent,
+                group.accuracy_at_best_test_epoch_percent,
             )
             for name, group in self.heads.items()
         ]
@@ -154,7 +155,7 @@ def demo(folder: Path | str, *, clips: int = 240, seed: int = 0) -> DemoResult:
     stage("cache-features", lambda: cache_features(store, cache, encoder=paths["encoder"]))
     stage("cache-untrained", lambda: cache_features(store, paths["untrained"], **UNTRAINED, seed=seed))
     caches = {name: paths["untrained"] if name == "mlp untrained" else cache for name in DEMO_HEADS}
-    heads = {name: {**DEMO_HEADS[name], **TRAINING} for name in DEMO_HEADS}
+    heads = {name: {**DEMO_HEADS[name], **HEAD_SETTINGS} for name in DEMO_HEADS}
     evaluations: dict[str, Evaluation] = stage(
         "train-head",
         lambda: {name: train_head(caches[name], runs[name], **heads[name]) for name in DEMO_HEADS},

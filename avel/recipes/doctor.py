@@ -1,4 +1,4 @@
-"""`avel doctor`: checks what avel needs on this machine, and takes one clip through every stage."""
+"""`doctor`: checks what avel needs on this machine, and takes one clip through every stage."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ LEAST_DISK_GB, LEAST_MEMORY_GB = 5.0, 4.0
 class Check:
     """One thing that was checked; `hint` says what to do where it failed.
 
-    What is not `needed` for everything, such as a network, may fail.
+    A check that is not `needed`, such as that of the network, may fail.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Diagnosis:
 
     @property
     def passed(self) -> bool:
-        """True if every check passed whose object is needed."""
+        """True if all needed checks passed."""
         return all(check.passed or not check.needed for check in self.checks)
 
     def headline(self) -> str:
@@ -206,7 +206,7 @@ def _weights() -> Check:
 
 
 def _reachable(url: str) -> bool:
-    """Returns whether the server of a URL answers within some seconds."""
+    """Returns whether the server of a URL answers within `NETWORK_SECONDS`."""
     parts = urllib.parse.urlsplit(url)
     try:
         with socket.create_connection((parts.hostname or "", parts.port or 443), NETWORK_SECONDS):
@@ -251,7 +251,7 @@ def one_clip(folder: Path) -> str:
         logits = model.eval()(f_a, f_v).logits
     if logits.shape != (1, 2, 3) or not torch.isfinite(logits).all():
         raise AvelError(f"the head gave {tuple(logits.shape)}, finite: {bool(torch.isfinite(logits).all())}")
-    return "made, decoded, staged, encoded and judged"
+    return "made, decoded, staged, encoded and classified"
 
 
 def _staged(folder: Path) -> tuple[Tensor, Tensor]:

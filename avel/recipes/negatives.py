@@ -6,7 +6,7 @@ from avel.pipeline.caching.cache import cache_features
 from avel.pipeline.caching.request import parse_options
 from avel.pipeline.staging.extract import extract
 from avel.recipes.predicting.networks import find_encoder, staging_config
-from avel.stores.community import BACKGROUND_AUDIO
+from avel.stores.ave_files import BACKGROUND_AUDIO
 from avel.stores.exchange import import_background
 from avel.stores.features import FeatureCache
 from avel.stores.kinds import kind_of, not_a

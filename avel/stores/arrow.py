@@ -1,4 +1,4 @@
-"""Reads Parquet files without Arrow's threads; avel's own ones against a schema and their seal.
+"""Reads Parquet files without Arrow's threads, and checks avel's own by their schema and seal.
 
 Arrow's threads may still run when a short script ends, and then abort it (SIGABRT). All of avel reads tables
 through this module, which a test checks.
@@ -7,20 +7,20 @@ through this module, which a test checks.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from avel.errors import StoreError
 from avel.stores.documents import SEAL
-from avel.stores.seal import OPEN, fault, sealed
+from avel.stores.seal import OPEN, seal_fault, sealed
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def read_parquet(source: Path | bytes, columns: Sequence[str] | None = None) -> pa.Table:
-    """Reads a Parquet file, or its bytes: all columns, or only the named ones; checks its pages' checksums.
+def read_parquet(source: Path | bytes) -> pa.Table:
+    """Reads a Parquet file, or its bytes, and checks the checksums of its pages.
 
     Raises:
         pyarrow.ArrowException, OSError: this is not a Parquet file, or it is damaged.
@@ -31,20 +31,12 @@ def read_parquet(source: Path | bytes, columns: Sequence[str] | None = None) -> 
     opened = pa.BufferReader(source) if isinstance(source, bytes) else source
     try:
         with parquet.ParquetFile(opened, page_checksum_verification=True) as file:
-            table = file.read(None if columns is None else list(columns), use_threads=False)
+            table = file.read(use_threads=False)
         table.validate(full=True)  # text that is not UTF-8, lists that end beyond their values
         [field.name for field in table.schema]  # names that are not UTF-8
     except UnicodeDecodeError as error:
         raise pa.ArrowInvalid(str(error)) from None
     return table
-
-
-def table_of(columns: Iterable[Iterable[Any]], schema: pa.Schema) -> pa.Table:
-    """Returns a table of columns of plain values, in the order of the schema."""
-    import pyarrow as pa
-
-    typed = zip(columns, schema.types, strict=True)
-    return pa.table([pa.array(values, kind) for values, kind in typed], schema)
 
 
 def to_parquet(table: pa.Table) -> bytes:
@@ -74,27 +66,33 @@ def read_own_parquet(
         StoreError: no such table, or bytes of it have changed; with file and column.
     """
     import pyarrow as pa
-    import pyarrow.compute as pc
     from pyarrow import parquet
 
     try:
         with parquet.ParquetFile(pa.BufferReader(data)) as file:
             wrong = _difference(file.schema_arrow, schema)
-        wrong = wrong or fault(data, last=True)
+        wrong = wrong or seal_fault(data, last=True)
         table = pa.table({}) if wrong else read_parquet(data)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise StoreError(f"{where} is damaged: {error}", hint=hint) from None
-    for field in () if wrong else schema:
-        column = table[field.name]
-        if column.null_count and not field.nullable:
-            wrong = wrong or f"column {field.name} lacks {column.null_count} values"
-        known = (choices or {}).get(field.name)
-        if known and not (right := pc.is_in(column, pa.array(known))).to_numpy().all():
-            strange = column.filter(pc.invert(right))[0].as_py()
-            wrong = wrong or f"column {field.name} holds {strange!r}, not one of {', '.join(known)}"
-    if wrong:
+    if wrong := wrong or _wrong_value(table, schema, choices or {}):
         raise StoreError(f"{where}: {wrong}", hint=hint)
     return table
+
+
+def _wrong_value(table: pa.Table, schema: pa.Schema, choices: Mapping[str, Sequence[str]]) -> str:
+    """Says which column has a value that it may not have; "" where none does."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    for field in schema:
+        column, known = table[field.name], choices.get(field.name)
+        if column.null_count and not field.nullable:
+            return f"column {field.name} lacks {column.null_count} values"
+        if known and not (right := pc.is_in(column, pa.array(known))).to_numpy().all():
+            strange = column.filter(pc.invert(right))[0].as_py()
+            return f"column {field.name} holds {strange!r}, not one of {', '.join(known)}"
+    return ""
 
 
 def _difference(schema: pa.Schema, wanted: pa.Schema) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avel.errors import StoreError
-from avel.stores.datasets.labels import ClassTable, EventTable, video_classes, video_labels
+from avel.stores.datasets.labels import ClassTable, EventTable, take, video_classes, video_labels
 from avel.stores.datasets.sample import MODALITIES, SPLITS
 
 SAMPLE_COLUMNS: dict[str, type[np.generic]] = {
@@ -61,7 +61,7 @@ class CachedSamples:
         """Returns the samples at some places, (n,), with their events."""
         place = np.full(len(self), -1, np.int64)
         place[chosen] = np.arange(len(chosen))
-        events, classes = self.events.take(place[self.events.sample] >= 0), self.classes
+        events, classes = take(self.events, place[self.events.sample] >= 0), self.classes
         kept = place[classes.sample] >= 0
         return CachedSamples(
             self.number[chosen],
@@ -97,11 +97,7 @@ class CachedSamples:
             "tag": self.tag,
             "leaked": self.leaked,
             "events_known": self.known,
-            "event_sample": self.events.sample,
-            "event_category": self.events.category,
-            "event_onset_seconds": self.events.onset_seconds,
-            "event_offset_seconds": self.events.offset_seconds,
-            "event_modality": self.events.modality,
+            **{f"event_{name}": column for name, column in vars(self.events).items()},
             "classes_known": self.classes.known,
             "class_sample": self.classes.sample,
             "class_category": self.classes.category,

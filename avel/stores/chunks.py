@@ -56,7 +56,7 @@ def numbers(chunk: bytes, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
     return np.frombuffer(verified(chunk), dtype).reshape(shape)
 
 
-def pictures(chunk: bytes, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+def raw_frames(chunk: bytes, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     """Returns a chunk of raw frames as an array of `shape`.
 
     Raises:

@@ -11,7 +11,7 @@ from avel.progress import Progress
 from avel.stores.clip_layout import START_AGAIN, chunk_name, chunk_shape, row_shape
 from avel.stores.clips import ClipStore
 from avel.stores.manifest import Entry
-from avel.stores.seal import fault
+from avel.stores.seal import seal_fault
 
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 
@@ -24,7 +24,7 @@ def verify_clips(store: ClipStore) -> tuple[str, ...]:
     """
     faults = [f"{name}: {what}" for name, found in damaged_clips(store).items() for what in found]
     settings = store.location.read("config.toml")
-    if settings is not None and (broken := fault(settings)):
+    if settings is not None and (broken := seal_fault(settings)):
         faults.append(f"config.toml: {broken}")
     faults += [f"{name}: not in the manifest" for name in store.video_ids if name not in store.entries]
     return tuple(faults)
@@ -40,14 +40,15 @@ def damaged_clips(store: ClipStore) -> dict[str, list[str]]:
     faults, row_of, suspects = dict[str, list[str]](), dict[int, str](), list[str]()
     with Progress(len(store.entries), "clips", of="verifying") as progress:
         for video_id, entry in store.entries.items():
-            if entry.row >= len(store.video_ids) or store.video_ids[entry.row] != video_id:
+            has_row = entry.row < len(store.video_ids)
+            if not has_row or store.video_ids[entry.row] != video_id:
                 where = f"the manifest says row {entry.row}, the arrays do not"
                 faults.setdefault(video_id, []).append(where)
             if entry.row in row_of:
                 shared = f"shares row {entry.row} with {row_of[entry.row]}"
                 faults.setdefault(video_id, []).append(shared)
             row_of[entry.row] = video_id
-            if _faults_of_video(store, entry):
+            if has_row and _faults_of_video(store, entry):
                 suspects.append(video_id)
             progress.advance()
     again = ClipStore(store.location, store.attributes)  # `avel pack` may have moved them meanwhile
@@ -97,7 +98,7 @@ def _chunk_files(store: ClipStore, entry: Entry, name: str) -> dict[str, bool]:
     if entry.packed:
         return {
             f"the chunk in {chunk_name(store.attributes, name, entry.row, number, store.packing)}": (
-                store.has_chunk(name, entry.row, number)
+                store.find_chunk(name, entry.row, number) is not None
             )
             for number in numbers
         }
@@ -109,12 +110,12 @@ def _chunk_files(store: ClipStore, entry: Entry, name: str) -> dict[str, bool]:
 def _faults_of_array(store: ClipStore, entry: Entry, name: str) -> list[str]:
     """Reads one video's chunks one by one, so that a film takes no more memory than a clip.
 
-    Looks only then whether each is there: one that `avel pack` moves away before it is read reads as empty.
+    Looks for the files only after that: a chunk that `avel pack` moves away meanwhile reads as empty.
     """
     step, total = chunk_shape(store.attributes, name)[0], row_shape(store.attributes, name)[0]
     try:
         whole = [
-            _is_whole(store.read_chunk(name, entry.row, slice(first, min(first + step, total))))
+            _is_whole(store.read_part(name, entry.row, slice(first, min(first + step, total))))
             for first in range(0, total, step)
         ]
         for (file, is_there), right in zip(_chunk_files(store, entry, name).items(), whole, strict=True):

@@ -13,9 +13,8 @@ import numpy as np
 from avel.errors import StoreError
 from avel.grid import CHUNK_SEGMENTS, MEL_BANDS, MEL_FRAMES, Grid
 from avel.stores.arrow import read_own_parquet
-from avel.stores.documents import parse, typed, zarr_group
+from avel.stores.documents import parse, read_document, zarr_group
 from avel.stores.location import Location, first_line
-from avel.stores.seal import fault
 from avel.stores.shards import PACKED, Packing
 from avel.text import as_plain
 
@@ -101,10 +100,7 @@ def read_attributes(location: Location) -> StoreAttributes | None:
             f"{where}: format {form[0]!r} version {form[1]!r}, this avel reads {FORMAT!r} {VERSION}",
             hint="stage the clips into a new store with avel extract",
         )
-    attributes = typed(StoreAttributes, plain, where, START_AGAIN)
-    if broken := fault(data):
-        raise StoreError(f"{where}: {broken}", hint=START_AGAIN)
-    return attributes
+    return read_document(StoreAttributes, data, where, START_AGAIN, key="attributes")
 
 
 def rows_table(video_ids: Sequence[str] | pa.Array) -> pa.Table:

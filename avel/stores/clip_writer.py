@@ -32,7 +32,7 @@ from avel.stores.clip_layout import (
     without_format_warning,
 )
 from avel.stores.datasets.dataset import Dataset
-from avel.stores.files import MEND
+from avel.stores.files import MAKE_ROOM
 from avel.stores.lease import boot_seconds
 from avel.stores.location import LocalLocation, Location, first_line
 from avel.stores.shards import PACKED
@@ -52,10 +52,7 @@ def writing(location: Location) -> Iterator[None]:
     except AvelError:
         raise
     except location.errors as error:
-        raise WriteError(
-            f"{location.url}: {first_line(error)}",
-            hint=MEND,
-        ) from None
+        raise WriteError(f"{location.url}: {first_line(error)}", hint=MAKE_ROOM) from None
 
 
 def prepare_store(
@@ -202,7 +199,7 @@ def flush(location: Location, attributes: StoreAttributes, row: int, run: str = 
 
 
 def end_run(location: Location) -> None:
-    """Notes that a run has ended, and none of its writers is left: there is nothing to sweep.
+    """Notes that a run has ended, and none of its writers is left: there is nothing to remove.
 
     Raises:
         WriteError: the store does not allow it.
@@ -211,7 +208,7 @@ def end_run(location: Location) -> None:
         location.delete([RUN])
 
 
-def sweep(location: Location) -> None:
+def remove_leftovers(location: Location) -> None:
     """Removes half-written files, if the last run did not end well: with millions of files it takes minutes.
 
     Raises:

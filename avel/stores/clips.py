@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from avel.errors import DatasetError, StoreError, UnknownNameError
 from avel.stores.arrow import read_own_parquet
-from avel.stores.chunks import elements, numbers, pictures
+from avel.stores.chunks import elements, numbers, raw_frames
 from avel.stores.clip_layout import (
     ARRAYS,
     FRAMES,
@@ -33,14 +33,14 @@ from avel.stores.clip_layout import (
     row_shape,
     without_format_warning,
 )
-from avel.stores.datasets.dataset import Dataset, Description, describe, split_sizes
+from avel.stores.datasets.dataset import Dataset, Description, read_description, split_sizes
+from avel.stores.datasets.labels import whole_segments
 from avel.stores.datasets.sample import schemas
 from avel.stores.jpeg import decode_jpeg
 from avel.stores.kinds import not_a
 from avel.stores.location import Location, first_line, locate
 from avel.stores.manifest import Entry, Manifest, read_manifest
-from avel.stores.shards import MEND as MEND_PACKING
-from avel.stores.shards import PACKED, Packing, read_packing
+from avel.stores.shards import PACK_AGAIN, PACKED, Packing, read_packing
 from avel.text import html_table, plural
 
 if TYPE_CHECKING:
@@ -54,6 +54,11 @@ F = TypeVar("F")
 STAGE_REST = "the same avel extract command goes on; with --retry-failed also with clips that failed"
 REPAIR = "the same avel extract command with --repair stages damaged clips again"
 STAGE_ALL = "the same avel extract command with --overwrite stages all clips again"
+FROM_MANIFEST = (
+    *("entries", "staged_entries", "staged", "_rows"),
+    *("packing", "packed_arrays", "_packed_rows"),
+)
+"""Attributes of a store that a run of `avel pack` changes."""
 DATASET_AGAIN = "remove the folder dataset/ of the store, and give the avel extract command again"
 
 
@@ -134,10 +139,8 @@ class ClipStore:
     @cached_property
     def lengths(self) -> dict[str, int] | None:
         """Segments of each video where clips have lengths of their own; None where all fill the grid."""
-        if self.about.longest_seconds is None:
+        if self.description.longest_seconds is None:
             return None
-        from avel.stores.datasets.labels import whole_segments
-
         seconds, grid = self.entries.column("valid_seconds"), self.grid
         lengths = whole_segments(seconds, grid.segments, grid.segment_seconds).tolist()
         return dict(zip(self.entries.ids, lengths, strict=True))
@@ -146,7 +149,7 @@ class ClipStore:
     def waiting(self) -> tuple[str, ...]:
         """Ids of the videos that are still to be staged, in array order; failed ones are not."""
         ended = self.entries.holds(state="failed") | self.entries.holds(state="staged", settings=self.digest)
-        return tuple(self.entries.take((~ended).nonzero()[0]).ids)
+        return tuple(self.entries.filter(~ended).ids)
 
     def is_staged(self, entry: Entry) -> bool:
         """Returns True if the video was staged completely, with the store's settings."""
@@ -161,10 +164,10 @@ class ClipStore:
             raise StoreError(f"{self.location.url}/dataset: {error.message}", hint=DATASET_AGAIN) from None
 
     @cached_property
-    def about(self) -> Description:
+    def description(self) -> Description:
         """Name, root and classes of the dataset, and the longest length where clips have their own."""
         try:
-            return describe(self.table("samples"))
+            return read_description(self.table("samples"))
         except DatasetError as error:
             raise StoreError(f"{self.location.url}/dataset: {error.message}", hint=DATASET_AGAIN) from None
 
@@ -184,7 +187,7 @@ class ClipStore:
     def stored_bytes(self) -> int:
         """Bytes of the store; chunks in own files as the manifest has them, since there may be millions."""
         in_own_files = self.entries.holds(state="staged") & ~self.entries.column("packed")
-        chunks = self.entries.take(in_own_files.nonzero()[0]).stored_bytes
+        chunks = self.entries.filter(in_own_files).stored_bytes
         others = sorted(OWN_NAMES - set(ARRAYS)) + [f"{name}/zarr.json" for name in self.attributes.arrays]
         return chunks + self.location.bytes(others)
 
@@ -212,7 +215,7 @@ class ClipStore:
         result = np.empty((len(frames), size, size, 3), np.uint8)
         if self.attributes.frame_codec == "raw":
             shape = chunk_shape(self.attributes, FRAMES)
-            result[:] = self._by_chunk(video_id, frames, lambda chunk, at: list(pictures(chunk, shape)[at]))
+            result[:] = self._by_chunk(video_id, frames, lambda chunk, at: list(raw_frames(chunk, shape)[at]))
             return result
         for out, file in zip(result, self.jpegs(video_id, frames), strict=True):
             decode_jpeg(file, out)
@@ -226,10 +229,7 @@ class ClipStore:
         """
         patches = self._numbers(LOG_MEL, video_id, "<f4")
         if np.isnan(patches).any():
-            raise StoreError(
-                f"{self.location.url}: {video_id}: log-mel is incomplete",
-                hint=REPAIR,
-            )
+            raise StoreError(f"{self.location.url}: {video_id}: log-mel is incomplete", hint=REPAIR)
         return patches
 
     def waveform(self, video_id: str) -> NDArray[np.int16]:
@@ -275,16 +275,21 @@ class ClipStore:
         Raises:
             StoreError: the chunk is missing, or its shard is damaged.
         """
-        chunk = self._found_chunk(name, row, number)
+        chunk = self.find_chunk(name, row, number)
         if chunk is None and self._was_packed(row):
-            chunk = self._found_chunk(name, row, number)
+            chunk = self.find_chunk(name, row, number)
         if chunk is None:
             where = f"{self.location.url}: {self.video_ids[row]}"
             file = chunk_name(self.attributes, name, row, number, self.packing_of(row))
             raise StoreError(f"{where}: {name} are missing: no {file}", hint=REPAIR)
         return chunk
 
-    def _found_chunk(self, name: str, row: int, number: int) -> bytes | None:
+    def find_chunk(self, name: str, row: int, number: int) -> bytes | None:
+        """Reads the bytes of one chunk of a video; None where there is none.
+
+        Raises:
+            StoreError: its shard is damaged.
+        """
         packing = self.packing_of(row)
         with self._damage(name, row):
             return read_chunk(self.location, self.attributes, name, row, number, packing)
@@ -298,21 +303,13 @@ class ClipStore:
         if row not in self._packed_rows:
             return None
         if self.packing is None:
-            raise StoreError(f"{self.location.url}/{PACKED}/zarr.json is missing", hint=MEND_PACKING)
+            raise StoreError(f"{self.location.url}/{PACKED}/zarr.json is missing", hint=PACK_AGAIN)
         return self.packing
 
     def _was_packed(self, row: int) -> bool:
         """Reads the manifest again; returns whether `avel pack` has moved the video since it was read."""
         before = row in self._packed_rows
-        for name in (
-            "entries",
-            "staged_entries",
-            "staged",
-            "packing",
-            "packed_arrays",
-            "_rows",
-            "_packed_rows",
-        ):
+        for name in FROM_MANIFEST:
             self.__dict__.pop(name, None)
         return self._row(self.video_ids[row]) == row and (row in self._packed_rows) != before
 
@@ -326,16 +323,8 @@ class ClipStore:
         """Form of the shards in which `avel pack` put clips; None where it put none."""
         return read_packing(self.location)
 
-    def has_chunk(self, name: str, row: int, number: int) -> bool:
-        """Returns whether one chunk of a packed video is there.
-
-        Raises:
-            StoreError: its shard is damaged.
-        """
-        return self._found_chunk(name, row, number) is not None
-
-    def read_chunk(self, name: str, row: int, part: slice) -> NDArray[Any]:
-        """Reads part of one video's row of an array, its checksums verified; empty where nothing is written.
+    def read_part(self, name: str, row: int, part: slice) -> NDArray[Any]:
+        """Reads part of one video's row of an array by zarr; empty where nothing is written.
 
         Raises:
             StoreError: the bytes are damaged.

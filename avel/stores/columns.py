@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 T = TypeVar("T")
-BLOCK = 1024
+BLOCK_RECORDS = 1024
 """Records that are made of columns at once."""
 
 
@@ -34,6 +34,10 @@ class TableColumns:
         """Returns a column of texts."""
         values: list[str] = self.table[name].to_pylist()
         return values
+
+    def is_one_of(self, name: str, texts: Sequence[str] | pa.ChunkedArray | pa.Array) -> NDArray[np.bool_]:
+        """Returns whether each record's text in a column is one of these: bool (n,)."""
+        return is_one_of(self.table[name], texts)
 
 
 class Columns(TableColumns, Sequence[T]):
@@ -59,8 +63,8 @@ class Columns(TableColumns, Sequence[T]):
         return self.records(row, row + 1)[0]
 
     def __iter__(self) -> Iterator[T]:
-        for begin in range(0, len(self), BLOCK):
-            yield from self.records(begin, min(begin + BLOCK, len(self)))
+        for begin in range(0, len(self), BLOCK_RECORDS):
+            yield from self.records(begin, min(begin + BLOCK_RECORDS, len(self)))
 
     def __eq__(self, other: object) -> bool:
         """Returns True for a sequence of equal records, such as a tuple."""
@@ -73,10 +77,6 @@ class Columns(TableColumns, Sequence[T]):
     def __repr__(self) -> str:
         shown = ", ".join(map(repr, self[:3]))
         return f"<{len(self)} records: {shown}{', ...' if len(self) > 3 else ''}>"
-
-    def is_one_of(self, name: str, texts: Sequence[str] | pa.ChunkedArray) -> NDArray[np.bool_]:
-        """Returns whether each record's text is one of these: bool (n,)."""
-        return is_one_of(self.table[name], texts)
 
 
 def is_one_of(

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avel.errors import ConfigError, StoreError, UnknownNameError
-from avel.stores.features import BLOCK_VIDEOS, FeatureCache
+from avel.stores.features import FeatureCache
+from avel.stores.hdf5 import BLOCK_ROWS
 from avel.text import plural, table
 
 WORST = 5
@@ -87,7 +88,7 @@ class CacheDifference:
             "settings made otherwise": len(self.made_otherwise),
         }
         differences += [f"{count:,} {what}" for what, count in counts.items() if count]
-        return f"the two caches differ: {'; '.join(differences) or 'in what they list as missing'}"
+        return f"the two caches differ: {'; '.join(differences)}"
 
     def lines(self) -> list[str]:
         """Returns the arrays, and what was made otherwise, as tables."""
@@ -130,19 +131,17 @@ def diff(
             for name in names:
                 if name not in cache.shapes:
                     raise UnknownNameError("array", name, cache.shapes, where=str(cache.path))
-    place = {video_id: number for number, video_id in enumerate(second.video_ids)}
-    common = [video_id for video_id in first.video_ids if video_id in place]
+    shared = set(first.video_ids) & set(second.video_ids)
+    common = [video_id for video_id in first.video_ids if video_id in shared]
     if not common:
         raise StoreError(f"{a} and {b}: no video is in both", hint="compare caches of the same dataset")
-    in_first = np.array([number for number, name in enumerate(first.video_ids) if name in place], np.int64)
-    in_second = np.array([place[name] for name in common], np.int64)
+    in_first, in_second = first.places_of_videos(common), second.places_of_videos(common)
     compared, incomparable = {}, _incomparable(first, second, pairs)
     for name, pair in pairs.items():
         if name not in incomparable:
             compared[name] = _compare(common, _blocks(first, second, pair, in_first, in_second))
     events, splits = _samples_differ(first, second)
-    only_a = tuple(name for name in first.video_ids if name not in place)
-    shared = set(common)
+    only_a = tuple(name for name in first.video_ids if name not in shared)
     only_b = tuple(name for name in second.video_ids if name not in shared)
     equal = all(array.equal == array.clips for array in compared.values())
     return CacheDifference(
@@ -183,8 +182,8 @@ def _blocks(
 ) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """Yields the same clips of both caches, 64 at a time: two (n, vectors, D)."""
     width = first.shapes[names[0]][-1]
-    for start in range(0, len(in_first), BLOCK_VIDEOS):
-        stop = start + BLOCK_VIDEOS
+    for start in range(0, len(in_first), BLOCK_ROWS):
+        stop = start + BLOCK_ROWS
         pair = first.read(names[0], in_first[start:stop]), second.read(names[1], in_second[start:stop])
         left, right = (values.reshape(len(values), -1, width).astype(np.float64) for values in pair)
         yield left, right

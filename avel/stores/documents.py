@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from avel.errors import AvelError, StoreError
 from avel.stores.files import write_bytes
-from avel.stores.seal import OPEN, fault, sealed
+from avel.stores.seal import OPEN, seal_fault, sealed
 from avel.text import from_plain
 
 T = TypeVar("T")
@@ -14,14 +14,9 @@ SEAL = "checksum"
 
 
 def write_document(path: Path, values: dict[str, Any]) -> None:
-    """Writes `values` to `path` as indented JSON with a seal, whole or not at all."""
-    write_bytes(path, to_json(values))
-
-
-def to_json(values: dict[str, Any]) -> bytes:
-    """Returns `values` as indented JSON whose first value is the seal of these bytes."""
+    """Writes `values` to `path` as indented JSON whose first value is the seal, whole or not at all."""
     ordered = json.loads(json.dumps(values, sort_keys=True))
-    return sealed((json.dumps({SEAL: OPEN} | ordered, indent=2) + "\n").encode())
+    write_bytes(path, sealed((json.dumps({SEAL: OPEN} | ordered, indent=2) + "\n").encode()))
 
 
 def zarr_group(attributes: dict[str, Any]) -> bytes:
@@ -30,15 +25,15 @@ def zarr_group(attributes: dict[str, Any]) -> bytes:
     return sealed(json.dumps(group, indent=2).encode())
 
 
-def read_document(kind: type[T], data: bytes, where: object, hint: str) -> T:
-    """Reads the bytes of a sealed JSON file as the dataclass `kind`.
+def read_document(kind: type[T], data: bytes, where: object, hint: str, *, key: str = "") -> T:
+    """Reads the bytes of a sealed JSON file, or what stands under a `key` in it, as the dataclass `kind`.
 
     Raises:
         StoreError: no JSON, a value missing or of another type, or changed bytes; with file and field.
     """
     plain = parse(data, where, hint)
-    value = typed(kind, plain, where, hint)
-    if broken := fault(data):
+    value = typed(kind, plain.get(key) if key else plain, where, hint)
+    if broken := seal_fault(data):
         raise StoreError(f"{where}: {broken}", hint=hint)
     return value
 

@@ -12,17 +12,21 @@ from numpy.typing import NDArray
 
 from avel.errors import ConfigError, DatasetError, MissingPathError
 from avel.grid import Grid
-from avel.stores import community
-from avel.stores.cached_samples import Missing
-from avel.stores.community import (
+from avel.stores.ave_files import (
     AUDIO_FILE,
     BACKGROUND_AUDIO,
     BACKGROUND_MAPS,
     MAPS_FILE,
+    NOT_READ,
     ORDERS,
     VECTORS_FILE,
     Truth,
+    check_label_files,
+    check_order_files,
+    find_files,
+    open_array,
 )
+from avel.stores.cached_samples import Missing
 from avel.stores.datasets.ave import read_order
 from avel.stores.datasets.dataset import Dataset, make_dataset
 from avel.stores.datasets.formats import PLAIN, find_format, read_dataset
@@ -126,13 +130,13 @@ def import_features(
             maps_dtype=maps_dtype,
             leave_out=leave_out,
         )
-    files = community.find_files(Path(source) if isinstance(source, str | Path) else map(Path, source))
+    files = find_files([Path(source)] if isinstance(source, str | Path) else [*map(Path, source)])
     orders = {split: read_order(files[name]) for name, split in ORDERS.items() if name in files}
     known = _with_orders(_dataset(dataset, files, annotations, format, dict(format_settings or {})), orders)
     with ExitStack() as stack:
         names = [name for name in (AUDIO_FILE, MAPS_FILE, VECTORS_FILE) if name in files]
         file_arrays = {
-            name: stack.enter_context(community.array(files[name], len(known.samples), any_size=any_size))
+            name: stack.enter_context(open_array(files[name], len(known.samples), any_size=any_size))
             for name in names
         }
         grid = _common_grid(file_arrays)
@@ -141,13 +145,11 @@ def import_features(
         video_ids, first_row, reasons = _present_videos(known, without)
         there = set(video_ids)
         present = np.array([sample.video_id in there for sample in known.samples], bool)
-        findings = _shapes_found(file_arrays) + community.check_orders(orders, known, present)
+        findings = _shapes_found(file_arrays) + check_order_files(orders, known, present)
         truth = Truth(known.labels(grid), known.event_table(), len(known.categories) + 1)
-        findings += community.check_labels(files, truth, present)
+        findings += check_label_files(files, truth, present)
         findings.append(_shared_samples(known, file_arrays, set(without)))
-        findings += [
-            f"{name}: {what}, left out" for name, what in community.NOT_READ.items() if name in files
-        ]
+        findings += [f"{name}: {what}, left out" for name, what in NOT_READ.items() if name in files]
         samples, missing = samples_of_videos(known, video_ids, reasons)
         arrays = _arrays(file_arrays, vectors, first_row, np.dtype(maps_dtype))
         digest = write_features(
@@ -183,8 +185,8 @@ def import_background(source: Path | str, cache: Path | str) -> Imported:
         if not path.is_file():
             raise MissingPathError(f"{path}: no such file", hint="it is on the dataset's page, AVE-ECCV18")
     with (
-        community.array(files[AUDIO_FILE], None, any_size=True) as audio,
-        community.array(files[MAPS_FILE], audio.shape[0], any_size=True) as maps,
+        open_array(files[AUDIO_FILE], None, any_size=True) as audio,
+        open_array(files[MAPS_FILE], audio.shape[0], any_size=True) as maps,
     ):
         file_arrays = {AUDIO_FILE: audio, MAPS_FILE: maps}
         grid, vectors = _common_grid(file_arrays), _vectors(file_arrays)

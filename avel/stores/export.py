@@ -10,15 +10,17 @@ from typing import Any, Literal
 import h5py
 import numpy as np
 
-from avel.errors import StoreError, UnknownNameError
-from avel.stores import community
-from avel.stores.community import (
+from avel.errors import StoreError
+from avel.stores.ave_files import (
     AUDIO_FILE,
     CLASS_FRACTIONS,
     EVENT_LABELS,
+    KEYS,
     MAPS_FILE,
+    NOT_READ,
     ORDERS,
     PRESENCE,
+    SIZES,
     VECTORS_FILE,
     Truth,
 )
@@ -26,16 +28,15 @@ from avel.stores.datasets.sample import SPLITS
 from avel.stores.documents import typed
 from avel.stores.features import FeatureCache
 from avel.stores.files import check_can_write
-from avel.stores.hdf5 import BLOCK_ROWS, new_file
-from avel.stores.provenance import AGAIN
+from avel.stores.hdf5 import BLOCK_ROWS, new_hdf5
+from avel.stores.provenance import CACHE_AGAIN
 from avel.text import plural, table
 
-EXPORT_FORMATS = ("ave",)
 LABELS = ("labels.h5", "right_labels.h5", EVENT_LABELS, CLASS_FRACTIONS, PRESENCE)
 PUBLISHED_CLASSES = 29
 PUBLISHED_HELD_OUT_ROWS = 402
 """Rows of val, and of test; the published code reads each as one batch."""
-TAKE_THE_AUTHORS = f"not written, take the authors': {', '.join(community.NOT_READ)}"
+TAKE_THE_AUTHORS = f"not written, take the authors': {', '.join(NOT_READ)}"
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,6 @@ class Exported:
 def export_features(
     cache: Path | str,
     folder: Path | str,
-    format: str = "ave",
     *,
     level: Literal["cnn", "encoder"] | None = None,
     dtype: Literal["float64", "float32"] = "float64",
@@ -76,12 +76,9 @@ def export_features(
         overwrite: replace files that exist.
 
     Raises:
-        UnknownNameError: an unknown `format`.
         DatasetError: a sample in which events of two classes overlap; those files hold one label a segment.
         StoreError: the cache does not hold the level, or files are there and `overwrite` is not given.
     """
-    if format not in EXPORT_FORMATS:
-        raise UnknownNameError("format", format, EXPORT_FORMATS)
     folder = Path(folder)
     check_can_write(folder, folder=True)
     opened = FeatureCache.open(cache)
@@ -99,6 +96,8 @@ def export_features(
     }
     if "maps" in opened.shapes:
         names[MAPS_FILE] = "maps"
+    for array in names.values():
+        opened.check_holds(array)
     shapes = {}
     truth = Truth(opened.labels(), opened.samples.events, opened.classes)
     there = [name for name in (*names, *LABELS, *ORDERS) if (folder / name).exists()]
@@ -150,7 +149,8 @@ def _write_orders(cache: FeatureCache, folder: Path) -> dict[str, tuple[int, ...
     """Writes the order files: rows with features, as they were imported, else ascending."""
     shapes: dict[str, tuple[int, ...]] = {}
     where, orders = f"{cache.path}: provenance: orders", cache.provenance.get("orders") or {}
-    imported = typed(dict[str, tuple[int, ...]], orders, where, AGAIN)  # those of the files it is made of
+    # Those of the files that the cache was made of
+    imported = typed(dict[str, tuple[int, ...]], orders, where, CACHE_AGAIN)
     for name, split in ORDERS.items():
         present = set(cache.samples.number[cache.samples.split == split].tolist())
         order = [row for row in imported.get(split, sorted(present)) if row in present]
@@ -162,10 +162,10 @@ def _write_orders(cache: FeatureCache, folder: Path) -> dict[str, tuple[int, ...
 
 @contextmanager
 def _new_array(
-    path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], key: str = community.KEYS[0]
+    path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], key: str = KEYS[0]
 ) -> Iterator[h5py.Dataset]:
     """Creates a file, whole or not at all, with one contiguous, uncompressed array."""
-    with new_file(path, math.prod(shape) * dtype.itemsize) as file:
+    with new_hdf5(path, math.prod(shape) * dtype.itemsize) as file:
         yield file.create_dataset(key, shape, dtype)
 
 
@@ -190,9 +190,9 @@ def _findings(cache: FeatureCache, names: dict[str, str]) -> list[str]:
 def _beyond_the_published(cache: FeatureCache, names: dict[str, str]) -> list[str]:
     """Lists what the published loaders cannot read: sizes are fixed; val and test are one batch each."""
     findings = [
-        f"{name}: rows of {cache.shapes[array][1:]}, the published loaders take {community.SIZES[name]} only"
+        f"{name}: rows of {cache.shapes[array][1:]}, the published loaders take {SIZES[name]} only"
         for name, array in names.items()
-        if cache.shapes[array][1:] != community.SIZES[name]
+        if cache.shapes[array][1:] != SIZES[name]
     ]
     if cache.classes != PUBLISHED_CLASSES:
         findings.append(f"{cache.classes} classes: the published loaders take {PUBLISHED_CLASSES} only")

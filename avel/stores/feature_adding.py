@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from avel.errors import StoreError
 from avel.stores.features import FeatureCache, write_features
-from avel.stores.named_features import GROUP, OWN, NewFeatures, check_name
+from avel.stores.named_features import GROUP, OWN_ARRAYS, NewFeatures, check_name
 
 
 class Stored:
@@ -48,7 +48,7 @@ def add_features(path: Path, new: Mapping[str, NewFeatures], *, overwrite: bool 
         video_ids=cache.video_ids,
         categories=cache.categories,
         samples=cache.samples,
-        arrays={name: Stored(cache, name) for name in cache.shapes if name in OWN},
+        arrays={name: Stored(cache, name) for name in cache.shapes if name in OWN_ARRAYS},
         segment_seconds=cache.segment_seconds,
         missing=cache.missing,
         provenance={key: value for key, value in cache.provenance.items() if key != GROUP},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from avel.stores.named_features import FeatureModality
 NO_FEATURES, NOT_FINITE, OTHER_COUNT = "no features", "NaN or infinity", "another number of features"
 ENDS_EARLY, TRANSPOSED, OTHER_WIDTH = "ends before the grid", "axes look transposed", "another width"
 NO_ARRAY, UNREADABLE = "no vectors or maps of numbers", "cannot be read"
-NEXT = {
+REMEDIES = {
     OTHER_COUNT: "--audio-hop or --visual-hop if they are not one a segment, --segments for another T; ",
     UNREADABLE: "--audio-key or --visual-key if files hold several arrays; ",
     TRANSPOSED: "write them with time first; ",
@@ -55,114 +55,108 @@ class GivenFeatures:
 
 
 @dataclass(frozen=True)
-class Problem:
-    """Why features of a clip cannot be used: the kind, by which clips are counted, and the detail."""
+class Target:
+    """V videos of T segments, to which features are brought.
 
-    kind: str
-    detail: str
+    Attributes:
+        rows: video id -> row of its first sample, for files with a row for each of `row_count` samples.
+        lengths: segments of each video, T at most; after them features are 0.
+    """
+
+    video_ids: tuple[str, ...]
+    rows: Mapping[str, int]
+    row_count: int
+    segments: int
+    segment_seconds: float
+    lengths: tuple[int, ...]
 
 
+@dataclass(frozen=True)
 class Aligned:
-    """Features of V videos on T segments, read and resampled when they are asked for: (V, T, ...).
+    """Features of the videos of a target, read and resampled when they are asked for: (V, T, ...).
 
-    Args:
+    Attributes:
         places: place of each video's features in the files; None for a video without any.
-        lengths: segments of each video, T at most; after these its features are 0.
+        tail: axes behind (V, T).
         mean: average over the cells of maps.
     """
 
-    def __init__(
-        self,
-        files: FeatureFiles,
-        places: Sequence[int | None],
-        timing: Timing | None,
-        segments: int,
-        segment_seconds: float,
-        lengths: Sequence[int],
-        *,
-        tail: tuple[int, ...] = (),
-        mean: bool = False,
-        dtype: type[np.floating[Any]] = np.float32,
-    ) -> None:
-        self.files, self.places, self.timing, self.dtype = files, places, timing, dtype
-        self.segments, self.segment_seconds, self.tail, self.mean = segments, segment_seconds, tail, mean
-        self.lengths = lengths
+    files: FeatureFiles
+    timing: Timing | None
+    target: Target
+    places: tuple[int | None, ...]
+    tail: tuple[int, ...] = ()
+    mean: bool = False
+    dtype: type[np.floating[Any]] = np.float32
 
     @property
     def shape(self) -> tuple[int, ...]:
         """(V, T, ...)."""
-        return (len(self.places), self.segments, *(self.tail[-1:] if self.mean else self.tail))
+        return (len(self.places), self.target.segments, *(self.tail[-1:] if self.mean else self.tail))
 
     def __getitem__(self, key: slice) -> NDArray[Any]:
         chosen = self.places[key]
         values_of = np.zeros((len(chosen), *self.shape[1:]), self.dtype)
-        for row, (place, length) in enumerate(zip(chosen, self.lengths[key], strict=True)):
+        for row, (place, length) in enumerate(zip(chosen, self.target.lengths[key], strict=True)):
             assert place is not None
             values = np.asarray(self.files.read(place), np.float64)
             values = values.mean((1, 2)) if self.mean else values
             if self.timing is None:
                 values_of[row, :length] = values[:length]
             else:
-                parts = self.timing.places(len(values), length, self.segment_seconds)
+                parts = self.timing.places(len(values), length, self.target.segment_seconds)
                 values_of[row, :length] = [values[part].mean(0) for part in parts]
         return values_of
 
-    def only(self, keep: Sequence[int], **changes: Any) -> Aligned:
-        """Returns the features of some of the videos, with the axes behind (V, T) as `tail`."""
-        grid = self.segments, self.segment_seconds, [self.lengths[row] for row in keep]
-        return Aligned(self.files, [self.places[row] for row in keep], self.timing, *grid, **changes)
+    def take(self, rows: Sequence[int]) -> Aligned:
+        """Returns the features of some of the videos."""
+        target = replace(
+            self.target,
+            video_ids=tuple(self.target.video_ids[row] for row in rows),
+            lengths=tuple(self.target.lengths[row] for row in rows),
+        )
+        return replace(self, target=target, places=tuple(self.places[row] for row in rows))
 
 
-def align(
-    files: FeatureFiles,
-    video_ids: Sequence[str],
-    rows: Mapping[str, int],
-    row_count: int,
-    timing: Timing | None,
-    segments: int,
-    segment_seconds: float,
-    lengths: Sequence[int],
-) -> tuple[Aligned, list[str]]:
-    """Matches features with videos; returns them, and the ids in the files that no video has.
+@dataclass(frozen=True)
+class Problem:
+    """Why features of a clip cannot be used: the kind, by which clips are counted, and the detail."""
 
-    Args:
-        rows: video id -> row of its first sample, for files without ids, whose rows are `row_count` samples.
+    kind: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class CheckedFeatures:
+    """Features of one modality, of which every clip was read.
+
+    Attributes:
+        surplus: ids in the files that no video has.
+        problems: video id -> why its features cannot be used.
+    """
+
+    aligned: Aligned
+    surplus: tuple[str, ...]
+    problems: dict[str, Problem]
+
+
+def check_features(files: FeatureFiles, target: Target, timing: Timing | None) -> CheckedFeatures:
+    """Matches features with the videos of a target, and reads every clip.
 
     Raises:
-        DatasetError: the rows are not as many as the samples.
+        DatasetError: files without ids have another number of rows than there are samples.
         StoreError: an id is there twice.
     """
-    if files.ids is None:
-        if files.count != row_count:
-            raise DatasetError(
-                f"{files.where}: {files.count} rows without ids, and the dataset has {row_count} samples",
-                hint="give the annotations of these rows, or an array of texts, video_ids, beside them",
-            )
-        place: Mapping[str, int] = rows
-    else:
-        place = {name: number for number, name in enumerate(files.ids)}
-        name, count = next(iter(Counter(files.ids).most_common(1)), ("", 0))
-        if count > 1:
-            raise StoreError(
-                f"{files.where}: id {name!r} is there {count} times",
-                hint="keep one row of features for each id",
-            )
-    known = set(video_ids)
-    surplus = [name for name in place if name not in known]
-    places = [place.get(video_id) for video_id in video_ids]
-    return Aligned(files, places, timing, segments, segment_seconds, lengths), surplus
-
-
-def check_clips(aligned: Aligned, video_ids: Sequence[str]) -> tuple[tuple[int, ...], dict[str, Problem]]:
-    """Reads every clip; returns the axes behind (V, T), and video -> why its features cannot be used."""
+    place_of = _places(files, target)
+    places = tuple(map(place_of.get, target.video_ids))
     shapes: dict[str, tuple[int, ...]] = {}
     problems: dict[str, Problem] = {}
-    for video_id, place in zip(video_ids, aligned.places, strict=True):
+    for video_id, place in zip(target.video_ids, places, strict=True):
         if place is None:
-            problems[video_id] = Problem(NO_FEATURES, NO_FEATURES)
+            problems[video_id] = Problem(NO_FEATURES)
             continue
         try:
-            values = np.asarray(aligned.files.read(place))
+            values = np.asarray(files.read(place))
         except (DatasetError, MissingPathError, StoreError) as error:
             problems[video_id] = Problem(UNREADABLE, error.message)
             continue
@@ -175,70 +169,85 @@ def check_clips(aligned: Aligned, video_ids: Sequence[str]) -> tuple[tuple[int, 
             at = ", ".join(map(str, np.argwhere(~finite)[0]))
             problems[video_id] = Problem(NOT_FINITE, f"{values[~finite][0]} at ({at})")
     tails = Counter(shape[1:] for shape in shapes.values())
-    tail = max(tails, key=lambda each: tails[each]) if tails else (1,)
-    length_of = dict(zip(video_ids, aligned.lengths, strict=True))
+    aligned = Aligned(files, timing, target, places, max(tails, key=lambda each: tails[each], default=(1,)))
+    length_of = dict(zip(target.video_ids, target.lengths, strict=True))
     for video_id, shape in shapes.items():
-        if (problem := _fault_of(shape, tail, aligned, length_of[video_id])) is not None:
+        if (problem := _fault_of(shape, aligned, length_of[video_id])) is not None:
             problems[video_id] = problem
-    return tail, problems
+    known = set(target.video_ids)
+    return CheckedFeatures(aligned, tuple(name for name in place_of if name not in known), problems)
 
 
-def _fault_of(shape: tuple[int, ...], tail: tuple[int, ...], aligned: Aligned, length: int) -> Problem | None:
+def _places(files: FeatureFiles, target: Target) -> Mapping[str, int]:
+    """Returns id -> place in the files; files without ids have a row for each sample."""
+    if files.ids is None:
+        if files.count != target.row_count:
+            raise DatasetError(
+                f"{files.where}: {files.count} rows without ids, and the dataset has "
+                f"{target.row_count} samples",
+                hint="give the annotations of these rows, or an array of texts, video_ids, beside them",
+            )
+        return target.rows
+    name, count = next(iter(Counter(files.ids).most_common(1)), ("", 0))
+    if count > 1:
+        raise StoreError(
+            f"{files.where}: id {name!r} is there {count} times", hint="keep one row of features for each id"
+        )
+    return {name: place for place, name in enumerate(files.ids)}
+
+
+def _fault_of(shape: tuple[int, ...], aligned: Aligned, length: int) -> Problem | None:
     """Returns what is wrong with the shape of features of a clip of `length` segments; None for nothing."""
-    timing, segments, shown = aligned.timing, aligned.segments, "x".join(map(str, shape))
+    timing, target, shown = aligned.timing, aligned.target, "x".join(map(str, shape))
     if len(shape) == 2 and shape[0] != length and _fits(shape[1], aligned) and not _fits(shape[0], aligned):
         return Problem(TRANSPOSED, f"{shown} is (D, n), not (n, D)")
-    if shape[1:] != tail:
-        return Problem(OTHER_WIDTH, f"{shown}, most have {'x'.join(map(str, tail))} behind the first axis")
+    if shape[1:] != aligned.tail:
+        most = "x".join(map(str, aligned.tail))
+        return Problem(OTHER_WIDTH, f"{shown}, most have {most} behind the first axis")
     if timing is None:
-        right = shape[0] in (length, segments)
+        right = shape[0] in (length, target.segments)
         return None if right else Problem(OTHER_COUNT, f"{shape[0]} features, not {length}")
-    if all(len(part) for part in timing.places(shape[0], length, aligned.segment_seconds)):
+    if all(len(part) for part in timing.places(shape[0], length, target.segment_seconds)):
         return None
     end = timing.seconds_of(shape[0])
-    return Problem(ENDS_EARLY, f"ends at {end:g} s of {length * aligned.segment_seconds:g} s")
+    return Problem(ENDS_EARLY, f"ends at {end:g} s of {length * target.segment_seconds:g} s")
 
 
 def _fits(count: int, aligned: Aligned) -> bool:
-    """Returns whether so many features are about as many as the grid takes."""
-    timing = aligned.timing
+    """Returns whether so many features are about as many as the target takes."""
+    timing, target = aligned.timing, aligned.target
     if timing is None:
-        return count == aligned.segments
-    seconds = aligned.segments * aligned.segment_seconds
+        return count == target.segments
+    seconds = target.segments * target.segment_seconds
     return abs(count * timing.hop_seconds - seconds) <= max(timing.hop_seconds, timing.window_seconds)
 
 
-def refuse(
-    given: Mapping[FeatureModality, tuple[FeatureFiles, Mapping[str, Problem], Sequence[str]]],
-    videos: int,
-    leave_out: bool,
-) -> list[str]:
-    """Returns what was found of each modality, a line each kind; refuses clips that cannot be used.
-
-    Args:
-        given: modality -> files, problems by video, and ids that no video has.
+def findings_of(checked: Mapping[FeatureModality, CheckedFeatures], leave_out: bool) -> list[str]:
+    """Returns what was found of each modality, a line each kind of problem.
 
     Raises:
-        DatasetError: there are such clips, or ids that no video has, and `leave_out` is not given.
+        DatasetError: there are clips without usable features, or ids that no video has, and `leave_out` is
+            not given.
     """
-    lines = []
-    for modality, (files, problems, surplus) in given.items():
-        kinds = Counter(problem.kind for problem in problems.values())
-        for kind, count in kinds.items():
-            first = next(name for name, problem in problems.items() if problem.kind == kind)
-            detail = problems[first].detail
-            what = f"{kind}, the first is {first!r}" + (f": {detail}" if detail != kind else "")
-            lines.append(f"{modality}, {files.where}: {count} of {videos} clips: {what}")
-        if surplus:
+    lines, kinds = [], Counter[str]()
+    for modality, each in checked.items():
+        where = f"{modality}, {each.aligned.files.where}"
+        count_of = Counter(problem.kind for problem in each.problems.values())
+        kinds += count_of
+        for kind, count in count_of.items():
+            first, detail = next(
+                (name, problem.detail) for name, problem in each.problems.items() if problem.kind == kind
+            )
+            what = f"{kind}, the first is {first!r}" + (f": {detail}" if detail else "")
+            lines.append(f"{where}: {count} of {len(each.aligned.places)} clips: {what}")
+        if each.surplus:
             lines.append(
-                f"{modality}, {files.where}: {len(surplus)} of {files.count} ids are of no clip of the "
-                f"dataset, the first is {surplus[0]!r}"
+                f"{where}: {len(each.surplus)} of {each.aligned.files.count} ids are of no clip of the "
+                f"dataset, the first is {each.surplus[0]!r}"
             )
     if lines and not leave_out:
-        kinds = Counter(problem.kind for _, problems, _ in given.values() for problem in problems.values())
-        raise DatasetError(
-            "; ".join(lines), hint="".join(mend for kind, mend in NEXT.items() if kinds[kind]) + LEAVE_OUT
-        )
+        hint = "".join(mend for kind, mend in REMEDIES.items() if kinds[kind]) + LEAVE_OUT
+        raise DatasetError("; ".join(lines), hint=hint)
     return lines
 
 

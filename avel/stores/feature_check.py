@@ -3,10 +3,11 @@
 import numpy as np
 
 from avel.errors import StoreError
-from avel.stores.features import BLOCK_VIDEOS, FeatureCache
+from avel.stores.features import FeatureCache
+from avel.stores.hdf5 import BLOCK_ROWS
 
 
-def problems(cache: FeatureCache) -> tuple[str, ...]:
+def verify_features(cache: FeatureCache) -> tuple[str, ...]:
     """Lists what is wrong with the arrays of a cache, a line each.
 
     All else was compared with the digest when the cache was opened.
@@ -16,8 +17,8 @@ def problems(cache: FeatureCache) -> tuple[str, ...]:
 
 def _of_array(cache: FeatureCache, name: str) -> list[str]:
     """Says which rows are damaged or hold values that are not finite: the first 64 that are."""
-    for start in range(0, len(cache.video_ids), BLOCK_VIDEOS):
-        stop = min(start + BLOCK_VIDEOS, len(cache.video_ids))
+    for start in range(0, len(cache.video_ids), BLOCK_ROWS):
+        stop = min(start + BLOCK_ROWS, len(cache.video_ids))
         try:
             block = cache.read(name, np.arange(start, stop))
         except StoreError as error:

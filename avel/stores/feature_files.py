@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import h5py
 import numpy as np
@@ -22,10 +22,7 @@ from numpy.typing import NDArray
 from avel.errors import ConfigError, DatasetError, MissingPathError, StoreError
 from avel.stores.arrow import read_parquet
 from avel.stores.files import path_text
-from avel.stores.hdf5 import array_of, opened, read_foreign_texts
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from avel.stores.hdf5 import array_of, open_hdf5, read_foreign_texts
 
 HDF5_ENDINGS = (".h5", ".hdf5")
 ENDINGS = (".npy", ".npz", ".pt", ".pth", *HDF5_ENDINGS, ".parquet")
@@ -120,7 +117,7 @@ def _entries(path: Path) -> Iterator[Entries]:
     """Yields what a file holds, by name; the one array of a file without names is ""."""
     ending = path.suffix.lower()
     if ending in HDF5_ENDINGS:
-        with opened(path, WRITE_AGAIN) as file:
+        with open_hdf5(path, WRITE_AGAIN) as file:
             yield _hdf5_entries(file)
         return
     try:
@@ -227,14 +224,15 @@ def _only(entries: Entries, key: str | None, dimensions: tuple[int, ...], where:
         StoreError: there is none, or several and no key.
     """
     fitting = {name: value for name, value in entries.items() if _dimensions(value) in dimensions}
-    chosen = fitting if key is None or set(fitting) == {""} else {key: fitting[key]} if key in fitting else {}
-    if len(chosen) == 1:
-        return next(iter(chosen.values()))
+    if key is not None and set(fitting) != {""}:
+        fitting = {name: value for name, value in fitting.items() if name == key}
+    if len(fitting) == 1:
+        return next(iter(fitting.values()))
     wanted = (
         f"{' or '.join(map(str, dimensions))} dimensions{'' if key is None else f' and the name {key!r}'}"
     )
     raise StoreError(
-        f"{where}: holds {_listed(entries)}; {len(chosen)} of these have {wanted}",
+        f"{where}: holds {_listed(entries)}; {len(fitting)} of these have {wanted}",
         hint="--audio-key and --visual-key name the array to take",
     )
 
@@ -273,8 +271,8 @@ def _of_table(path: Path, key: str | None) -> FeatureFiles:
         table = read_parquet(path)
     except (pa.ArrowException, OSError) as error:
         raise StoreError(f"{path}: cannot be read as .parquet: {error}", hint=WRITE_AGAIN) from None
-    names = table.column_names
-    lists = [name for name in names if _is_list(table.schema.field(name).type)]
+    names, kinds = table.column_names, (pa.ListType, pa.LargeListType, pa.FixedSizeListType)
+    lists = [field.name for field in table.schema if isinstance(field.type, kinds)]
     named = next((name for name in ID_NAMES if name in names), None)
     if named is None:
         raise StoreError(
@@ -301,9 +299,3 @@ def _of_table(path: Path, key: str | None) -> FeatureFiles:
         return values[0] if len(rows) == 1 and values.ndim in OF_ALL else values
 
     return FeatureFiles(str(path), ids, len(ids), read, (path,))
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    import pyarrow as pa
-
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,13 +17,12 @@ from avel.stores.feature_adding import add_features
 from avel.stores.feature_align import (
     Aligned,
     GivenFeatures,
-    Problem,
-    align,
-    check_clips,
+    Target,
+    check_features,
+    findings_of,
     provenance_of,
-    refuse,
 )
-from avel.stores.feature_files import FeatureFiles, open_features
+from avel.stores.feature_files import open_features
 from avel.stores.feature_samples import samples_of_videos
 from avel.stores.features import FeatureCache, write_features
 from avel.stores.hdf5 import ArrayLike
@@ -31,7 +30,7 @@ from avel.stores.named_features import FeatureModality, NewFeatures
 from avel.stores.runs import library_versions
 from avel.text import plural
 
-TABLES = (".csv", ".parquet")
+TABLE_ENDINGS = (".csv", ".parquet")
 """Endings of annotations that need no folder of videos beside them."""
 
 
@@ -59,39 +58,17 @@ class Imported:
 
 
 @dataclass(frozen=True)
-class Target:
-    """Videos and grid that features are brought to.
-
-    Attributes:
-        video_ids: the V videos.
-        rows: video id -> row of its first sample, for files with a row for each of `row_count` samples.
-        lengths: segments of each video, `segments` at most.
-    """
-
-    video_ids: tuple[str, ...]
-    rows: dict[str, int]
-    row_count: int
-    segments: int
-    segment_seconds: float
-    lengths: tuple[int, ...]
-
-
-@dataclass(frozen=True)
 class UsableFeatures:
     """Features of each modality that can be used.
 
     Attributes:
         aligned: modality -> features of the videos that all modalities have.
-        tails: modality -> axes behind (V, T).
-        kept: places of these videos among those of the target.
         reasons: other video -> why it has no features.
         findings: what was found, a line each.
         provenance: modality -> what a cache says of it.
     """
 
     aligned: dict[FeatureModality, Aligned]
-    tails: dict[FeatureModality, tuple[int, ...]]
-    kept: tuple[int, ...]
     reasons: dict[str, str]
     findings: tuple[str, ...]
     provenance: dict[FeatureModality, dict[str, Any]]
@@ -123,15 +100,13 @@ def import_given(
     target = target_of(dataset, length, segment_seconds)
     with ExitStack() as stack:
         usable = find_features(stack, given, target, leave_out)
-        if len(usable.tails["audio"]) > 1:
-            raise ConfigError(f"{given['audio'].path}: audio features are vectors, these are maps")
         audio, visual = usable.aligned["audio"], usable.aligned["visual"]
-        video_ids = tuple(target.video_ids[row] for row in usable.kept)
-        every = range(len(video_ids))
+        if len(audio.tail) > 1:
+            raise ConfigError(f"{given['audio'].path}: audio features are vectors, these are maps")
+        video_ids = audio.target.video_ids
         arrays: dict[str, ArrayLike] = {"f_a": audio, "f_v": visual, "cnn_a": audio, "cnn_v": visual}
-        if len(usable.tails["visual"]) > 1:
-            mean = visual.only(every, tail=usable.tails["visual"], mean=True)
-            maps = visual.only(every, tail=usable.tails["visual"], dtype=np.dtype(maps_dtype).type)
+        if len(visual.tail) > 1:
+            mean, maps = replace(visual, mean=True), replace(visual, dtype=np.dtype(maps_dtype).type)
             arrays |= {"f_v": mean, "cnn_v": mean, "maps": maps}
         samples, missing = samples_of_videos(dataset, video_ids, usable.reasons)
         digest = write_features(
@@ -142,7 +117,7 @@ def import_given(
             arrays=arrays,
             segment_seconds=segment_seconds,
             missing=missing,
-            lengths=np.array([target.lengths[row] for row in usable.kept], np.int64),
+            lengths=np.array(audio.target.lengths, np.int64),
             provenance={
                 "encoder": {"kind": "imported"} | usable.provenance,
                 "findings": list(usable.findings),
@@ -185,9 +160,9 @@ def add_given(
                 "; ".join(usable.findings), hint="what is added to a cache has features of all of its videos"
             )
         new = {}
-        for modality, tail in usable.tails.items():
-            dtype = np.dtype(maps_dtype if len(tail) > 1 else np.float32).type
-            values = usable.aligned[modality].only(range(len(usable.kept)), tail=tail, dtype=dtype)
+        for modality, values in usable.aligned.items():
+            if len(values.tail) > 1:
+                values = replace(values, dtype=np.dtype(maps_dtype).type)
             new[names[modality]] = NewFeatures(modality, values, usable.provenance[modality])
         added = add_features(path, new, overwrite=overwrite)
     counts = len(added.samples), len(added.video_ids), len(added.missing)
@@ -203,39 +178,24 @@ def find_features(
         DatasetError: clips without usable features and no `leave_out`, or no clip that has them.
         StoreError, MissingPathError: a file that cannot be read, or is not there.
     """
-    looked: dict[FeatureModality, tuple[FeatureFiles, dict[str, Problem], list[str]]] = {}
-    aligned: dict[FeatureModality, Aligned] = {}
-    tails: dict[FeatureModality, tuple[int, ...]] = {}
-    for modality, each in given.items():
-        files = stack.enter_context(open_features(each.path, each.key))
-        aligned[modality], surplus = align(
-            files,
-            target.video_ids,
-            target.rows,
-            target.row_count,
-            each.timing,
-            target.segments,
-            target.segment_seconds,
-            target.lengths,
-        )
-        tails[modality], problems = check_clips(aligned[modality], target.video_ids)
-        looked[modality] = files, problems, surplus
-    findings = refuse(looked, len(target.video_ids), leave_out)
+    checked = {
+        modality: check_features(stack.enter_context(open_features(each.path, each.key)), target, each.timing)
+        for modality, each in given.items()
+    }
+    findings = findings_of(checked, leave_out)
     reasons: dict[str, list[str]] = {}
-    for modality, (_, problems, _) in looked.items():
-        for name, problem in problems.items():
-            detail = "" if problem.detail == problem.kind else f", {problem.detail}"
-            reasons.setdefault(name, []).append(f"{modality}: {problem.kind}{detail}")
-    kept = tuple(row for row, name in enumerate(target.video_ids) if name not in reasons)
+    for modality, each in checked.items():
+        for name, problem in each.problems.items():
+            why = ", ".join(filter(None, (problem.kind, problem.detail)))
+            reasons.setdefault(name, []).append(f"{modality}: {why}")
+    kept = [row for row, name in enumerate(target.video_ids) if name not in reasons]
     if not kept:
         raise DatasetError("; ".join(findings), hint="no clip is left; see to the files and options")
     return UsableFeatures(
-        {name: each.only(kept, tail=tails[name]) for name, each in aligned.items()},
-        tails,
-        kept,
+        {name: each.aligned.take(kept) for name, each in checked.items()},
         {name: "; ".join(why) for name, why in reasons.items()},
         tuple(findings),
-        {name: provenance_of(each, looked[name][0]) for name, each in given.items()},
+        {name: provenance_of(each, checked[name].aligned.files) for name, each in given.items()},
     )
 
 
@@ -249,7 +209,7 @@ def target_of(dataset: Dataset, segments: int, segment_seconds: float) -> Target
     for row, sample in enumerate(dataset.samples):
         rows.setdefault(sample.video_id, row)
     videos = tuple(video.video_id for video in dataset.videos)
-    grid = Grid(segments=segments, segment_seconds=segment_seconds)
+    grid = Grid.without_frames(segments, segment_seconds)
     stated = dataset.stated_lengths(grid, [dataset.samples[row] for row in rows.values()])
     length_of = {} if stated is None else dict(zip(rows, stated.tolist(), strict=True))
     lengths = tuple(length_of.get(name, segments) for name in videos)
@@ -280,7 +240,7 @@ def dataset_of(
     if isinstance(dataset, Dataset):
         return dataset
     table = None if annotations is None else Path(annotations)
-    if dataset is None and table is not None and table.suffix.lower() in TABLES and format == "auto":
+    if dataset is None and table is not None and table.suffix.lower() in TABLE_ENDINGS and format == "auto":
         return read_table_dataset(table)
     if dataset is None and table is None:
         raise MissingPathError(

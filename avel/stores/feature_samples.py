@@ -8,7 +8,6 @@ import pyarrow as pa
 from avel.stores.cached_samples import CachedSamples, Missing
 from avel.stores.columns import places_in
 from avel.stores.datasets.dataset import Dataset
-from avel.stores.datasets.sample import Samples
 
 NO_SAMPLE = -1
 """Number of the sample of a missing video that has none."""
@@ -22,7 +21,7 @@ def samples_of_videos(
     `reasons` is video id -> why it is missing; a missing video without samples gets the number -1.
     """
     place = places_in(dataset.samples.table["video_id"], pa.array(video_ids, pa.string()))
-    chosen = dataset.samples.only(place >= 0)
+    chosen, absent = dataset.samples.filter(place >= 0), dataset.samples.filter(place < 0)
     numbers, leaked = chosen.column("sample"), dataset.leaked()
     samples = CachedSamples(
         number=numbers.astype(np.int64),
@@ -34,13 +33,9 @@ def samples_of_videos(
         tag=np.array(chosen.texts("tag"), object),
         classes=dataset.class_table(chosen),
     )
-    return samples, _missing(dataset, dataset.samples.only(place < 0), video_ids, reasons)
-
-
-def _missing(
-    dataset: Dataset, absent: Samples, video_ids: tuple[str, ...], reasons: Mapping[str, str]
-) -> tuple[Missing, ...]:
-    there = {*video_ids, *dataset.samples.texts("video_id")}
-    numbers = zip(absent.column("sample").tolist(), absent.texts("video_id"), strict=True)
-    bare = ((NO_SAMPLE, name) for name in dataset.videos.texts("video_id") if name not in there)
-    return tuple(Missing(number, name, reasons.get(name, "not staged")) for number, name in (*numbers, *bare))
+    named = {*video_ids, *dataset.samples.texts("video_id")}
+    missing = [
+        *zip(absent.column("sample").tolist(), absent.texts("video_id"), strict=True),
+        *((NO_SAMPLE, name) for name in dataset.videos.texts("video_id") if name not in named),
+    ]
+    return samples, tuple(Missing(number, name, reasons.get(name, "not staged")) for number, name in missing)

@@ -45,10 +45,10 @@ class Timing:
     def places(self, count: int, segments: int, segment_seconds: float) -> list[NDArray[np.int64]]:
         """Returns for each segment the features that its vector is the mean of.
 
-        They are all whose window lies inside the segment; where none does, the one whose window covers the
-        segment's middle, with its own middle nearest. Where windows leave gaps, one stands until the next
-        begins. Networks drop a last window that is not full: a middle which that one would have covered takes
-        the last feature. Beyond that a segment has none.
+        They are all whose window lies inside the segment. Where none does, it is one whose window covers the
+        segment's middle: that with the nearest middle of its own. A window with a gap behind it counts up to
+        the next window. Networks drop a last window that is not full, so a middle that it would have covered
+        takes the last feature. A segment beyond that has none.
 
         >>> [places.tolist() for places in Timing(0.96, 0.96).places(10, 4, 1.0)]
         [[0], [1], [2], [3]]

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import chain
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any
 
 import h5py
 import numpy as np
@@ -23,20 +23,18 @@ from avel.stores.cached_samples import (
     repeats,
     samples_of,
 )
-from avel.stores.datasets.dataset import split_sizes
+from avel.stores.datasets.dataset import no_sample, split_sizes
 from avel.stores.datasets.labels import segment_classes, segment_labels
 from avel.stores.documents import parse, typed
 from avel.stores.hdf5 import (
-    BLOCK_ROWS,
     CHECKSUMS,
     ArrayLike,
     array_of,
     attribute,
     decoded,
-    new_file,
-    opened,
+    new_hdf5,
+    open_hdf5,
     read_column,
-    read_texts,
     read_verified_rows,
     texts,
     write_rows,
@@ -46,18 +44,17 @@ from avel.stores.named_features import (
     GROUP,
     MAPS,
     MODALITY_OF_OWN,
-    OWN,
+    OWN_ARRAYS,
     NamedFeatures,
     NewFeatures,
     named_digest,
     place_in_file,
     read_named,
 )
-from avel.stores.provenance import AGAIN, PLACES, CacheProvenance, places_of, read_provenance
+from avel.stores.provenance import CACHE_AGAIN, INPUTS, CacheInputs, CacheProvenance
 from avel.text import classes_and_background, html_table, plural
 
-FORMAT, VERSION = "avel-features", 6
-BLOCK_VIDEOS = BLOCK_ROWS
+FORMAT, VERSION = "avel-features", 7
 NAMED_BYTES = 8192
 """Room in the file for what HDF5 notes of features under a name."""
 COLUMNS: dict[str, type[np.generic]] = {
@@ -71,16 +68,15 @@ COLUMNS: dict[str, type[np.generic]] = {
     "missing_reason": np.bytes_,
 }
 """Columns of the file -> their type; the digest is over their bytes."""
-C = TypeVar("C", bound="FeatureCache")
 
 
 @dataclass(frozen=True, repr=False)
 class FeatureCache:
     """A feature cache: samples and names in memory, arrays read on request.
 
-    `named` tells of the features that stand beside its own, under the names of their encoders. `lengths` (V,)
-    are the segments of each video, T or fewer; features after them are 0 and mean nothing.
-    `source_sha256` (V,) are the hashes of the videos' files, b"" where nobody knows.
+    `named` are the features beside its own, by the names of their encoders. `lengths` (V,) are the segments
+    of each video, T or fewer; features after them are 0 and mean nothing. `source_sha256` (V,) are the hashes
+    of the videos' files, b"" where nobody knows.
 
     >>> cache = FeatureCache.open("features.h5")                        # doctest: +SKIP
     >>> cache.f_a[cache.samples.video[cache.samples.split == "train"]].shape  # doctest: +SKIP
@@ -103,7 +99,7 @@ class FeatureCache:
     source_sha256: NDArray[np.bytes_]
 
     @classmethod
-    def open(cls, path: Path | str) -> Self:
+    def open(cls, path: Path | str) -> "FeatureCache":
         """Reads everything but the features, and compares it with the digest.
 
         Raises:
@@ -115,12 +111,12 @@ class FeatureCache:
         if not path.is_file():
             hint = shlex.join(["avel", "cache-features", "STORE", str(path)])
             raise not_a("feature cache", path, hint)
-        with opened(path, AGAIN) as file:
-            cache = _read(cls, path, file)
+        with open_hdf5(path, CACHE_AGAIN) as file:
+            cache = _read(path, file)
         for name, about in cache.named.items():
             sums = cache.checksums[name]
             if about.digest != named_digest(name, about.modality, about.made, cache.video_ids, sums):
-                raise StoreError(f"{path}: is damaged: {name} does not match its digest", hint=AGAIN)
+                raise StoreError(f"{path}: is damaged: {name} does not match its digest", hint=CACHE_AGAIN)
         return cache
 
     def __repr__(self) -> str:
@@ -182,11 +178,10 @@ class FeatureCache:
         return segment_labels(
             chosen.known,
             chosen.events,
-            len(self.categories),
+            self.categories,
             self.grid_segments,
             self.segment_seconds,
             name_of,
-            self.categories,
             self._lengths_of(chosen),
         )
 
@@ -229,15 +224,23 @@ class FeatureCache:
         Raises:
             StoreError: the cache does not hold it, or its checksum fails.
         """
+        self.check_holds(name)
+        hint = self.command("--overwrite") or "import the features again, with --overwrite"
+        rows = slice(None) if videos is None else videos.tolist()
+        with open_hdf5(self.path, hint) as file:
+            return read_verified_rows(_array_of(file, name, hint), self.checksums[name], rows, hint)
+
+    def check_holds(self, name: str) -> None:
+        """Checks that the cache holds an array of that name.
+
+        Raises:
+            StoreError: it does not; the hint says how to add it.
+        """
         if name not in self.shapes:
             arrays = ", ".join(self.shapes)
             raise StoreError(
                 f"{self.path}: no {name!r} in this cache, only {arrays}", hint=self._how_to_add(name)
             )
-        hint = self.command("--overwrite") or "import the features again, with --overwrite"
-        rows = slice(None) if videos is None else videos.tolist()
-        with opened(self.path, hint) as file:
-            return read_verified_rows(_array_of(file, name, hint), self.checksums[name], rows, hint)
 
     def places_of_split(self, split: str | None) -> NDArray[np.int64]:
         """Returns the places of a split's samples among all, of all samples for None: (n,).
@@ -247,8 +250,7 @@ class FeatureCache:
         """
         places = np.flatnonzero((self.samples.split == split) | (split is None))
         if not len(places):
-            splits = ", ".join(sorted(set(map(str, self.samples.split)))) or "none"
-            raise StoreError(f"{self.path}: no sample of split {split!r}", hint=f"splits are {splits}")
+            raise no_sample(f"{self.path}: no sample", split, self.samples.split)
         return places
 
     def places_of_videos(self, video_ids: Iterable[str]) -> NDArray[np.int64]:
@@ -266,7 +268,7 @@ class FeatureCache:
 
     def modality_of(self, name: str) -> str:
         """Returns "audio" or "visual", the modality of an array that the cache holds."""
-        return MODALITY_OF_OWN[name] if name in OWN else self.named[name].modality
+        return MODALITY_OF_OWN[name] if name in OWN_ARRAYS else self.named[name].modality
 
     def digest_with(self, names: Iterable[str]) -> str:
         """Returns a digest of the cache and of some of its named features; its own where there are none."""
@@ -277,18 +279,24 @@ class FeatureCache:
 
     def command(self, *more: str) -> str:
         """Returns the command that made the cache, with more options; "" where it was imported."""
-        places = places_of(self.path, self.provenance)
-        if places.store is None:
+        inputs = self.inputs
+        if inputs.store is None:
             return ""
-        return cache_command(places.store, self.path, places.run, places.options or "", *more)
+        return cache_command(inputs.store, self.path, inputs.run, inputs.options or "", *more)
+
+    @property
+    def inputs(self) -> CacheInputs:
+        """Paths and options that it was made with; StoreError where one is of another type."""
+        plain = {name: self.provenance.get(name) for name in INPUTS}
+        return typed(CacheInputs, plain, f"{self.path}: provenance", CACHE_AGAIN)
 
     @property
     def typed_provenance(self) -> CacheProvenance:
         """Provenance that `avel cache-features` wrote; StoreError for an imported or damaged cache."""
-        return read_provenance(self.path, self.provenance)
+        return typed(CacheProvenance, self.provenance, f"{self.path}: provenance", CACHE_AGAIN)
 
     def _how_to_add(self, name: str) -> str:
-        if name not in OWN:
+        if name not in OWN_ARRAYS:
             return "avel inspect lists them; avel import-features adds others"
         option = "--keep-maps" if name == MAPS else "--keep-cnn"
         command = self.command(option, "--overwrite")
@@ -342,7 +350,7 @@ def write_features(
         for name, source in features.items()
     )
     room += 2 * len(json.dumps([plain, *(dict(each.made) for each in new.values())])) + NAMED_BYTES * len(new)
-    with new_file(path, room) as file:
+    with new_hdf5(path, room) as file:
         for name, values in columns.items():
             file[name] = values
         sums: dict[str, NDArray[np.uint32]] = {}
@@ -378,7 +386,7 @@ def _check(
     lengths: NDArray[np.int64],
 ) -> None:
     """Checks that what a cache holds fits together; raises StoreError."""
-    unknown = set(shapes) - {*OWN, *named}
+    unknown = set(shapes) - {*OWN_ARRAYS, *named}
     if unknown or not {"f_a", "f_v"} <= set(shapes):
         raise StoreError(f"a feature cache holds f_a, f_v and maybe cnn_a, cnn_v, maps, not {sorted(shapes)}")
     rows = (len(video_ids), *shapes["f_a"][1:2])
@@ -404,8 +412,8 @@ def _content_digest(
     checksums: Mapping[str, NDArray[np.uint32]],
 ) -> str:
     """Returns 16 hex digits over provenance, columns, and the checksums of the cache's own arrays."""
-    features_made = {key: value for key, value in provenance.items() if key not in (*PLACES, GROUP)}
-    own = sorted((name, sums) for name, sums in checksums.items() if name in OWN)
+    features_made = {key: value for key, value in provenance.items() if key not in (*INPUTS, GROUP)}
+    own = sorted((name, sums) for name, sums in checksums.items() if name in OWN_ARRAYS)
     numbers = [(name, columns[name]) for name in COLUMNS]
     return digest_of([features_made, float(segment_seconds)], chain(numbers, own))
 
@@ -419,32 +427,33 @@ class _Attributes:
     digest: str
 
 
-def _read(kind: type[C], path: Path, file: h5py.File) -> C:
+def _read(path: Path, file: h5py.File) -> FeatureCache:
     """Reads all of a cache but its arrays of features; raises StoreError with what is wrong."""
     form = {name: attribute(file, name) for name in ("format", "version")}
     if (form["format"], form["version"]) != (FORMAT, VERSION):
         raise StoreError(
             f"{path}: format {form['format']!r} version {form['version']!r}, "
             f"this avel reads {FORMAT!r} {VERSION}",
-            hint=AGAIN,
+            hint=CACHE_AGAIN,
         )
     names = [field.name for field in fields(_Attributes)]
     there = {name: attribute(file, name) for name in names if name in file.attrs}
-    attributes = typed(_Attributes, there, path, AGAIN)
-    provenance = parse(
-        read_texts(file, "provenance", AGAIN, dimensions=0).encode(), f"{path}: provenance", AGAIN
-    )
+    attributes = typed(_Attributes, there, path, CACHE_AGAIN)
+    text = read_column(file, "provenance", np.bytes_, CACHE_AGAIN, dimensions=0).item()
+    provenance = parse(text, f"{path}: provenance", CACHE_AGAIN)
     named = read_named(path, provenance)
-    arrays = [*(name for name in OWN if name in file), *named]
-    columns = {name: read_column(file, name, dtype, AGAIN) for name, dtype in COLUMNS.items()}
-    sums = {name: read_column(file, place_in_file(name) + CHECKSUMS, np.uint32, AGAIN) for name in arrays}
+    arrays = [*(name for name in OWN_ARRAYS if name in file), *named]
+    columns = {name: read_column(file, name, dtype, CACHE_AGAIN) for name, dtype in COLUMNS.items()}
+    sums = {
+        name: read_column(file, place_in_file(name) + CHECKSUMS, np.uint32, CACHE_AGAIN) for name in arrays
+    }
     missing = zip(
         columns["missing_sample"].tolist(),
         decoded(columns["missing_video_id"]),
         decoded(columns["missing_reason"]),
         strict=True,
     )
-    cache = kind(
+    cache = FeatureCache(
         path,
         attributes.segments,
         attributes.segment_seconds,
@@ -454,7 +463,7 @@ def _read(kind: type[C], path: Path, file: h5py.File) -> C:
         tuple(Missing(*values) for values in missing),
         provenance,
         attributes.digest,
-        {name: tuple(_array_of(file, name, AGAIN).shape) for name in arrays},
+        {name: tuple(_array_of(file, name, CACHE_AGAIN).shape) for name in arrays},
         sums,
         named,
         columns["lengths"],
@@ -464,22 +473,20 @@ def _read(kind: type[C], path: Path, file: h5py.File) -> C:
         _check(
             columns["video_ids"], cache.categories, cache.samples, cache.shapes, cache.named, cache.lengths
         )
+        for name in arrays:
+            dtype = file[place_in_file(name)].dtype
+            if dtype not in (np.float32, np.float16):
+                raise StoreError(f"{name} is {dtype}, not float32")
+            if len(sums[name]) != len(cache):
+                raise StoreError(f"{name + CHECKSUMS} has not one value for each video")
+        if len(cache.source_sha256) != len(cache):
+            raise StoreError("source_sha256 has not one value for each video")
+        if cache.grid_segments != cache.shapes["f_a"][1] or not 0 < cache.segment_seconds < math.inf:
+            raise StoreError(f"{cache.grid_segments} segments of {cache.segment_seconds} s do not fit f_a")
+        if cache.digest != _content_digest(provenance, cache.segment_seconds, columns, sums):
+            raise StoreError("is damaged: its content does not match its digest")
     except StoreError as error:
-        raise StoreError(f"{path}: {error.message}", hint=AGAIN) from None
-    for name in arrays:
-        dtype = file[place_in_file(name)].dtype
-        if dtype not in (np.float32, np.float16):
-            raise StoreError(f"{path}: {name} is {dtype}, not float32", hint=AGAIN)
-        if len(cache.checksums[name]) != len(cache.video_ids):
-            raise StoreError(f"{path}: {name + CHECKSUMS} has not one value for each video", hint=AGAIN)
-    if len(cache.source_sha256) != len(cache.video_ids):
-        raise StoreError(f"{path}: source_sha256 has not one value for each video", hint=AGAIN)
-    if cache.grid_segments != cache.shapes["f_a"][1] or not 0 < cache.segment_seconds < math.inf:
-        raise StoreError(
-            f"{path}: {cache.grid_segments} segments of {cache.segment_seconds} s do not fit f_a", hint=AGAIN
-        )
-    if cache.digest != _content_digest(provenance, cache.segment_seconds, columns, sums):
-        raise StoreError(f"{path}: is damaged: its content does not match its digest", hint=AGAIN)
+        raise StoreError(f"{path}: {error.message}", hint=CACHE_AGAIN) from None
     return cache
 
 
@@ -489,7 +496,7 @@ def _array_of(file: h5py.File, name: str, hint: str) -> h5py.Dataset:
     Raises:
         StoreError: it is missing, or its values do not lie in the file itself.
     """
-    if name not in OWN and not isinstance(file.get(GROUP, getlink=True), h5py.HardLink):
+    if name not in OWN_ARRAYS and not isinstance(file.get(GROUP, getlink=True), h5py.HardLink):
         raise StoreError(f"{file.filename}: {GROUP} is missing, or a link, which is not followed", hint=hint)
     return array_of(file, place_in_file(name), hint)
 

@@ -12,17 +12,17 @@ from pathlib import Path
 
 import h5py
 
-from avel.stores.hdf5 import array_of, attribute, opened_at_once
+from avel.stores.hdf5 import array_of, attribute, open_hdf5_here
 
 IDLE_SECONDS = 60.0
 CPU_SECONDS = 60.0
-"""CPU time for one file, which may be lost in a circle, and one second for each of these many bytes."""
+"""CPU time for one file, in which HDF5 may go in circles; a second more for every BYTES_PER_SECOND of it."""
 BYTES_PER_SECOND = 1 << 20
 
 
 def read(path: Path) -> None:
     """Reads all of a file that avel may read: names, attributes, arrays; one row of those without chunks."""
-    with opened_at_once(path, "") as file:
+    with open_hdf5_here(path, "") as file:
         for name in (*file.attrs, "none"):
             with suppress(Exception):
                 attribute(file, name)

@@ -16,9 +16,9 @@ from avel.errors import AvelError, BusyError, ConfigError, StoreError, WriteErro
 
 LOCK = ".lock"
 """Name of the file by which a process locks a folder."""
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 """Error codes that only writing gives: no space or inodes, a quota, a file size limit, a read-only place."""
-MEND = "free some space or repair the disk, then give the same command again"
+MAKE_ROOM = "free some space or repair the disk, then give the same command again"
 
 
 @contextmanager
@@ -32,7 +32,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         partial = _partial_beside(path)
         partial.touch()
     try:
-        with as_write_error(path, *FULL):
+        with as_write_error(path, *NO_ROOM):
             yield partial
         with as_write_error(path):
             fsync(partial)
@@ -45,7 +45,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def as_write_error(path: Path, *codes: int) -> Iterator[None]:
-    """Turns what the operating system says against writing `path` in the block into WriteError.
+    """Turns the system's errors in a block that writes `path` into WriteError.
 
     Args:
         codes: the errno values to turn, for a block that reads other files as well; all where none is given.
@@ -58,7 +58,7 @@ def as_write_error(path: Path, *codes: int) -> Iterator[None]:
         code = _errno(error)
         if code is None or (codes and code not in codes):
             raise
-        raise WriteError(f"{path}: {os.strerror(code)}", hint=MEND) from error
+        raise WriteError(f"{path}: {os.strerror(code)}", hint=MAKE_ROOM) from error
 
 
 def _errno(error: Exception) -> int | None:
@@ -76,7 +76,7 @@ def partial_folder(path: Path) -> Iterator[Path]:
         partial = _partial_beside(path)
         partial.mkdir()
     try:
-        with as_write_error(path, *FULL):
+        with as_write_error(path, *NO_ROOM):
             yield partial
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -124,7 +124,7 @@ def check_can_write(path: Path, *, folder: bool = False) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        hint = MEND if error.errno in FULL else "choose another place, or see to its access rights"
+        hint = MAKE_ROOM if error.errno in NO_ROOM else "choose another place, or see to its access rights"
         raise WriteError(f"{path}: {os.strerror(error.errno or 0)}", hint=hint) from None
 
 

@@ -27,6 +27,7 @@ from avel.stores.files import atomic_path
 OVERHEAD = 1 << 20
 """Bytes that HDF5 needs for itself at the most, in addition to 1 % of the data."""
 BLOCK_ROWS = 64
+"""Rows of an array that are read or written at once."""
 CHECKSUMS = "_crc32c"
 """Suffix of the name of an array's checksums."""
 HDF5_RELEASES = ("v108", "v108")
@@ -37,8 +38,6 @@ FILTERS = {h5z.FILTER_SHUFFLE: "shuffle", h5z.FILTER_DEFLATE: "gzip", h5z.FILTER
 """Filters of chunks that are read, in the order in which h5py applies them."""
 FLETCHER32_BYTES = 4
 INFLATE_BYTES = 1 << 20
-
-
 READ_TEXTS = """
 import sys, h5py
 with h5py.File(sys.argv[1], "r") as file:
@@ -58,7 +57,7 @@ class ArrayLike(Protocol):
 
 
 @contextmanager
-def new_file(path: Path, room: int) -> Iterator[h5py.File]:
+def new_hdf5(path: Path, room: int) -> Iterator[h5py.File]:
     """Yields an HDF5 file to fill, which is at `path` when the block has ended.
 
     Allocates `room` bytes on the disk first: when a write fails, HDF5 ends the process in a segmentation
@@ -80,7 +79,7 @@ def new_file(path: Path, room: int) -> Iterator[h5py.File]:
 
 
 @contextmanager
-def opened(path: Path, hint: str) -> Iterator[h5py.File]:
+def open_hdf5(path: Path, hint: str) -> Iterator[h5py.File]:
     """Opens a file to read, which another process has read before.
 
     Raises:
@@ -88,13 +87,13 @@ def opened(path: Path, hint: str) -> Iterator[h5py.File]:
         StoreError: it is not an HDF5 file, or what the block reads of it is damaged or missing.
     """
     read_elsewhere_first(path, hint)
-    with opened_at_once(path, hint) as file:
+    with open_hdf5_here(path, hint) as file:
         yield file
 
 
 @contextmanager
-def opened_at_once(path: Path, hint: str) -> Iterator[h5py.File]:
-    """Opens a file as `opened` does, in the process that may crash on it."""
+def open_hdf5_here(path: Path, hint: str) -> Iterator[h5py.File]:
+    """Opens a file as `open_hdf5` does, in the process that may crash on it."""
     try:
         with h5py.File(path, "r") as file:
             yield file
@@ -112,8 +111,8 @@ def opened_at_once(path: Path, hint: str) -> Iterator[h5py.File]:
 def array_of(file: h5py.Group, name: str, hint: str, *, dimensions: int | None = None) -> h5py.Dataset:
     """Returns an array of numbers, or of texts of one length, whose values lie in the file itself.
 
-    HDF5 converts types of a foreign form, and takes chunks to be as long as the array says: either ends the
-    process, or reads its memory, where a file lies.
+    HDF5 converts types of a foreign form, and takes chunks to be as long as the array says. In a forged file
+    either may end the process or read its memory, so both are refused.
 
     Raises:
         StoreError: it is missing, or no such array; its values lie in other files, or are fewer than it says.
@@ -227,16 +226,18 @@ def texts(values: Iterable[object]) -> NDArray[Any]:
     return np.array(encoded, h5py.string_dtype(length=max(map(len, encoded), default=0) or 1))
 
 
-def read_column(file: h5py.File, name: str, dtype: type[np.generic], hint: str) -> NDArray[Any]:
-    """Reads a column as it lies in the file, texts as bytes: (n,).
+def read_column(
+    file: h5py.Group, name: str, dtype: type[np.generic], hint: str, *, dimensions: int = 1
+) -> NDArray[Any]:
+    """Reads a column as it lies in the file, texts as bytes: (n,); without dimensions, one value: ().
 
     Raises:
         StoreError: it is missing or of another type.
     """
-    array = array_of(file, name, hint, dimensions=1)
+    array = array_of(file, name, hint, dimensions=dimensions)
     wanted = "text" if dtype is np.bytes_ else np.dtype(dtype)
     if ("text" if array.dtype.kind == "S" else array.dtype) != wanted:
-        raise StoreError(f"{file.filename}: {name} is {array.dtype}, not {wanted}", hint=hint)
+        raise StoreError(f"{file.file.filename}: {name} is {array.dtype}, not {wanted}", hint=hint)
     return np.asarray(array[()])
 
 
@@ -245,18 +246,6 @@ def decoded(column: NDArray[np.bytes_]) -> list[str]:
     values = column.tolist()
     together = b"\0".join(values).decode().split("\0")  # one call is ten times as fast as one for each text
     return together if len(together) == len(values) else [value.decode() for value in values]
-
-
-def read_texts(file: h5py.Group, name: str, hint: str, *, dimensions: int = 1) -> Any:
-    """Returns the texts of an array, as a list, or the text of one without dimensions.
-
-    Raises:
-        StoreError: it is missing, or no array of texts.
-    """
-    array = array_of(file, name, hint, dimensions=dimensions)
-    if array.dtype.kind != "S":
-        raise StoreError(f"{file.file.filename}: {name} is {array.dtype}, not text", hint=hint)
-    return decoded(array[()]) if dimensions else array[()].decode()
 
 
 def read_foreign_texts(group: h5py.Group, name: str, hint: str) -> list[str]:
@@ -268,7 +257,7 @@ def read_foreign_texts(group: h5py.Group, name: str, hint: str) -> list[str]:
         StoreError: that process could not.
     """
     if group[name].dtype.kind == "S":
-        return list(read_texts(group, name, hint))
+        return decoded(read_column(group, name, np.bytes_, hint))
     command = [sys.executable, "-c", READ_TEXTS, group.file.filename, group[name].name]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=READ_SECONDS, check=True)

@@ -8,15 +8,11 @@ from typing import Any, Literal
 
 from avel.errors import MissingPathError
 from avel.stores.files import disk_bytes
-from avel.stores.inspection_lines import IN_WORDS
+from avel.stores.inspection_lines import SHOWN, WORDINGS
 from avel.stores.kinds import kind_of, not_a
-
-SHOWN = 10
-"""Most names that a problem lists."""
 
 UNFINISHED = "not finished"
 GO_ON = "the same avel {} command goes on"
-
 CACHE_SUFFIXES = (".h5", ".hdf5")
 """Endings of files that are feature caches even where their beginning is damaged."""
 Findings = tuple[dict[str, Any], list[str], str]
@@ -39,13 +35,13 @@ class Inspection:
 
     def headline(self) -> str:
         """Returns what it is in one line, and whether it is whole."""
-        name, headline, _ = IN_WORDS[self.kind]
+        words = WORDINGS[self.kind]
         state = "whole" if self.whole else f"not whole: {'; '.join(self.problems)}"
-        return f"{self.path}: {name}, {headline(self.facts)}; {state}"
+        return f"{self.path}: {words.name}, {words.headline(self.facts)}; {state}"
 
     def lines(self) -> list[str]:
         """Returns its facts for people."""
-        return IN_WORDS[self.kind][2](self.facts)
+        return WORDINGS[self.kind].lines(self.facts)
 
 
 def inspect(
@@ -134,7 +130,7 @@ def _store(path: str, verify: bool) -> Findings:
     remarked = ~failed & ~entries.holds(detail="")
     seconds = entries.column("valid_seconds")
     rows = {name: store.table(name).num_rows for name in schemas()}  # reading them finds damage
-    failures, remarks = (entries.take(chosen.nonzero()[0]) for chosen in (failed, remarked))
+    failures, remarks = map(entries.filter, (failed, remarked))
     facts = {
         "videos": len(store),
         "staged": len(store.staged_entries),
@@ -147,12 +143,12 @@ def _store(path: str, verify: bool) -> Findings:
         },
         "remarks": dict(zip(remarks.ids, remarks.texts("detail"), strict=True)),
         "samples": rows["samples"],
-        "classes": len(store.about.categories),
+        "classes": len(store.description.categories),
         "grid": vars(store.grid),
         "settings": store.settings,
         "settings_digest": store.digest,
         "padded": int(((seconds > 0) & (seconds < store.grid.seconds)).sum()),
-        "own_lengths": store.about.longest_seconds is not None,
+        "own_lengths": store.description.longest_seconds is not None,
         "bytes": store.stored_bytes,
     }
     problems = [f"{len(waiting)} videos are not staged yet: {', '.join(waiting[:SHOWN])}"] if waiting else []
@@ -165,10 +161,10 @@ def _store(path: str, verify: bool) -> Findings:
 
 
 def _cache(path: str, verify: bool) -> Findings:
-    from avel.stores.feature_check import problems
+    from avel.stores.feature_check import verify_features
     from avel.stores.features import FeatureCache
     from avel.stores.named_features import GROUP
-    from avel.stores.provenance import AGAIN
+    from avel.stores.provenance import CACHE_AGAIN
 
     cache = FeatureCache.open(path)
     provenance = dict(cache.provenance)
@@ -198,7 +194,7 @@ def _cache(path: str, verify: bool) -> Findings:
         "provenance": provenance,
         "bytes": disk_bytes(cache.path),
     }
-    return facts, list(problems(cache)) if verify else [], AGAIN
+    return facts, list(verify_features(cache)) if verify else [], CACHE_AGAIN
 
 
 def _unfinished_cache(path: str, verify: bool) -> Findings:
@@ -214,7 +210,7 @@ def _run(path: str, verify: bool) -> Findings:
     weights = sorted(Path(path).rglob("*.safetensors"))
     problems, mend = [UNFINISHED], GO_ON.format(COMMANDS[run.kind])
     if run.finished:
-        problems, mend = run.faults(verify=verify), run.remake()
+        problems, mend = run.faults(verify=verify), run.how_to_remake()
     facts = {
         "stage": COMMANDS[run.kind],
         "finished": run.finished,

@@ -1,7 +1,7 @@
 """Says the facts of an inspection in words; `avel inspect --json` has them all."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from avel.text import classes_and_background, plural, size, table
 
@@ -9,7 +9,7 @@ Facts = Mapping[str, Any]
 MADE_FROM = ("cache", "store", "dataset", "cache_digest", "store_digest")
 """Inputs of a run that are shown."""
 SHOWN = 10
-"""Most rows of a table that are shown."""
+"""Most rows of a table, or names in a problem, that are shown."""
 
 
 def _dataset_lines(facts: Facts) -> list[str]:
@@ -107,13 +107,20 @@ def _run_headline(facts: Facts) -> str:
     return f"avel {facts['stage']}{head}, {state}, {size(facts['bytes'])}"
 
 
-IN_WORDS: Mapping[str, tuple[str, Callable[[Facts], str], Callable[[Facts], list[str]]]] = {
-    "dataset": ("a dataset", _dataset_headline, _dataset_lines),
-    "store": ("a clip store", _store_headline, _store_lines),
-    "cache": ("a feature cache", _cache_headline, _cache_lines),
-    "run": ("a run", _run_headline, _run_lines),
+class Wording(NamedTuple):
+    """Name of a kind, and what says its facts in one line, and in tables."""
+
+    name: str
+    headline: Callable[[Facts], str]
+    lines: Callable[[Facts], list[str]]
+
+
+WORDINGS: Mapping[str, Wording] = {
+    "dataset": Wording("a dataset", _dataset_headline, _dataset_lines),
+    "store": Wording("a clip store", _store_headline, _store_lines),
+    "cache": Wording("a feature cache", _cache_headline, _cache_lines),
+    "run": Wording("a run", _run_headline, _run_lines),
 }
-"""Kind -> its name, its facts in one line, and in tables."""
 
 
 def _cut(rows: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:

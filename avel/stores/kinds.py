@@ -34,7 +34,7 @@ TAKERS: dict[Kind, str] = {
 }
 """Kind -> the commands for it."""
 MEANT: dict[Kind, str] = NAMES | {"dataset": "a folder of videos", "file": "a file of predictions"}
-"""Kind -> what a command takes of it."""
+"""Kind -> what a command asks for that takes it."""
 VIDEO_SUFFIXES = frozenset(
     ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .mts .m2ts .flv .wmv .ogv .3gp".split()  # noqa: SIM905
 )
@@ -102,7 +102,7 @@ def check_paths(command: str, places: Sequence[CommandPath], *, alone: bool = Tr
         alone: whether the paths are all that the command takes beside options.
 
     Raises:
-        StoreError: one is not; the hint is the command with its paths in order, or that for such a path.
+        StoreError: one is not; the hint is the command with its paths in order, or what takes such a path.
     """
     kinds = [kind_of(place.path) for place in places]
     wrong = [number for number, place in enumerate(places) if not place.fits(kinds[number])]

@@ -13,9 +13,8 @@ from typing import Any
 
 from avel.errors import BusyError
 from avel.progress import note
-from avel.stores.files import process_runs
+from avel.stores.files import LOCK, process_runs
 
-NAME = ".lock"
 RENEW_SECONDS = 10.0
 LAPSE_SECONDS = 60.0
 """A lock that was watched for so long and not renewed, six times, may be taken over. Compares no clocks."""
@@ -77,8 +76,8 @@ class _Lease:
         """Deletes the lock object, unless another run has it now."""
         # A lock that stays lapses by itself; an error here would hide the one that ended the run
         with suppress(Exception):
-            if self._is_mine(self._read_holder()[0]):
-                self._store.delete([NAME])
+            if self._read_holder()[0]["token"] == self._token:
+                self._store.delete([LOCK])
 
     def _take(self) -> Any:
         """Takes the lock, also from a run that has ended; returns the version of the lock object.
@@ -124,7 +123,7 @@ class _Lease:
                 self._version = self._put(self._version)
             except (PreconditionError, FileNotFoundError):
                 holder, meta = self._read_holder()
-                if not self._is_mine(holder):
+                if holder["token"] != self._token:
                     self._taken_by = holder
                     return
                 self._version = _version(meta)  # our own put, whose answer was lost
@@ -133,12 +132,12 @@ class _Lease:
     def _put(self, mode: Any) -> dict[str, Any]:
         holder = {"host": socket.gethostname(), "pid": os.getpid(), "pids": _pids(), "token": self._token}
         data = json.dumps(holder | {"seconds": time.time()}).encode()
-        return _version(self._store.put(NAME, data, mode=mode))
+        return _version(self._store.put(LOCK, data, mode=mode))
 
     def _read_holder(self) -> tuple[dict[str, Any], Any]:
         """Returns the holder of the lock object and its metadata; _UNKNOWN and None where there is none."""
         try:
-            answer = self._store.get(NAME)
+            answer = self._store.get(LOCK)
             data, meta = bytes(answer.bytes()), answer.meta
         except FileNotFoundError:
             return _UNKNOWN, None
@@ -146,9 +145,6 @@ class _Lease:
             return _UNKNOWN | dict(json.loads(data)), meta
         except (ValueError, TypeError, RecursionError):
             return _UNKNOWN, meta
-
-    def _is_mine(self, holder: dict[str, Any]) -> bool:
-        return bool(holder["token"] == self._token)
 
 
 _UNKNOWN = {"host": "unknown", "pid": "unknown", "pids": "", "token": "", "seconds": 0}

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 import numpy as np
 
 from avel.errors import StoreError
-from avel.stores.arrow import read_own_parquet, table_of, to_parquet
-from avel.stores.columns import TableColumns, is_one_of
+from avel.stores.arrow import read_own_parquet, to_parquet
+from avel.stores.columns import BLOCK_RECORDS, TableColumns
 from avel.stores.location import Location
 
 if TYPE_CHECKING:
@@ -30,17 +30,27 @@ FOLDER = "manifest"
 PART = re.compile(FOLDER + r"/part-(\d{8,18})\.parquet")
 MERGE_AT_PARTS = 16
 """Parts of like size, up to so many times as large as another, that become one."""
-BLOCK_ENTRIES = 1024
-"""Entries that are made of columns at once."""
-MEND = "remove this file, and avel extract stages again the clips that it listed"
+PART_AGAIN = "remove this file, and avel extract stages again the clips that it listed"
 READ_ATTEMPTS = 5
 LONGEST_DETAIL = 500
 
 State = Literal["staged", "failed", "pending"]
 Cause = Literal["new", "source-changed", "settings-changed", "retry-failed", "overwrite", "damaged"]
-
-
-Column: TypeAlias = "Sequence[Any] | NDArray[Any] | pa.Array | pa.ChunkedArray"
+Reason = Literal[
+    "missing",  # there is no such file
+    "empty",  # the file holds no bytes
+    "unreadable",  # no container, stream or picture in the file can be read
+    "truncated",  # it has less than one segment of video
+    "no-video",  # it has no video, or none on the grid
+    "no-audio",  # it has no audio on the grid, and missing_audio is "fail"
+    "unsupported",  # this FFmpeg has no decoder for its codec
+    "timeout",  # decoding took longer than the limit for one clip
+    "crashed",  # decoding it ended the decoding process
+    "memory",  # decoding it takes more memory than a process may use
+]
+CHOICES = {"state": get_args(State), "cause": get_args(Cause), "reason": ("", *get_args(Reason))}
+"""Column -> the only texts that it may hold."""
+ColumnValues: TypeAlias = "Sequence[Any] | NDArray[Any] | pa.Array | pa.ChunkedArray"
 
 
 @dataclass(frozen=True)
@@ -51,7 +61,7 @@ class Entry:
         row: its index in the arrays.
         state: "staged" (frames and log-mel are whole), "failed", or "pending" (to be staged, or in progress).
         cause: why it was, or has to be, staged.
-        reason: why it failed, from the closed list `avel.pipeline.media.refusal.REASONS`; "" unless failed.
+        reason: why it failed; "" unless failed.
         detail: message of the decoder, or damage of the staged clip.
         source_path, source_bytes, source_mtime_ns, source_sha256: the file at the time it was read.
         settings: digest of the settings it was staged with.
@@ -67,7 +77,7 @@ class Entry:
     row: int
     state: State = "pending"
     cause: Cause = "new"
-    reason: str = ""
+    reason: Reason | Literal[""] = ""
     detail: str = ""
     source_path: str = ""
     source_bytes: int = 0
@@ -86,7 +96,7 @@ class Entry:
     packed: bool = False
 
 
-def failed(entry: Entry, reason: str, detail: str) -> Entry:
+def failed(entry: Entry, reason: Reason, detail: str) -> Entry:
     """Returns the entry as failed, with the detail cut to a readable length."""
     return replace(entry, state="failed", reason=reason, detail=detail[:LONGEST_DETAIL])
 
@@ -138,11 +148,7 @@ class Manifest(TableColumns, Mapping[str, Entry]):
 
     def where(self, **texts: str) -> Manifest:
         """Returns the entries whose columns hold these texts."""
-        return self.take(self.holds(**texts).nonzero()[0])
-
-    def is_one_of(self, ids: Sequence[str] | pa.Array) -> NDArray[np.bool_]:
-        """Returns for each entry whether its id is one of `ids`."""
-        return is_one_of(self.table["video_id"], ids)
+        return self.filter(self.holds(**texts))
 
     @property
     def stored_bytes(self) -> int:
@@ -155,6 +161,10 @@ class Manifest(TableColumns, Mapping[str, Entry]):
         rows: NDArray[np.int64] = self.column("row")[self.column("packed")]
         return rows
 
+    def filter(self, chosen: NDArray[np.bool_]) -> Manifest:
+        """Returns the chosen entries: bool (n,)."""
+        return self.take(chosen.nonzero()[0])
+
     def take(self, places: NDArray[np.int64] | Sequence[int]) -> Manifest:
         """Returns the entries at these places."""
         import pyarrow as pa
@@ -163,7 +173,7 @@ class Manifest(TableColumns, Mapping[str, Entry]):
             return self
         return Manifest(self.table.take(pa.array(places, pa.int64())))
 
-    def blocks(self, size: int = BLOCK_ENTRIES, start: int = 0) -> Iterator[list[Entry]]:
+    def blocks(self, size: int = BLOCK_RECORDS, start: int = 0) -> Iterator[list[Entry]]:
         """Yields the entries in order, `size` at a time."""
         for place in range(start, len(self), size):
             yield [Entry(**row) for row in self.table.slice(place, size).to_pylist()]
@@ -195,11 +205,14 @@ def read_manifest(location: Location) -> Manifest:
 
 def to_table(entries: Iterable[Entry]) -> pa.Table:
     """Returns entries as an Arrow table, one row per video."""
-    rows, schema = list(entries), _schema()
-    return table_of([[getattr(entry, name) for entry in rows] for name in schema.names], schema)
+    import pyarrow as pa
+
+    return pa.Table.from_pylist([vars(entry) for entry in entries], _schema())
 
 
-def pending(video_ids: Column, rows: Column, causes: Column, paths: Column) -> Manifest:
+def pending(
+    video_ids: ColumnValues, rows: ColumnValues, causes: ColumnValues, paths: ColumnValues
+) -> Manifest:
     """Returns entries of videos that are to be staged, from columns."""
     import pyarrow as pa
 
@@ -253,8 +266,9 @@ class ManifestWriter:
 
     def _alike(self) -> list[str]:
         """Lists the last parts that are hardly larger than the very last one, oldest first."""
-        names = list(self._rows)
-        most = MERGE_AT_PARTS ** (_power(self._rows[names[-1]]) + 1)
+        names, most = list(self._rows), MERGE_AT_PARTS
+        while most <= self._rows[names[-1]]:
+            most *= MERGE_AT_PARTS
         first = next((place for place in reversed(range(len(names))) if self._rows[names[place]] >= most), -1)
         return names[first + 1 :]
 
@@ -277,16 +291,8 @@ class ManifestWriter:
         name = f"{FOLDER}/part-{number:08d}.parquet"
         self._location.write(name, to_parquet(table))
         self._rows[name] = table.num_rows
-        if table.num_rows < BLOCK_ENTRIES:
+        if table.num_rows < BLOCK_RECORDS:
             self._small[name] = table
-
-
-def _power(rows: int) -> int:
-    """Returns the largest k with MERGE_AT_PARTS ** k <= rows."""
-    k = 0
-    while MERGE_AT_PARTS ** (k + 1) <= rows:
-        k += 1
-    return k
 
 
 def counts(entries: Manifest) -> dict[str, int]:
@@ -300,15 +306,13 @@ def _counted(entries: Manifest, name: str) -> dict[str, int]:
     return {each["values"]: each["counts"] for each in entries.table[name].value_counts().to_pylist()}
 
 
-def _parts(location: Location) -> list[str]:
-    """Lists the parts, oldest first; other files in the folder are none."""
-    return [name for name in location.names(FOLDER) if PART.fullmatch(name)]
-
-
 def _tables(location: Location) -> dict[str, pa.Table]:
-    """Reads the parts, oldest first; starts again where a merge removed one meanwhile."""
+    """Reads the parts, oldest first; starts again where a merge removed one meanwhile.
+
+    Other files in the folder are none.
+    """
     for _ in range(READ_ATTEMPTS):
-        found = _read(location, _parts(location))
+        found = _read(location, [name for name in location.names(FOLDER) if PART.fullmatch(name)])
         whole = {name: table for name, table in found.items() if table is not None}
         if len(whole) == len(found):
             return whole
@@ -319,12 +323,11 @@ def _tables(location: Location) -> dict[str, pa.Table]:
 
 def _read(location: Location, names: Sequence[str]) -> dict[str, pa.Table | None]:
     """Reads parts; None in the place of one that is not there."""
-    choices = {"state": get_args(State), "cause": get_args(Cause)}
     found: dict[str, pa.Table | None] = {}
     for name in names:
         data = location.read(name)
         where = f"{location.url}/{name}"
-        found[name] = None if data is None else read_own_parquet(data, _schema(), where, MEND, choices)
+        found[name] = None if data is None else read_own_parquet(data, _schema(), where, PART_AGAIN, CHOICES)
     return found
 
 

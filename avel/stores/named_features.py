@@ -13,7 +13,7 @@ from avel.digests import digest_of
 from avel.errors import ConfigError, StoreError
 from avel.stores.documents import typed
 from avel.stores.hdf5 import ArrayLike
-from avel.stores.provenance import AGAIN
+from avel.stores.provenance import CACHE_AGAIN
 
 FeatureModality = Literal["audio", "visual"]
 """Modality of features; an event may also be of both, see `dataset.Modality`."""
@@ -27,11 +27,11 @@ MODALITY_OF_OWN: dict[str, FeatureModality] = {
     "cnn_v": "visual",
     MAPS: "visual",
 }
-OWN = tuple(MODALITY_OF_OWN)
+OWN_ARRAYS = tuple(MODALITY_OF_OWN)
 """Arrays that avel's encoders make."""
 GROUP = "features"
 """Group of the file that holds the named features, and key of the provenance that tells of them."""
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:@-]*")
+VALID_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:@-]*")
 
 
 @dataclass(frozen=True)
@@ -77,29 +77,31 @@ def read_named(path: Path, provenance: Mapping[str, Any]) -> dict[str, NamedFeat
     """
     entries, where = provenance.get(GROUP, {}), f"{path}: provenance: {GROUP}"
     if not isinstance(entries, dict):
-        raise StoreError(f"{where} is {entries!r}, not features by name", hint=AGAIN)
+        raise StoreError(f"{where} is {entries!r}, not features by name", hint=CACHE_AGAIN)
     for name in entries:
         try:
             check_name(name)
         except ConfigError as error:
-            raise StoreError(f"{where}: {error.message}", hint=AGAIN) from None
-    return {name: typed(NamedFeatures, entry, f"{where}: {name}", AGAIN) for name, entry in entries.items()}
+            raise StoreError(f"{where}: {error.message}", hint=CACHE_AGAIN) from None
+    return {
+        name: typed(NamedFeatures, entry, f"{where}: {name}", CACHE_AGAIN) for name, entry in entries.items()
+    }
 
 
 def place_in_file(name: str) -> str:
     """Returns the path of an array in the file."""
-    return name if name in OWN else f"{GROUP}/{name}"
+    return name if name in OWN_ARRAYS else f"{GROUP}/{name}"
 
 
 def check_name(name: str) -> None:
     """Refuses what cannot be a name of features.
 
     Raises:
-        ConfigError: it is empty, a name of avel's own, or holds other characters than NAME.
+        ConfigError: it is empty, a name of avel's own, or holds other characters than VALID_NAME.
     """
-    if name in OWN:
+    if name in OWN_ARRAYS:
         raise ConfigError(f"features named {name!r}, which is a name of avel's own", hint="name the encoder")
-    if not NAME.fullmatch(name):
+    if not VALID_NAME.fullmatch(name):
         raise ConfigError(
             f"features named {name!r}", hint="letters, digits and _ . : @ -, beginning with letter or digit"
         )

@@ -29,12 +29,12 @@ from avel.stores.clip_layout import (
     read_chunk,
     without_format_warning,
 )
-from avel.stores.clip_writer import end_run, erase, sweep, writing
+from avel.stores.clip_writer import end_run, erase, remove_leftovers, writing
 from avel.stores.clips import ClipStore
 from avel.stores.documents import parse
 from avel.stores.location import Location, RemoteLocation
 from avel.stores.manifest import Entry, Manifest, ManifestWriter, read_manifest
-from avel.stores.shards import MEND, NO_PLACE, PACKED, Packing, index_of, read_packing
+from avel.stores.shards import NO_PLACE, PACK_AGAIN, PACKED, Packing, index_of, read_packing
 from avel.text import duration, plural
 
 CLIPS = 64
@@ -94,7 +94,7 @@ def pack(store: Path | str, clips: int | None = None) -> PackSummary:
     with ExitStack() as stack:
         with writing(location):
             check_lock = stack.enter_context(location.lock())
-            sweep(location)
+            remove_leftovers(location)
             opened, manifest = ClipStore.open(store), ManifestWriter(location)
             entries = manifest.entries
             packing = _prepare(opened, entries, clips)
@@ -161,8 +161,8 @@ def _prepare(store: ClipStore, entries: Manifest, clips: int | None) -> Packing:
         wanted, before = _array_json(store.attributes, name, packing), location.read(file)
         if before is not None and has_packed:
             where = f"{location.url}/{file}"
-            grid = parse(before, where, MEND).get("chunk_grid")
-            if grid != parse(wanted, where, MEND)["chunk_grid"]:
+            grid = parse(before, where, PACK_AGAIN).get("chunk_grid")
+            if grid != parse(wanted, where, PACK_AGAIN)["chunk_grid"]:
                 raise _other_room(location, _room(grid), packing.clips)
         if before != wanted:
             location.write(file, wanted)

@@ -1,18 +1,16 @@
-"""Reads the provenance of a feature cache as typed values."""
+"""Types of the provenance of a feature cache."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any, Literal
 
 from avel.errors import StoreError
 from avel.stores.documents import typed
 
-AGAIN = "make it again with the same avel cache-features or import-features command and --overwrite"
+CACHE_AGAIN = "make it again with the same avel cache-features or import-features command and --overwrite"
 
 
 @dataclass(frozen=True)
-class Places:
+class CacheInputs:
     """Paths of the inputs of `avel cache-features`, and its other options; None in an imported cache.
 
     `source_runs` are those of the encoders behind the vectors that the encoder of `run` reads.
@@ -31,7 +29,7 @@ class Places:
 
 VECTORS = "vectors"
 """Key of the provenance that tells of the cache whose vectors an encoder reads."""
-PLACES = tuple(field.name for field in fields(Places))
+INPUTS = tuple(field.name for field in fields(CacheInputs))
 """Keys of the provenance that hold paths and options; the digest leaves them out, so that inputs may move."""
 
 
@@ -45,12 +43,18 @@ class Staging:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Frames of each segment, crop, and number format of the CNNs."""
+    """Number format of the CNNs."""
+
+    dtype: Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class VisualPreprocessing(Preprocessing):
+    """Also the frames of each segment that the visual CNN sees, and their crop."""
 
     frames: tuple[int, ...]
     crop: str
     crop_size: int
-    dtype: Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ class NetworkProvenance:
     """Names what decides the features that networks give of a clip.
 
     Attributes:
-        encoder: kind, digest and parts of the encoder.
+        encoder: kind, digest and parts of the encoder; of named features the one backbone that made them.
         cnn: digest of the CNNs' weights.
     """
 
@@ -81,7 +85,7 @@ class NetworkProvenance:
         Raises:
             StoreError: the provenance does not say it.
         """
-        return typed(EncoderIdentity, self.encoder, f"{where}: provenance: encoder", AGAIN)
+        return typed(EncoderIdentity, self.encoder, f"{where}: provenance: encoder", CACHE_AGAIN)
 
     def weights(self, where: object, kind: str) -> str:
         """Returns the weights of the visual or audio CNN of an encoder that is of no run.
@@ -91,7 +95,7 @@ class NetworkProvenance:
         """
         about = self.encoder.get(kind)
         if not isinstance(about, dict) or not isinstance(about.get("weights"), str):
-            raise StoreError(f"{where}: provenance: encoder.{kind}.weights is missing", hint=AGAIN)
+            raise StoreError(f"{where}: provenance: encoder.{kind}.weights is missing", hint=CACHE_AGAIN)
         return str(about["weights"])
 
 
@@ -108,6 +112,7 @@ class CacheProvenance(NetworkProvenance):
         hardware: devices that the CNNs ran on.
     """
 
+    preprocessing: VisualPreprocessing
     arrays: tuple[str, ...]
     annotations: str
     hardware: tuple[str, ...]
@@ -119,22 +124,3 @@ class CacheProvenance(NetworkProvenance):
     store: str
     run: str | None
     options: str
-
-
-def places_of(path: Path, provenance: Mapping[str, Any]) -> Places:
-    """Returns the paths of a cache's inputs.
-
-    Raises:
-        StoreError: an entry is of another type.
-    """
-    plain = {name: provenance.get(name) for name in PLACES}
-    return typed(Places, plain, f"{path}: provenance", AGAIN)
-
-
-def read_provenance(path: Path, provenance: Mapping[str, Any]) -> CacheProvenance:
-    """Returns the typed provenance of a cache.
-
-    Raises:
-        StoreError: it was not made by `avel cache-features`, or an entry is missing or of another type.
-    """
-    return typed(CacheProvenance, provenance, f"{path}: provenance", AGAIN)

@@ -22,7 +22,7 @@ from avel.errors import ConfigError, StoreError
 from avel.stores.documents import SEAL, parse, read_document, typed, write_document
 from avel.stores.files import LOCK, as_write_error, only_one, sha256_file, write_text
 from avel.stores.kinds import not_a
-from avel.stores.seal import fault
+from avel.stores.seal import seal_fault
 from avel.text import as_plain, html_table
 
 FORMAT = 3
@@ -35,6 +35,7 @@ HOW_TO_GET: dict[RunKind, str] = {
     "heads": "avel cache-features STORE CACHE --encoder RUN, then avel train-head CACHE HEADS",
 }
 """Kind of run -> how one comes to it where the other kind was given."""
+RUN_AGAIN = "make the run again, in another folder"
 LEFTOVERS = re.compile(re.escape(LOCK) + r"|\.(config\.toml|run\.json)\..*\.partial")
 """Names of the lock and of partial files that a killed run leaves of the first two files."""
 RECORD, RESULTS, FILES, METRICS = "run.json", "results.json", "files.json", "metrics.jsonl"
@@ -142,15 +143,15 @@ class Run:
             MissingPathError: nothing is there.
             StoreError: it is no run, or the run has another kind or format, or its record is damaged.
         """
-        path, again = Path(path), "make the run again, in another folder"
+        path = Path(path)
         file = path / RECORD
         if not file.is_file():
             raise not_a("run", path, "avel pretrain or avel train-head makes one")
         data = file.read_bytes()
-        format_there = parse(data, file, again).get("format")
+        format_there = parse(data, file, RUN_AGAIN).get("format")
         if format_there != FORMAT:
-            raise StoreError(f"{file}: format {format_there!r}, this avel reads {FORMAT}", hint=again)
-        record = read_document(RunRecord, data, file, again)
+            raise StoreError(f"{file}: format {format_there!r}, this avel reads {FORMAT}", hint=RUN_AGAIN)
+        record = read_document(RunRecord, data, file, RUN_AGAIN)
         if kind is not None and record.kind != kind:
             raise StoreError(
                 f"{path}: made by avel {COMMANDS[record.kind]}, need one made by avel {COMMANDS[kind]}",
@@ -174,7 +175,7 @@ class Run:
         Raises:
             StoreError: one is missing, or of another type.
         """
-        return typed(kind, self.record.inputs, self.path / RECORD, "make the run again, in another folder")
+        return typed(kind, self.record.inputs, self.path / RECORD, RUN_AGAIN)
 
     def config(self, config_type: type[R]) -> R:
         """Returns the resolved settings as a `config_type`.
@@ -249,7 +250,7 @@ class Run:
         Raises:
             StoreError: the run is not finished, or the file is damaged.
         """
-        plain = parse(self._results(), self.path / RESULTS, self._mend())
+        plain = parse(self._results(), self.path / RESULTS, self._how_to_mend())
         return {key: value for key, value in plain.items() if key != SEAL}
 
     def read_results(self, kind: type[R]) -> R:
@@ -258,7 +259,7 @@ class Run:
         Raises:
             StoreError: the run is not finished, or a value in the file is missing or of another type.
         """
-        return read_document(kind, self._results(), self.path / RESULTS, self._mend())
+        return read_document(kind, self._results(), self.path / RESULTS, self._how_to_mend())
 
     def _results(self) -> bytes:
         if not self.finished:
@@ -268,13 +269,13 @@ class Run:
             )
         return (self.path / RESULTS).read_bytes()
 
-    def remake(self) -> str:
+    def how_to_remake(self) -> str:
         """Returns how to make a run anew that has damaged files."""
         if self.kind == "heads":
             return f"the same avel {COMMANDS[self.kind]} command with --overwrite trains it anew"
         return f"remove {self.path}, and the same avel {COMMANDS[self.kind]} command trains it anew"
 
-    def _mend(self) -> str:
+    def _how_to_mend(self) -> str:
         return f"delete the file and give the same avel {COMMANDS[self.kind]} command again"
 
     def faults(self, *, verify: bool) -> list[str]:
@@ -286,9 +287,9 @@ class Run:
         path = self.path / FILES
         if not path.is_file():
             return [f"{FILES} is missing"]
-        listed = read_document(FileList, path.read_bytes(), path, self._mend()).files
+        listed = read_document(FileList, path.read_bytes(), path, self._how_to_mend()).files
         fault_of = {name: self._fault(name, about, verify) for name, about in listed.items()}
-        if verify and (broken := fault((self.path / RESULTS).read_bytes())):
+        if verify and (broken := seal_fault((self.path / RESULTS).read_bytes())):
             fault_of[RESULTS] = broken
         return [f"{name}: {what}" for name, what in fault_of.items() if what]
 
@@ -374,7 +375,7 @@ def _just_begun(path: Path, toml: str) -> bool:
 
 
 def _same_run(run: Run, asked: RunRecord, may_differ: set[str]) -> Run:
-    """Returns `found` if its record is the one asked for; settings in `may_differ` are not compared.
+    """Returns the run if its record is the one asked for; settings in `may_differ` are not compared.
 
     Inputs of the same digest may have moved; run.json then gets their new paths.
 

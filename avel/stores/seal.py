@@ -29,7 +29,7 @@ def seal_file(path: Path) -> None:
         data[at : at + 64] = _digest(data, at)
 
 
-def fault(data: Buffer, *, last: bool = False) -> str:
+def seal_fault(data: Buffer, *, last: bool = False) -> str:
     """Returns what is wrong with the bytes of a sealed file, "" where nothing is."""
     at = _place(data, last)
     if at < len(MARK) or len(data) < at + 64:
@@ -39,12 +39,12 @@ def fault(data: Buffer, *, last: bool = False) -> str:
     return ""
 
 
-def fault_of_file(path: Path) -> str:
+def file_seal_fault(path: Path) -> str:
     """Returns what is wrong with a sealed file, "" where nothing is."""
     if not path.stat().st_size:
         return "it is empty"
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        return fault(data)
+        return seal_fault(data)
 
 
 def _place(data: Buffer, last: bool) -> int:

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 
 import google_crc32c
 
-from avel.errors import ConfigError, StoreError
+from avel.errors import ConfigError
 from avel.stores.chunks import CHECKSUM_BYTES, verified
-from avel.stores.documents import parse, typed, zarr_group
+from avel.stores.documents import read_document, zarr_group
 from avel.stores.location import Location
-from avel.stores.seal import fault
 
 PACKED = "packed"
 """Folder of the shards: a Zarr group with an array for each of the store's."""
@@ -23,7 +22,7 @@ PLACE = struct.Struct("<QQ")
 MOST_CLIPS = 10_000
 NO_PLACE = (2**64 - 1, 2**64 - 1)
 """In place of place and length of a chunk that the shard does not hold."""
-MEND = (
+PACK_AGAIN = (
     "remove this file and give avel pack STORE --clips N, where N is the first number of chunk_shape in "
     "packed/frames/zarr.json"
 )
@@ -83,8 +82,4 @@ def read_packing(location: Location) -> Packing | None:
     data = location.read(name)
     if data is None:
         return None
-    where = f"{location.url}/{name}"
-    packing = typed(Packing, parse(data, where, MEND).get("attributes"), where, MEND)
-    if broken := fault(data):
-        raise StoreError(f"{where}: {broken}", hint=MEND)
-    return packing
+    return read_document(Packing, data, f"{location.url}/{name}", PACK_AGAIN, key="attributes")

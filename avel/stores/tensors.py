@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from avel.errors import MissingPathError, StoreError, WeightsError
 from avel.stores.documents import SEAL
 from avel.stores.files import atomic_path
-from avel.stores.seal import OPEN, fault_of_file, seal_file
+from avel.stores.seal import OPEN, file_seal_fault, seal_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,7 +61,7 @@ def load_tensors(path: Path, hint: str) -> tuple[dict[str, Tensor], dict[str, st
     from safetensors.torch import load_file
 
     header = read_header(path, hint)
-    if broken := fault_of_file(path):
+    if broken := file_seal_fault(path):
         raise StoreError(f"{path}: {broken}", hint=hint)
     return load_file(path), header
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from avel.errors import StoreError
 from avel.grid import FULL_SCALE, evenly_spaced
 from avel.stores.clips import ClipStore
+from avel.stores.datasets.dataset import no_sample
 from avel.stores.features import FeatureCache
 from avel.stores.kinds import not_a
 from avel.stores.opening import open
@@ -84,7 +84,7 @@ class CacheDataset(Dataset[CachedSample]):
         self.samples = cache.samples.take(cache.places_of_split(split))
         self.labels = torch.from_numpy(cache.labels(self.samples))
         for name in (name for names in self.names for name in names):
-            cache.read(name, np.empty(0, np.int64))  # says what is missing at once, not in a loader's process
+            cache.check_holds(name)  # now, and not in a loader's process
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -115,16 +115,13 @@ class StoreDataset(Dataset[StagedSample]):
         waveform: bool = False,
     ) -> None:
         self.store, self.waveform = store, waveform
-        known = store.dataset.samples
-        chosen = known.is_one_of("video_id", store.staged)
-        self.samples = known.only(chosen if split is None else chosen & known.is_one_of("split", (split,)))
+        every = store.dataset.samples
+        staged = every.filter(every.is_one_of("video_id", store.staged))
+        self.samples = staged if split is None else staged.filter(staged.is_one_of("split", (split,)))
         if not self.samples:
-            raise StoreError(
-                f"{store.location.url}: no staged sample of split {split!r}",
-                hint=f"splits are {', '.join(sorted(set(known.texts('split'))))}",
-            )
-        every = store.lengths or dict.fromkeys(store.video_ids, store.grid.segments)
-        self.lengths = np.array([every[name] for name in self.samples.texts("video_id")], np.int64)
+            raise no_sample(f"{store.location.url}: no staged sample", split, staged.texts("split"))
+        length_of = store.lengths or dict.fromkeys(store.video_ids, store.grid.segments)
+        self.lengths = np.array([length_of[name] for name in self.samples.texts("video_id")], np.int64)
         self.labels = torch.from_numpy(store.dataset.labels(store.grid, self.samples, self.lengths))
         own = evenly_spaced(store.grid.frames_per_segment, frames_per_segment)
         first = range(0, store.grid.frames, store.grid.frames_per_segment)

@@ -53,10 +53,7 @@ def check_watchers(hook: str, tensorboard: bool) -> None:
     Raises:
         ConfigError: tensorboard is not installed, or the function cannot be found.
     """
-    if hook:
-        find_hook(hook)
-    if tensorboard:
-        event_writer()
+    Watchers(Path(), hook, tensorboard)
 
 
 def find_hook(name: str) -> Hook:

@@ -12,7 +12,7 @@ from avel.views.reading import HeadRun
 
 POINTS = 1500
 """Most segments in a panel; more take minutes and show no more."""
-PERPLEXITY, COMPONENTS = 30.0, 50
+PERPLEXITY, COMPONENTS, SEED = 30.0, 50, 0
 FEWEST_POINTS = 4
 """Distinct points that t-SNE needs: the perplexity is then at least 1."""
 ROUNDING = 1e-6
@@ -38,11 +38,11 @@ class Embedding:
     left_out: dict[str, str]
 
 
-def embed(run: HeadRun, split: str, *, points: int = POINTS, seed: int = 0, cached: bool = True) -> Embedding:
+def embed(run: HeadRun, split: str, *, points: int = POINTS, cached: bool = True) -> Embedding:
     """Computes t-SNE (van der Maaten and Hinton, 2008) of `points` labelled segments of a split.
 
     Args:
-        points, seed: how many segments, and the seed that draws them and places them.
+        points: number of segments at most.
         cached: whether f_a and f_v are shown beside the fused vectors.
 
     Raises:
@@ -51,18 +51,18 @@ def embed(run: HeadRun, split: str, *, points: int = POINTS, seed: int = 0, cach
     """
     places = run.known_places_of(split)
     inside = np.argwhere(in_clip(run.label[places]))
-    order = np.random.default_rng(seed).permutation(len(inside))[:points]
+    order = np.random.default_rng(SEED).permutation(len(inside))[:points]
     chosen, segment = inside[np.sort(order)].T
     drawn, row = np.unique(chosen, return_inverse=True)
     vectors = {title: every[row, segment] for title, every in _vectors(run, places[drawn], cached).items()}
     left_out = {title: why for title, values in vectors.items() if (why := obstacle(values))}
-    placed = {title: tsne(values, seed) for title, values in vectors.items() if title not in left_out}
+    placed = {title: tsne(values) for title, values in vectors.items() if title not in left_out}
     classes = run.task.shown_classes(run.label[places])[chosen, segment]
     return Embedding(places[chosen], segment, classes, placed, left_out)
 
 
 def obstacle(vectors: NDArray[np.float32]) -> str:
-    """Returns why vectors (n, D) cannot be embedded, "" where they can.
+    """Says why vectors (n, D) cannot be embedded, "" where they can.
 
     Call it before `tsne`: on equal points scikit-learn's compiled code ends the process.
     """
@@ -88,7 +88,7 @@ def _vectors(run: HeadRun, places: NDArray[np.int64], cached: bool) -> dict[str,
     return own | {f"fused, {run.name}": look_inside(run, 0, places).fused}
 
 
-def tsne(vectors: NDArray[np.float32], seed: int) -> NDArray[np.float64]:
+def tsne(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
     """Reduces vectors by std 1, 50 principal components, t-SNE and scaling to [0, 1]: (n, D) -> (n, 2).
 
     Raises:
@@ -100,8 +100,8 @@ def tsne(vectors: NDArray[np.float32], seed: int) -> NDArray[np.float64]:
     perplexity = min(PERPLEXITY, (len(vectors) - 1) / 3)
     # With more threads the order of sums, and so the points, would depend on their number.
     with threads.threadpool_limits(1):
-        reduced = decomposition.PCA(min(COMPONENTS, *scaled.shape), random_state=seed).fit_transform(scaled)
-        model = manifold.TSNE(2, perplexity=perplexity, init="pca", random_state=seed, n_jobs=1)
+        reduced = decomposition.PCA(min(COMPONENTS, *scaled.shape), random_state=SEED).fit_transform(scaled)
+        model = manifold.TSNE(2, perplexity=perplexity, init="pca", random_state=SEED, n_jobs=1)
         points = model.fit_transform(reduced)
     low, high = points.min(0), points.max(0)
     return np.asarray((points - low) / np.maximum(high - low, 1e-9), np.float64)

@@ -14,7 +14,6 @@ from avel.progress import note
 from avel.stores.clips import ClipStore
 from avel.stores.features import FeatureCache
 from avel.stores.files import sha256_file
-from avel.stores.provenance import places_of
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ class Footage:
         return self.store.log_mel(video_id)[: self._length(video_id)]
 
     def _length(self, video_id: str) -> int:
-        """Returns the segments of a clip."""
+        """Returns how many segments a clip has."""
         lengths = self.store.lengths if self.store is not None else None
         return self.segments if lengths is None else lengths[video_id]
 
@@ -76,7 +75,7 @@ def open_footage(cache: FeatureCache, store: Path | str | None = None) -> Footag
     Raises:
         AvelError: `store` was given and cannot be opened.
     """
-    opened, place = None, places_of(cache.path, cache.provenance).store
+    opened, place = None, cache.inputs.store
     if store is not None:
         opened = ClipStore.open(store)
     elif place is not None and "://" in place:

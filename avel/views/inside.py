@@ -11,10 +11,9 @@ from torch import Tensor, nn
 from avel.heads.models.head import ATTENTION, Model
 from avel.heads.models.parts import ClassifierMLP
 from avel.heads.training.data import inputs_of
+from avel.heads.training.fit import CLIPS_AT_ONCE
 from avel.heads.training.records import load_model
 from avel.views.reading import HeadRun
-
-CLIPS_AT_ONCE = 256
 
 
 @dataclass(frozen=True)

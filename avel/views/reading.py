@@ -26,8 +26,8 @@ class HeadRun:
         trials: (M,) names of the trials.
         sample: (R,) number of each sample in its dataset.
         leaked: (R,) whether the sample's video is also in train.
-        label: (R, T, ...) as the task has them; -1 stands where events are not known, -2 after the end of a
-            clip that is shorter than others.
+        label: (R, T, ...) as the task makes them; -1 where events are not known, -2 after the end of a clip
+            that is shorter than others.
         probability: (M, R, T, K) float32.
     """
 
@@ -49,7 +49,7 @@ class HeadRun:
 
     @cached_property
     def prediction(self) -> Labels:
-        """Labels by the task's own decoder: (M, R, T, ...)."""
+        """Labels by the task's usual decoder: (M, R, T, ...)."""
         return np.stack([self.task.cut(self.task.decode(each), self.label) for each in self.probability])
 
     @cached_property
@@ -59,7 +59,7 @@ class HeadRun:
 
     @cached_property
     def lengths(self) -> NDArray[np.int64]:
-        """Returns the segments of each sample's clip, T or fewer: (R,)."""
+        """Number of segments of each sample's clip, T or fewer: (R,)."""
         return np.asarray(in_clip(self.label).sum(1))
 
     @cached_property
@@ -68,12 +68,12 @@ class HeadRun:
         return open_cache(self.run)
 
     def places_of(self, split: str) -> NDArray[np.int64]:
-        """Returns the indices of a split's samples in the arrays; of all samples for "all".
+        """Returns the indices of a split's samples in the arrays.
 
         Raises:
             StoreError: the run has no predictions of that split.
         """
-        chosen = np.flatnonzero((self.split == split) | (split == "all"))
+        chosen = np.flatnonzero(self.split == split)
         if not len(chosen):
             splits = ", ".join(sorted(set(self.split.tolist())))
             raise StoreError(
@@ -126,9 +126,9 @@ class HeadRun:
         ]
 
     def score(self, split: str) -> NDArray[np.float64]:
-        """Returns what each trial scores on the samples whose labels are known: (M,)."""
+        """Returns the main metric of each trial on the samples of a split with known events: (M,)."""
         places = self.known_places_of(split)
-        trials = (self.task.scores(each, self.label[places]) for each in self.prediction[:, places])
+        trials = (self.task.sample_scores(each, self.label[places]) for each in self.prediction[:, places])
         weights = self.task.weights(self.label[places])
         return np.array([np.average(scores, weights=weights) for scores in trials])
 
@@ -148,7 +148,7 @@ class HeadRun:
         return np.asarray(np.sum(counted, 0), np.int64)
 
     def trivial_baselines(self, split: str) -> dict[str, float]:
-        """Returns rule without a model -> its score on a split."""
+        """Returns rule without a model -> its main metric on a split."""
         return self.task.trivial_baselines(self.label[self.known_places_of(split)])
 
 
@@ -183,7 +183,7 @@ def _differences(cache: FeatureCache, inputs: HeadInputs) -> str:
 
 
 def read_run(path: Path | str) -> HeadRun:
-    """Reads the predictions of a head run and what they are about.
+    """Reads a head run: its predictions, and the samples that they are of.
 
     Raises:
         MissingPathError: there is no run.
@@ -193,10 +193,7 @@ def read_run(path: Path | str) -> HeadRun:
     by_split = read_predictions(run)
     order = {"test": 0, "val": 1, "train": 2}
     splits = sorted(by_split, key=lambda split: (order.get(split, 3), split))
-    return _assemble(run, [by_split[split] for split in splits])
-
-
-def _assemble(run: Run, parts: list[list[Predictions]]) -> HeadRun:
+    parts = [by_split[split] for split in splits]
     if not parts:
         raise StoreError(f"{run.path}: holds predictions of no split", hint=AGAIN)
     names = tuple(item.trial for item in parts[0])

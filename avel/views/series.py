@@ -1,4 +1,4 @@
-"""Collects learning curves over epochs, and accuracies over the values of a swept setting."""
+"""Collects learning curves over epochs, and scores over the values of a swept setting."""
 
 import unicodedata
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from avel.config import Setting, default_text, settings_of
 from avel.errors import ConfigError, StoreError, UnknownNameError
 from avel.heads.config import TrainConfig
-from avel.heads.evaluation.predictions import NAME as PREDICTIONS
+from avel.heads.evaluation.predictions import PREDICTIONS
 from avel.heads.tasks.results import Spread
 from avel.heads.training.records import open_runs, task_of
 from avel.stores.runs import RECORD, Run
@@ -31,7 +31,7 @@ class Curve:
 
 
 def curves_of(run: Run) -> dict[str, list[Curve]]:
-    """Reads metrics.jsonl: quantity -> a curve of each trial over epochs; scores in %."""
+    """Reads metrics.jsonl: title of a quantity -> a curve of each trial over epochs; scores in %."""
     measure = task_of(run).measure if run.kind == "heads" else ""
     titles = {"loss": "loss", "val_score": f"validation {measure}, %", "test_score": f"test {measure}, %"}
     lines = [line for line in run.metrics() if line.get("epoch") is not None]

@@ -1,4 +1,4 @@
-"""`cross_validate`: each sample is judged once, by networks that saw neither its video nor its group."""
+"""`cross_validate`: each sample is predicted once, by networks that saw neither its video nor its group."""
 
 import json
 from pathlib import Path
@@ -40,14 +40,14 @@ def own_samples(cache: Path) -> list[int]:
     return sorted(samples.number[samples.split != "test"].tolist())
 
 
-def test_each_sample_of_train_and_val_is_judged_once_a_seed(cache: Path, result: FoldsResult) -> None:
-    judged: dict[str, list[int]] = {}
+def test_each_sample_of_train_and_val_is_predicted_once_a_seed(cache: Path, result: FoldsResult) -> None:
+    predicted: dict[str, list[int]] = {}
     for number in (1, 2, 3):
         run = Run.open(Path(result.run).parent / "folds" / str(number), "heads")
         for item in read_predictions(run)["test"]:
-            judged.setdefault(item.trial, []).extend(item.sample.tolist())
-    assert len(judged) == 4
-    assert all(sorted(samples) == own_samples(cache) for samples in judged.values())
+            predicted.setdefault(item.trial, []).extend(item.sample.tolist())
+    assert len(predicted) == 4
+    assert all(sorted(samples) == own_samples(cache) for samples in predicted.values())
     assert result.samples == len(own_samples(cache))
 
 

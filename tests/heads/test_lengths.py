@@ -104,7 +104,7 @@ def test_figures_are_those_of_the_segments_before_the_ends(tmp_path: Path) -> No
     assert sum(vars(same.agreement).values()) == pytest.approx(100)
 
 
-def test_several_labels_a_segment_are_judged_up_to_the_end(tmp_path: Path) -> None:
+def test_several_labels_a_segment_are_evaluated_up_to_the_end(tmp_path: Path) -> None:
     """A perfect prediction scores 100, whatever it says after the end of clips."""
     events = EventTable(
         np.arange(60).repeat(2),
@@ -122,7 +122,7 @@ def test_several_labels_a_segment_are_judged_up_to_the_end(tmp_path: Path) -> No
     assert isinstance(task, MultiLabel)
     assert task.points(perfect, labels).tolist() == pytest.approx(task.full_points(labels).tolist())
     decoded = task.decode(task.probabilities(perfect).numpy())
-    assert task.scores(decoded, labels.numpy()).mean() == 1
+    assert task.sample_scores(decoded, labels.numpy()).mean() == 1
     assert {name: float(tally.value) for name, tally in task.tallies(decoded, labels.numpy()).items()} == {
         "segment_f1": 1.0,
         "event_f1": 1.0,
@@ -138,7 +138,7 @@ def test_events_that_reach_the_end_of_a_clip_end_there() -> None:
     task = SingleLabel(("bell",))
     labels = np.array([[0, 0, PADDED, PADDED], [1, 0, 0, 1]])
     predicted = np.array([[0, 0, 0, 0], [1, 0, 0, 1]])
-    tallies = task.tallies(predicted, labels, onset_tolerance=0, offset_tolerance=0)
+    tallies = task.tallies(predicted, labels)
     assert {name: float(tally.value) for name, tally in tallies.items()} == {
         "accuracy": 1.0,
         "segment_f1": 1.0,

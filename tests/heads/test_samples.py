@@ -1,4 +1,4 @@
-"""Samples with several events, with none, and with events that nobody knows: trained, judged, said."""
+"""Samples with several events, with none, and with events that nobody knows: trained, evaluated, said."""
 
 import json
 from dataclasses import replace
@@ -158,7 +158,7 @@ def test_full_and_weak_of_one_sweep_learn_from_their_own_samples(tmp_path: Path)
         assert found.groups[f"supervision={name}"] == alone.groups["mlp"]
 
 
-def test_without_a_test_split_a_head_trains_and_says_what_is_not_judged(
+def test_without_a_test_split_a_head_trains_and_says_what_is_not_evaluated(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = write_cache(tmp_path / "c.h5", splits=(0.6, 1.0))
@@ -182,7 +182,7 @@ def test_without_a_test_split_a_head_trains_and_says_what_is_not_judged(
     assert "mlp" in run_table([line])[-1]
 
 
-def test_a_test_split_without_labels_is_predicted_not_judged(
+def test_a_test_split_without_labels_is_predicted_not_evaluated(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = write_cache(tmp_path / "c.h5", known=known_but(*range(48, 60)))
@@ -204,7 +204,7 @@ def test_a_test_split_without_labels_is_predicted_not_judged(
     ],
     ids=["no test split", "no labels in test"],
 )
-def test_from_the_command_line_what_cannot_be_judged_is_said(
+def test_from_the_command_line_what_cannot_be_evaluated_is_said(
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
     changes: dict[str, Any],
@@ -224,7 +224,7 @@ def test_from_the_command_line_what_cannot_be_judged_is_said(
     assert run(cli, ["evaluate", here, "--split", "val", "--json"]) == DONE
     assert json.loads(capfd.readouterr().out)["groups"]["mlp"]["accuracy_percent"]["mean"] > 0
     assert run(cli, ["runs", str(runs)]) == DONE
-    assert "not judged" in capfd.readouterr().out
+    assert "not evaluated" in capfd.readouterr().out
     assert run(cli, ["report", here, "--out", str(tmp_path / "page"), "--no-tsne"]) == DONE
     assert run(cli, ["plot", here, "confusion", "--out", str(tmp_path / "c.png")]) == ERROR
     assert split_words in capfd.readouterr().err
@@ -232,7 +232,7 @@ def test_from_the_command_line_what_cannot_be_judged_is_said(
     assert run(cli, words) == DONE
 
 
-def test_of_a_test_split_the_labelled_samples_are_judged(tmp_path: Path) -> None:
+def test_of_a_test_split_the_labelled_samples_are_evaluated(tmp_path: Path) -> None:
     """The same figures as if the others were in no split; the best test epoch too."""
     some = train_head(
         write_cache(tmp_path / "a.h5", known=known_but(*range(50, 60))), tmp_path / "a", **QUICK
@@ -247,5 +247,5 @@ def test_an_older_cache_is_refused_with_what_to_do(tmp_path: Path) -> None:
     path = write_cache(tmp_path / "c.h5")
     with h5py.File(path, "r+") as file:
         file.attrs["version"] = 1
-    with pytest.raises(StoreError, match=r"version 1, this avel reads 'avel-features' 6\n.*--overwrite"):
+    with pytest.raises(StoreError, match=r"version 1, this avel reads 'avel-features' 7\n.*--overwrite"):
         FeatureCache.open(path)

@@ -201,7 +201,7 @@ def test_trials_of_a_stacked_group_are_kept_as_soon_as_they_end(
     assert resumed.groups["tacma"].best_epochs == whole.groups["tacma"].best_epochs
 
 
-def test_stacked_trials_are_judged_like_trials_in_turn(cache: Path, tmp_path: Path) -> None:
+def test_stacked_trials_are_evaluated_like_trials_in_turn(cache: Path, tmp_path: Path) -> None:
     groups = [
         sweep(cache, tmp_path / together, {"theta": [0, 0.1]}, seeds=2, **(QUICK | {"together": together}))
         for together in ("always", "never")

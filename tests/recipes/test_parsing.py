@@ -1,4 +1,4 @@
-"""LLP's layout with composed clips: from media and lists to a judged head, predictions and pictures."""
+"""LLP's layout with composed clips: from media and lists to an evaluated head, predictions and pictures."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ from avel.views.plots.plot import plot
 T = 4
 
 
-def test_from_media_to_a_judged_head(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_from_media_to_an_evaluated_head(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     compose(tmp_path / "llp", clips=9, classes=CLASSES[:3], seconds=T, layout="llp")
     store, cache, here = (str(tmp_path / name) for name in ("s.zarr", "c.h5", "runs/han"))
     words = ["extract", str(tmp_path / "llp"), store, "--segments", str(T), "--size", "64", "--workers", "1"]

@@ -86,7 +86,7 @@ def test_the_cache_holds_samples_and_their_events(folder: Path) -> None:
     assert inspect(folder / "s.zarr").facts["samples"] == len(CLIPS)
 
 
-def test_the_run_judges_what_is_labelled(folder: Path) -> None:
+def test_the_run_evaluates_what_is_labelled(folder: Path) -> None:
     results = json.loads((folder / "run" / "results.json").read_text())
     assert (results["samples"], results["unknown_samples"]) == (3, 1)
     assert results["trivial_baselines_percent"]["always background"] == pytest.approx(100 * 7 / 12)

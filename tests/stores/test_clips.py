@@ -186,9 +186,11 @@ def test_missing_and_cut_chunks_are_found(store: ClipStore) -> None:
 
 
 def test_a_manifest_that_disagrees_is_found(store: ClipStore) -> None:
-    ManifestWriter(store.location).append([Entry("b", 0, "failed", reason="timeout")])
+    gone = Entry("gone", 3, "staged", settings=ATTRIBUTES.digest)
+    ManifestWriter(store.location).append([Entry("b", 0, "failed", reason="timeout"), gone])
     found = verify_clips(ClipStore.open(store.location.url))
     assert "b: the manifest says row 0, the arrays do not" in found
+    assert "gone: the manifest says row 3, the arrays do not" in found
 
 
 def test_new_videos_extend_the_arrays(store: ClipStore) -> None:

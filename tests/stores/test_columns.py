@@ -14,7 +14,7 @@ VIDEOS = tuple(Video(f"clip{number}", f"/clips/{number}.mp4") for number in rang
 
 
 def test_columns_are_a_sequence_of_records(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(columns, "BLOCK", 2)
+    monkeypatch.setattr(columns, "BLOCK_RECORDS", 2)
     found = Videos.of(VIDEOS)
     assert len(found) == 5
     assert tuple(found) == VIDEOS
@@ -49,7 +49,7 @@ def test_events_stand_in_the_order_of_their_samples() -> None:
     assert (found[0].where, found[3].events[0].where) == ("line 1", "line 9")  # type: ignore[index]
     shuffled = Samples(found.table, found.events.take([2, 0, 1]))
     assert shuffled == samples
-    only = found.only(np.array([False, True, True, True]))
+    only = found.filter(np.array([False, True, True, True]))
     assert only == samples[1:]
     assert only.place.tolist() == [2]
 

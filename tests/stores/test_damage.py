@@ -18,7 +18,7 @@ from avel.heads.train import train_head
 from avel.stores.features import FeatureCache
 from avel.stores.inspection import inspect
 from avel.stores.runs import Run
-from avel.stores.seal import MARK, OPEN, fault, sealed
+from avel.stores.seal import MARK, OPEN, seal_fault, sealed
 from tests.heads.synthetic import train_config
 from tests.stores.forging import flip, forge_json, forge_table
 from tests.stores.readers import READERS, make_files
@@ -137,6 +137,7 @@ WRONG_TABLES = [
     (MANIFEST, null("source_sha256"), "column source_sha256 lacks 3 values"),
     (MANIFEST, other("row", lambda count: ["1"] * count), "column row is string, not int64"),
     (MANIFEST, other("state", lambda count: ["gone"] * count), "column state holds 'gone', not one of"),
+    (MANIFEST, other("reason", lambda count: ["bored"] * count), "column reason holds 'bored', not one of"),
     ("s.zarr/rows.parquet", null("video_id"), "column video_id lacks 3 values"),
     ("s.zarr/rows.parquet", other("video_id", lambda count: ["a"] * count), "names a video twice"),
     ("s.zarr/rows.parquet", lambda table: table.slice(1), "2 videos, zarr.json says 3"),
@@ -385,7 +386,7 @@ def test_a_wrong_line_of_the_metrics_is_named(files: Path, file: str, line: str,
 def test_a_seal_shows_every_changed_byte() -> None:
     whole = sealed(b'{"checksum": "' + OPEN.encode() + b'", "a": 1}')
     assert MARK in whole
-    assert fault(whole) == ""
+    assert seal_fault(whole) == ""
     for place in range(len(whole)):
         changed = whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :]
-        assert fault(changed)
+        assert seal_fault(changed)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tracemalloc
 from pathlib import Path
+from typing import Any, Literal
 
 import h5py
 import numpy as np
@@ -13,11 +14,11 @@ import pytest
 
 from avel.cli import cli
 from avel.console import DONE, USAGE, run
-from avel.errors import DatasetError, MissingPathError, StoreError, UnknownNameError
+from avel.errors import DatasetError, MissingPathError, StoreError
 from avel.stores.datasets.formats import read_dataset
 from avel.stores.exchange import import_features
 from avel.stores.export import export_features
-from avel.stores.features import FeatureCache
+from avel.stores.features import FeatureCache, write_features
 
 ANNOTATIONS = """Bark&-a&good&0&10
 Church bell&b&good&2&5
@@ -104,6 +105,29 @@ def test_goes_out_row_for_row_as_it_came_in(tmp_path: Path) -> None:
         np.testing.assert_allclose(file["avadataset"][1], [0, 0.3, 0, 0.7], rtol=1e-6)
     with h5py.File(tmp_path / "out" / "labels_closs.h5") as file:
         assert file["avadataset"][4].tolist() == [0] * 9 + [1]
+
+
+@pytest.mark.parametrize("level", ["cnn", "encoder", None])
+def test_the_level_chooses_the_vectors_and_must_be_in_the_cache(
+    tmp_path: Path, level: Literal["cnn", "encoder"] | None
+) -> None:
+    given = community(tmp_path / "ave", maps=False)
+    import_features(tmp_path / "ave", tmp_path / "cache.h5")
+    cache = FeatureCache.open(tmp_path / "cache.h5")
+    about: dict[str, Any] = {name: getattr(cache, name) for name in ("video_ids", "categories", "samples")}
+    encoded, cnn = {"f_a": 2 * cache.f_a, "f_v": 2 * cache.f_v}, {"cnn_a": cache.f_a, "cnn_v": cache.f_v}
+    write_features(tmp_path / "both.h5", arrays=encoded | cnn, **about)
+    export_features(tmp_path / "both.h5", tmp_path / "both", level=level)
+    with h5py.File(tmp_path / "both" / "audio_feature.h5") as file:
+        factor = 2 if level == "encoder" else 1
+        np.testing.assert_allclose(file["avadataset"], factor * given["audio"], rtol=1e-6)
+    write_features(tmp_path / "lean.h5", arrays=encoded, **about)
+    if level != "cnn":
+        export_features(tmp_path / "lean.h5", tmp_path / "lean", level=level)
+        return
+    with pytest.raises(StoreError, match="no 'cnn_a' in this cache, only f_a, f_v"):
+        export_features(tmp_path / "lean.h5", tmp_path / "lean", level=level)
+    assert not (tmp_path / "lean").exists()
 
 
 def test_rows_without_features_are_absent_by_name_and_nan_again_outside(tmp_path: Path) -> None:
@@ -331,8 +355,6 @@ def test_what_is_absent_is_named(tmp_path: Path) -> None:
     (folder / "audio_feature.h5").unlink()
     with pytest.raises(MissingPathError, match=r"need audio_feature.h5"):
         import_features(folder, tmp_path / "third.h5", tmp_path)
-    with pytest.raises(UnknownNameError, match="no format named 'aves'"):
-        export_features(tmp_path / "cache.h5", tmp_path / "out", "aves")
 
 
 @pytest.mark.shared

@@ -173,6 +173,8 @@ def test_another_grid_and_a_dataset_of_any_format(tmp_path: Path) -> None:
     cache = FeatureCache.open(tmp_path / "mine.h5")
     assert (cache.grid_segments, cache.segment_seconds) == (4, 2.0)
     assert cache.labels()[0].tolist() == [0, 0, 1, 1]
+    import_features(None, tmp_path / "short.h5", tmp_path, segments=4, segment_seconds=0.9, **given)
+    assert FeatureCache.open(tmp_path / "short.h5").segment_seconds == 0.9  # no multiple of 1/16 s
 
 
 def test_clips_keep_the_lengths_that_their_annotations_state(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from avel.errors import StoreError
-from avel.stores.hdf5 import array_of, opened
+from avel.stores.hdf5 import array_of, open_hdf5
 from tests.stores.hdf5_checksums import reseal, sealed_parts
 
 NAMES = 20
@@ -38,7 +38,7 @@ def write_crashing(path: Path) -> Path:
 
 
 def read(path: Path) -> list[int]:
-    with opened(path, "fetch it again") as file:
+    with open_hdf5(path, "fetch it again") as file:
         values: list[int] = array_of(file, "array 7", "")[()].tolist()
         return values
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from avel.errors import BusyError, StoreError, WriteError
-from avel.stores.hdf5 import array_of, attribute, new_file, opened, read_verified_rows, write_rows
+from avel.stores.hdf5 import array_of, attribute, new_hdf5, open_hdf5, read_verified_rows, write_rows
 from tests.small_disk import small_disk
 
 STEPS = """
@@ -20,12 +20,12 @@ import sys
 from pathlib import Path
 import numpy as np
 from avel.errors import WriteError
-from avel.stores.hdf5 import new_file
+from avel.stores.hdf5 import new_hdf5
 
 path = Path(sys.argv[1]) / "a.h5"
 for size in range(40_000, 1_600_000, 40_000):
     try:
-        with new_file(path, room=3000 + 2 * size) as file:
+        with new_hdf5(path, room=3000 + 2 * size) as file:
             file["names"] = ["a", "b"] * 100
             file["vectors"] = np.ones(size // 4, np.float32)
             maps = file.create_dataset("maps", (4, size // 8), np.float16, chunks=(1, 5000), fletcher32=True)
@@ -40,7 +40,7 @@ for size in range(40_000, 1_600_000, 40_000):
 
 def test_a_file_is_what_was_written_and_takes_no_more_room(tmp_path: Path) -> None:
     values = np.random.default_rng(0).random((5, 7)).astype(np.float32)
-    with new_file(tmp_path / "a.h5", 1000) as file:
+    with new_hdf5(tmp_path / "a.h5", 1000) as file:
         file["values"] = values
         dataset = file.create_dataset("maps", (5, 7), np.float32, chunks=(1, 7), fletcher32=True)
         for row in range(5):
@@ -59,11 +59,11 @@ def test_a_file_is_what_was_written_and_takes_no_more_room(tmp_path: Path) -> No
 
 def test_an_error_of_the_block_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
-    with new_file(path, 100) as file:
+    with new_hdf5(path, 100) as file:
         file["values"] = [1]
 
     def fail_half_way() -> None:
-        with new_file(path, 100) as file:
+        with new_hdf5(path, 100) as file:
             file["values"] = [2]
             raise ZeroDivisionError
 
@@ -89,7 +89,7 @@ def test_a_place_that_is_no_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with (
         pytest.raises(WriteError, match=r"file/a\.h5: (Not a directory|File exists)"),
-        new_file(tmp_path / "file" / "a.h5", 100),
+        new_hdf5(tmp_path / "file" / "a.h5", 100),
     ):
         pass
 
@@ -99,20 +99,20 @@ def test_a_file_that_another_program_holds_is_open_elsewhere(tmp_path: Path) -> 
         file["values"] = [1]
     with (tmp_path / "a.h5").open("r+b") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(BusyError, match=r"a\.h5: is open elsewhere"), opened(tmp_path / "a.h5", ""):
+        with pytest.raises(BusyError, match=r"a\.h5: is open elsewhere"), open_hdf5(tmp_path / "a.h5", ""):
             pass
-    with opened(tmp_path / "a.h5", "") as file:
+    with open_hdf5(tmp_path / "a.h5", "") as file:
         assert file["values"][()].tolist() == [1]
 
 
 def test_a_changed_row_is_found_and_named(tmp_path: Path) -> None:
     values = np.random.default_rng(0).random((130, 3)).astype(np.float32)
-    with new_file(tmp_path / "a.h5", 10_000) as file:
+    with new_hdf5(tmp_path / "a.h5", 10_000) as file:
         sums = write_rows(file, "values", values, np.float32)
         assert sums.tolist() == file["values_crc32c"][()].tolist()
     with h5py.File(tmp_path / "a.h5", "r+") as file:
         file["values"][129, 2] += 1e-6
-    with opened(tmp_path / "a.h5", "again") as file:
+    with open_hdf5(tmp_path / "a.h5", "again") as file:
         array = array_of(file, "values", "again", dimensions=2)
         np.testing.assert_array_equal(read_verified_rows(array, sums, [3, 128, 3], ""), values[[3, 128, 3]])
         for rows in (slice(None), [0, 129]):
@@ -138,7 +138,7 @@ def test_packed_arrays_are_read(tmp_path: Path, packing: dict[str, Any], dtype: 
     values = np.arange(35).reshape(5, 7).astype(dtype)
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file.create_dataset("values", data=values, **packing)
-    with opened(tmp_path / "a.h5", "") as file:
+    with open_hdf5(tmp_path / "a.h5", "") as file:
         np.testing.assert_array_equal(array_of(file, "values", "")[()], values)
 
 
@@ -163,7 +163,7 @@ def test_a_chunk_that_is_shorter_than_hdf5_takes_it_to_be_is_refused(
         array[:] = np.random.default_rng(0).random(15_000)
         array.id.write_direct_chunk((7500,), stored)
     with (
-        opened(tmp_path / "a.h5", "") as file,
+        open_hdf5(tmp_path / "a.h5", "") as file,
         pytest.raises(StoreError, match=r"values: the chunk at \(7500,\) does not hold the 30000 bytes"),
     ):
         array_of(file, "values", "")
@@ -174,7 +174,7 @@ def test_filters_that_are_not_checked_are_refused(tmp_path: Path, packing: dict[
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file.create_dataset("values", data=np.arange(90), chunks=(30,), **packing)
     with (
-        opened(tmp_path / "a.h5", "") as file,
+        open_hdf5(tmp_path / "a.h5", "") as file,
         pytest.raises(StoreError, match="packed with filters") as raised,
     ):
         array_of(file, "values", "")
@@ -184,7 +184,7 @@ def test_filters_that_are_not_checked_are_refused(tmp_path: Path, packing: dict[
 def test_an_array_that_lacks_a_chunk_is_refused(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file.create_dataset("values", (90,), np.float32, chunks=(30,))[:30] = 1
-    with opened(tmp_path / "a.h5", "") as file, pytest.raises(StoreError, match="holds 1 of its 3 chunks"):
+    with open_hdf5(tmp_path / "a.h5", "") as file, pytest.raises(StoreError, match="holds 1 of its 3 chunks"):
         array_of(file, "values", "")
 
 
@@ -198,7 +198,7 @@ def test_types_of_a_foreign_form_are_refused(tmp_path: Path) -> None:
         file["spare"][()] = [1, 2, 3]
         file["texts"] = ["a", "bcd"]
         file.create_dataset("references", (1,), h5py.ref_dtype)[0] = file.ref
-    with opened(tmp_path / "a.h5", "") as file:
+    with open_hdf5(tmp_path / "a.h5", "") as file:
         for name in ("spare", "texts", "references"):
             with pytest.raises(StoreError, match=rf"{name} is \w+ of a form that is not read"):
                 array_of(file, name, "")
@@ -207,7 +207,7 @@ def test_types_of_a_foreign_form_are_refused(tmp_path: Path) -> None:
 def test_attributes_are_one_number_or_text(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file.attrs.update(number=3, real=0.5, text=np.bytes_("x"), heap="x", row=[1, 2], made=file.ref)
-    with opened(tmp_path / "a.h5", "") as file:
+    with open_hdf5(tmp_path / "a.h5", "") as file:
         read = {
             name: attribute(file, name) for name in ("number", "real", "text", "heap", "row", "made", "no")
         }

@@ -82,7 +82,7 @@ def test_entries_are_columns_and_an_entry_is_made_when_it_is_asked_for() -> None
     assert found.where(state="staged").ids == ["-clip2", "-clip7"]
     assert found.where(state="failed", reason="memory").ids == []
     assert found.stored_bytes == 11
-    assert found.is_one_of(["-clip7", "x"]).tolist() == [False, False, True]
+    assert found.is_one_of("video_id", ["-clip7", "x"]).tolist() == [False, False, True]
     assert joined(found, found.take([1])).column("row").tolist() == [2, 0, 7, 0]
 
 

@@ -48,8 +48,11 @@ def test_a_loader_reads_the_samples_of_a_split(cache: FeatureCache) -> None:
         data[len(data)]
     with pytest.raises(StoreError, match="no 'clip' in this cache"):
         avel.as_torch(cache, "test", visual="clip")
-    with pytest.raises(StoreError, match=r"no sample of split 'tests'\n.*test, train, val"):
+    with pytest.raises(StoreError, match=r"no sample of split 'tests'\n.*train 36, val 12, test 12"):
         avel.as_torch(cache, "tests")
+    empty = write_cache(cache.path.with_name("empty.h5"), samples=0)
+    with pytest.raises(StoreError, match=r"no sample\n.*none"):
+        avel.as_torch(empty)
 
 
 def test_a_loader_reads_staged_clips(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from avel.stores.runs import Run
 from avel.text import table
 
 SHOWN_CLIPS = 5
-"""Clips on each end of the list that a terminal shows; JSON holds all."""
+"""Number of clips from each end of the list that a terminal shows; JSON holds all."""
 
 
 @dataclass(frozen=True)
@@ -83,10 +83,10 @@ class Comparison:
     """Two runs on the same samples of one split.
 
     Attributes:
-        metrics: metric -> what tables call it; the first is what the task is judged by.
-        left_out: samples that only one of them has.
+        metrics: metric -> what tables call it; the first is the task's main metric.
+        left_out: number of samples that only one of them has.
         differences: metric -> A's minus B's, in points.
-        clips: those where A is ahead most first.
+        clips: all, those where A is furthest ahead of B first.
     """
 
     split: str
@@ -115,8 +115,8 @@ class Comparison:
         rows: list[tuple[Any, ...]] = [
             (
                 title,
-                *(str(getattr(side, f"{metric}_percent")) for _, side in sides),
-                str(self.differences[metric]),
+                *(getattr(side, f"{metric}_percent") for _, side in sides),
+                self.differences[metric],
             )
             for metric, title in self.metrics.items()
         ]
@@ -170,10 +170,32 @@ def compare(
 
     Raises:
         MissingPathError: no such run.
-        StoreError: a run without predictions of the split, or no samples in common.
+        StoreError: a run without predictions of the split; no sample in common, or they have other labels.
         UnknownNameError: no such settings.
+        ConfigError: no such decoder for the task.
     """
-    return compare_groups(read_group(a, split, settings_a), read_group(b, split, settings_b), decoder)
+    one, other = read_group(a, split, settings_a), read_group(b, split, settings_b)
+    task = one.task
+    decoder = task.find_decoder(decoder)
+    left, right = aligned(one.items, other.items)
+    of_a, of_b = tally(left, task, decoder), tally(right, task, decoder)
+    decoded = [[task.decode(item.probabilities, decoder) for item in items] for items in (left, right)]
+    label = left[0].label
+    correct = [np.stack([task.right(each, label) for each in side]) for side in decoded]
+    scores = [100 * np.mean([task.sample_scores(each, label) for each in side], 0) for side in decoded]
+    samples = len(left[0].sample)
+    return Comparison(
+        split=split,
+        decoder=decoder,
+        metrics=dict(task.metrics),
+        samples=samples,
+        left_out=sum(int(items[0].known.sum()) - samples for items in (one.items, other.items)),
+        a=_side(one, of_a),
+        b=_side(other, of_b),
+        differences={name: difference(of_a[name], of_b[name], left[0].video_id) for name in of_a},
+        agreement=_agreement(correct[0], correct[1], in_clip(label)),
+        clips=_clips(left[0], task, *scores),
+    )
 
 
 def read_group(path: Path | str, split: str, name: str | None = None) -> GroupPredictions:
@@ -200,38 +222,8 @@ def read_group(path: Path | str, split: str, name: str | None = None) -> GroupPr
     return GroupPredictions(run, chosen, tuple(groups[chosen]), items)
 
 
-def compare_groups(a: GroupPredictions, b: GroupPredictions, decoder: Decoder | None = None) -> Comparison:
-    """Compares what two groups of trials say of the same samples.
-
-    Raises:
-        ConfigError: no such decoder for the task.
-        StoreError: no sample in common, or they have other labels.
-    """
-    task = a.task
-    task.check_decoder(decoder)
-    left, right = aligned(a.items, b.items)
-    of_a, of_b = tally(left, task, decoder), tally(right, task, decoder)
-    decoded = [[task.decode(item.probabilities, decoder) for item in items] for items in (left, right)]
-    label = left[0].label
-    hits = [np.stack([task.right(each, label) for each in side]) for side in decoded]
-    scores = [100 * np.mean([task.scores(each, label) for each in side], 0) for side in decoded]
-    samples = len(left[0].sample)
-    return Comparison(
-        split=left[0].split,
-        decoder=decoder or task.usual_decoder,
-        metrics=dict(task.metrics),
-        samples=samples,
-        left_out=sum(int(items[0].known.sum()) - samples for items in (a.items, b.items)),
-        a=_side(a, of_a),
-        b=_side(b, of_b),
-        differences={name: difference(of_a[name], of_b[name], left[0].video_id) for name in of_a},
-        agreement=_agreement(hits[0], hits[1], in_clip(label)),
-        clips=_clips(left[0], task, *scores),
-    )
-
-
 def _side(group: GroupPredictions, tallies: dict[str, Tally]) -> ComparedRun:
-    spreads = {name: Spread.of((100 * each.value).tolist()) for name, each in tallies.items()}
+    spreads = {name: Spread.of_fractions(each.value) for name, each in tallies.items()}
     return ComparedRun(
         str(group.run.path),
         group.name,
@@ -243,7 +235,8 @@ def _side(group: GroupPredictions, tallies: dict[str, Tally]) -> ComparedRun:
 
 
 def _agreement(a: NDArray[np.bool_], b: NDArray[np.bool_], inside: NDArray[np.bool_]) -> Agreement:
-    """Returns the mean over all pairs of trials, a product of means: (M_a, R, T), (M_b, R, T), (R, T)."""
+    """Returns percents over all pairs of trials: right of A (M_a, R, T), right of B (M_b, R, T), (R, T)."""
+    # The mean over all pairs is the product of the means
     right_a, right_b = a.mean(0)[inside], b.mean(0)[inside]
     parts = (
         right_a * right_b,
@@ -257,7 +250,7 @@ def _agreement(a: NDArray[np.bool_], b: NDArray[np.bool_], inside: NDArray[np.bo
 def _clips(
     about: Predictions, task: Task, a: NDArray[np.float64], b: NDArray[np.float64]
 ) -> tuple[ComparedClip, ...]:
-    """Returns the clips of percents (R,), those where A is ahead most first."""
+    """Returns the clips, those where A is furthest ahead of B first: percents (R,) of A and of B."""
     order = np.argsort(b - a, kind="stable").tolist()
     return tuple(
         ComparedClip(

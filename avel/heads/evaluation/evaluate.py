@@ -1,4 +1,4 @@
-"""`avel evaluate`: accuracy of a run's predictions over its seeds, beside trivial baselines."""
+"""`evaluate`: figures of a run's predictions over its seeds, beside trivial baselines."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,14 +13,13 @@ from avel.heads.evaluation.predictions import (
     Predictions,
     check_complete,
     compute_metrics,
-    judged_samples,
-    labelled_part,
+    describe_split,
     read_predictions,
 )
 from avel.heads.models.head import Model, weak_labels_of
 from avel.heads.tasks.results import Decoder, Spread
 from avel.heads.tasks.task import Task
-from avel.heads.training.data import Data, chunks_of
+from avel.heads.training.data import Data
 from avel.heads.training.fit import CLIPS_AT_ONCE, arithmetic
 from avel.heads.training.records import HeadInputs, TrialRecord, read_trials, task_of, trained_groups
 from avel.heads.training.trials import Trial
@@ -39,8 +38,8 @@ def evaluate(
 ) -> Evaluation:
     """Evaluates a run's trials at their best validation epoch: scores in %, tolerances in segments.
 
-    Without `decoder` labels are the most probable class, or every class that is more likely than not where a
-    segment may have several.
+    By default a label is the most probable class, and where a segment may have several, every class with a
+    probability of at least one half.
 
     >>> evaluate("runs/tacma").groups["tacma"].accuracy_percent  # doctest: +SKIP
     Spread(mean=80.6, std=1.1)
@@ -67,7 +66,7 @@ def evaluate_split(
     onset_tolerance: float = 1,
     offset_tolerance: float = 1,
 ) -> Evaluation:
-    """Evaluates predictions of a run's trials on one split, () where it has none.
+    """Evaluates predictions of a run's trials on one split, none where the run has none.
 
     Figures are None where no sample of the split has known events; a note says so.
 
@@ -75,14 +74,13 @@ def evaluate_split(
         ConfigError: no such decoder.
     """
     task = task_of(run)
-    task.check_decoder(decoder)
-    chosen = decoder or task.usual_decoder
+    chosen = task.find_decoder(decoder)
     trials = {trial.name: trial for trial in read_trials(run)}
-    of_trial = {item.trial: labelled_part(item) for item in predictions}
+    of_trial = {item.trial: item.labelled() for item in predictions}
     groups = trained_groups(trials.values())
     if predictions:
         check_complete(run, [trial for group in groups.values() for trial in group], of_trial, split)
-    about = judged_samples(predictions, task, chosen, split)
+    about = describe_split(predictions, task, chosen, split)
     if about.unknown_samples or not about.samples:
         counted = f"{about.samples} {split} samples are evaluated"
         note(f"{run.path}: {counted}, {about.unknown_samples} have events that are not known")
@@ -91,7 +89,7 @@ def evaluate_split(
         **vars(about),
         run=str(run.path),
         groups={
-            name: _judge_group(
+            name: _evaluate_group(
                 [of_trial[trial.name] for trial in group] if about.samples else [],
                 group,
                 task,
@@ -115,7 +113,7 @@ def predict_split(model: Model, trial: Trial | TrialRecord, data: Data, name: st
     """
     split, device = data.splits[name], data.features.device
     parts = []
-    chunks = [split.videos[chunk] for chunk in chunks_of(torch.arange(len(split)), CLIPS_AT_ONCE)]
+    chunks = [split.videos[chunk] for chunk in torch.split(torch.arange(len(split)), CLIPS_AT_ONCE)]
     with torch.no_grad(), tf32(device), explain_full_memory("go on with --device cpu"):
         for chunk, (audio, visual) in zip(chunks, data.features.batches(chunks), strict=True):
             with arithmetic(trial.config, device):
@@ -132,7 +130,7 @@ def predict_split(model: Model, trial: Trial | TrialRecord, data: Data, name: st
     )
 
 
-def _judge_group(
+def _evaluate_group(
     items: Sequence[Predictions],
     trials: Sequence[TrialRecord],
     task: Task,
@@ -140,12 +138,12 @@ def _judge_group(
     tolerances: tuple[float, float],
     tags: Mapping[str, Sequence[int]],
 ) -> GroupEvaluation:
-    """Evaluates trials that differ in the seed alone; without items all accuracies on the split are None."""
-    # Training recorded the best test epoch by arg-max, so its accuracy is not that of another decoder
+    """Evaluates trials that differ in the seed alone; without items all figures on the split are None."""
+    # Training found the best test epoch by the usual decoder, so its score is not that of another
     has_best = bool(items) and items[0].split == "test" and decoder == task.usual_decoder
-    best = [100 * trial.best_test_score for trial in trials if trial.best_test_score is not None]
-    chosen_by = Spread.of([100 * trial.val_score for trial in trials])
-    claimed, one_label = Spread.of(best if has_best else []), task.one_label
+    best = [trial.best_test_score for trial in trials if trial.best_test_score is not None]
+    at_best, one_label = Spread.of_fractions(best if has_best else []), task.one_label
+    validation = Spread.of_fractions(trial.val_score for trial in trials)
     return GroupEvaluation(
         **vars(compute_metrics(items, task, decoder, tolerances, tags=tags)),
         head=trials[0].config.head.name,
@@ -154,8 +152,8 @@ def _judge_group(
         selected_by="videos" if trials[0].config.selects_by_videos(task.name) else "segments",
         seeds=tuple(trial.seed for trial in trials),
         best_epochs=tuple(trial.best_epoch for trial in trials),
-        validation_accuracy_percent=chosen_by if one_label else Spread(),
-        accuracy_at_best_test_epoch_percent=claimed if one_label else Spread(),
-        validation_type_percent=Spread() if one_label else chosen_by,
-        type_at_best_test_epoch_percent=Spread() if one_label else claimed,
+        validation_accuracy_percent=validation if one_label else Spread(),
+        accuracy_at_best_test_epoch_percent=at_best if one_label else Spread(),
+        validation_type_percent=Spread() if one_label else validation,
+        type_at_best_test_epoch_percent=Spread() if one_label else at_best,
     )

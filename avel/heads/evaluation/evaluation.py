@@ -1,9 +1,9 @@
-"""Results of `evaluate`; results.json of a run holds them."""
+"""Results of `evaluate`, which a run keeps in results.json."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
-from typing import Literal
+from typing import Any, Literal
 
 from avel.heads.config import WeakLabels
 from avel.heads.evaluation import wording
@@ -62,11 +62,11 @@ class FailedTrial:
 
 
 @dataclass(frozen=True, repr=False)
-class Evaluation(wording.Judged):
+class Evaluation(wording.EvaluatedSplit):
     """Results of a run on one split.
 
     Attributes:
-        groups: the head's name, or the settings that a sweep varied -> the trials that share them.
+        groups: the head's name, or the settings that a sweep varied -> results of the trials with them.
     """
 
     run: str
@@ -109,46 +109,34 @@ class Evaluation(wording.Judged):
         return name + wording.headline(self, group, seeds, validation)
 
     def lines(self) -> list[str]:
-        """Returns the groups of a sweep as a table, and the trials that failed."""
-        failures = [f"failed: {trial.name}: {trial.failure}" for trial in self.failed_trials]
-        return [*_group_lines(self), *failures]
+        """Returns the groups of a sweep as a table, in the order of training, and the trials that failed."""
+        header = ("settings", f"{self.split} {self.measure}", "event F1", "validation")
+        rows = [
+            (name, each.score_percent, each.events.f1_percent, each.validation_score_percent)
+            for name, each in self.groups.items()
+        ]
+        groups = [*table(header, rows), ""] if len(rows) > 1 else []
+        return [*groups, *(f"failed: {trial.name}: {trial.failure}" for trial in self.failed_trials)]
 
     def all_lines(self) -> list[str]:
-        """Returns all figures for people: on the split first, then what chose the epochs."""
+        """Returns all figures for people: those on the split first, then what chose the epochs."""
         shown = self.lines()
         for name, group in self.groups.items():
             shown += [f"{self.run}: {name}, {plural(len(group.seeds), 'seed')}, reads {group.inputs}", ""]
-            shown += [*wording.metric_lines(self, group), *_choice_lines(self, group), ""]
+            shown += [*wording.metric_lines(self, group), *_choice_lines(self.measure, group), ""]
         return shown
 
 
-def _group_lines(judged: Evaluation) -> list[str]:
-    """Returns the groups of a sweep as a table, in the order that they were trained."""
-    if len(judged.groups) < 2:
-        return []
-    rows = [
-        (name, str(group.score_percent), str(group.events.f1_percent), str(group.validation_score_percent))
-        for name, group in judged.groups.items()
-    ]
-    return [
-        *table(("settings", f"{judged.split} {judged.measure}", "event F1", "validation"), rows),
-        "",
-    ]
-
-
-def _choice_lines(judged: Evaluation, group: GroupEvaluation) -> list[str]:
+def _choice_lines(measure: str, group: GroupEvaluation) -> list[str]:
     """Returns what chose the epochs of a group, and what it learned from under weak supervision."""
-    epochs = " ".join(map(str, group.best_epochs))
-    rows = [
-        (
-            f"validation by labels of {group.selected_by}, which chose the epoch",
-            str(group.validation_score_percent),
-        ),
-        ("best epoch of each seed", epochs),
+    chosen_by = f"validation by labels of {group.selected_by}, which chose the epoch"
+    rows: list[tuple[str, Any]] = [
+        (chosen_by, group.validation_score_percent),
+        ("best epoch of each seed", " ".join(map(str, group.best_epochs))),
     ]
     if group.weak_labels is not None:
         rows.append(("learned from the videos'", group.weak_labels))
     if group.score_at_best_test_epoch_percent.mean is not None:
-        claimed = str(group.score_at_best_test_epoch_percent)
-        rows.append(("at the best test epoch, which is too high a figure", claimed))
-    return ["", *table(("how the epoch was chosen", judged.measure + ", %"), rows)]
+        too_high = "at the best test epoch, which is too high a figure"
+        rows.append((too_high, group.score_at_best_test_epoch_percent))
+    return ["", *table(("how the epoch was chosen", measure + ", %"), rows)]

@@ -9,14 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avel.errors import StoreError
-from avel.heads.evaluation.predictions import Predictions, labelled_part
+from avel.heads.evaluation.predictions import Predictions
 from avel.heads.tasks.metrics import Tally, ratio
 from avel.heads.tasks.results import Decoder
 from avel.heads.tasks.task import Task
 
 DRAWS = 2000
-WIDTH = 1.96
+Z_95 = 1.96
 """Standard errors from the middle of a 95 % interval to its end."""
+
+
+IT_TAKES = "it takes: clips or seeds with which a level difference of this size would be told from none"
+"""Line below a table whose column "it takes" has `Difference.needed`."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +34,11 @@ class Difference:
     Attributes:
         level: whether 0 is within the interval, so that the difference may be chance.
         clips, seeds: number of samples, and of trials of A and of B.
-        resolved_points: half the width of the interval: the smallest difference that it can show.
-        clips_needed: number of samples with which a difference of this size would be outside of chance, with
-            these seeds; None if no number would do.
-        seeds_needed: number of trials of each that would do, with these samples; None if no number would do,
-            or if A or B has one seed.
+        resolved_points: half the width of the interval: the smallest difference that would show.
+        clips_needed: number of samples that would show a difference of this size, with these seeds; None if
+            no number would.
+        seeds_needed: number of trials of each that would show it, with these samples; None if no number
+            would, or if A or B has one seed.
     """
 
     points: float
@@ -108,10 +112,10 @@ def difference(a: Tally, b: Tally, video_id: NDArray[np.object_], *, seed: int =
     over_videos = float(np.var(values[0].mean(1) - values[1].mean(1)))
     spreads = [float(np.var(tally.value, ddof=1)) if len(tally.part) > 1 else 0.0 for tally in (a, b)]
     over_seeds = sum(spread / trials for spread, trials in zip(spreads, seeds, strict=True))
-    # Seeds have other clips right. The interval counts that too; more clips or more seeds make it smaller
+    # Each seed is right on clips of its own. More clips or more seeds make this part of the variance smaller
     jointly = [_over_both(of_trials) for of_trials in values]
     over_both = sum(variance / trials for variance, trials in zip(jointly, seeds, strict=True))
-    allowed = (points / WIDTH) ** 2
+    allowed = (points / Z_95) ** 2
     return Difference(
         points=100 * points,
         low_points=100 * float(low),
@@ -133,7 +137,7 @@ def aligned(
     Raises:
         StoreError: no sample in common, or they have other labels.
     """
-    left, right = [labelled_part(item) for item in a], [labelled_part(item) for item in b]
+    left, right = [item.labelled() for item in a], [item.labelled() for item in b]
     place = {number: at for at, number in enumerate(right[0].sample.tolist())}
     common = [(at, place[number]) for at, number in enumerate(left[0].sample.tolist()) if number in place]
     if not common:
@@ -152,18 +156,9 @@ def aligned(
     return left, right
 
 
-def tally(
-    items: Sequence[Predictions],
-    task: Task,
-    decoder: Decoder | None = None,
-    onset_tolerance: float = 1,
-    offset_tolerance: float = 1,
-) -> dict[str, Tally]:
-    """Returns metric -> its tally over M trials and R samples, (M, R); tolerances in segments."""
-    tallies = [
-        task.tallies(task.decode(item.probabilities, decoder), item.label, onset_tolerance, offset_tolerance)
-        for item in items
-    ]
+def tally(items: Sequence[Predictions], task: Task, decoder: Decoder | None = None) -> dict[str, Tally]:
+    """Returns metric -> its tally over M trials and R samples, (M, R)."""
+    tallies = [task.tallies(task.decode(item.probabilities, decoder), item.label) for item in items]
     return {
         name: Tally(
             np.stack([each[name].part for each in tallies]), np.stack([each[name].whole for each in tallies])
@@ -172,21 +167,19 @@ def tally(
     }
 
 
-def differences(
-    a: Sequence[Predictions], b: Sequence[Predictions], task: Task, decoder: Decoder | None = None
-) -> dict[str, Difference]:
+def differences(a: Sequence[Predictions], b: Sequence[Predictions], task: Task) -> dict[str, Difference]:
     """Returns metric -> A's minus B's, on the samples that both have labels for.
 
     Raises:
         StoreError: no sample in common, or they have other labels.
     """
     left, right = aligned(a, b)
-    of_a, of_b = tally(left, task, decoder), tally(right, task, decoder)
+    of_a, of_b = tally(left, task), tally(right, task)
     return {name: difference(of_a[name], of_b[name], left[0].video_id) for name in of_a}
 
 
 def resolved_points(compared: Iterable[Mapping[str, Difference]]) -> float | None:
-    """Returns the median of what differences in the task's measure resolve, in points; None without any."""
+    """Returns the median of the points that differences in the main metric resolve; None without any."""
     resolved = [next(iter(each.values())).resolved_points for each in compared if each]
     return statistics.median(resolved) if resolved else None
 
@@ -202,7 +195,7 @@ def _of_draws(each: Tally, video: NDArray[np.int64], drawn: NDArray[np.int64]) -
 
 
 def _seeds_drawn(values: NDArray[np.float64], random: np.random.Generator) -> NDArray[np.float64]:
-    """Averages over M - 1 drawn trials, or the only one: (D, M) -> (D,)."""
+    """Averages over M - 1 trials that it draws, or takes the only one: (D, M) -> (D,)."""
     draws, trials = values.shape
     if trials == 1:
         return values[:, 0]
@@ -211,7 +204,7 @@ def _seeds_drawn(values: NDArray[np.float64], random: np.random.Generator) -> ND
 
 
 def _over_both(values: NDArray[np.float64]) -> float:
-    """Returns the variance over videos of one trial that the mean over trials averages out: (draws, M)."""
+    """Returns the part of a trial's variance over videos that the mean over trials averages out: (D, M)."""
     trials = values.shape[1]
     if trials == 1:
         return 0.0

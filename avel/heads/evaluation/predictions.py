@@ -1,4 +1,4 @@
-"""Predictions, of a run in predictions.parquet: a row for each trial, sample and segment; their metrics."""
+"""Predictions and their metrics; a run's predictions.parquet has a row for each trial, sample and segment."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from avel.errors import StoreError
-from avel.heads.evaluation.wording import Judged
+from avel.heads.evaluation.wording import EvaluatedSplit
 from avel.heads.tasks.metrics import Labels
 from avel.heads.tasks.results import Decoder, LabelSets, PredictionMetrics
 from avel.heads.tasks.task import Task
@@ -23,7 +23,7 @@ from avel.stores.datasets.sample import SPLITS
 from avel.stores.files import write_bytes
 from avel.stores.runs import Run
 
-NAME = "predictions.parquet"
+PREDICTIONS = "predictions.parquet"
 
 
 @dataclass(frozen=True)
@@ -55,17 +55,16 @@ class Predictions:
         """Returns the predictions of some of the samples."""
         return take(self, chosen)
 
-
-def labelled_part(item: Predictions) -> Predictions:
-    """Returns the predictions of samples whose events are known."""
-    return item.take(item.known)
+    def labelled(self) -> Predictions:
+        """Returns the predictions of samples whose events are known."""
+        return self.take(self.known)
 
 
 def write_predictions(run: Run, predictions: Iterable[Predictions]) -> None:
     """Writes the predictions of all trials to one file, whole or not at all."""
     task = task_of(run)
     tables = [_table(item, task) for item in predictions]
-    write_bytes(run.path / NAME, to_parquet(pa.concat_tables(tables)))
+    write_bytes(run.path / PREDICTIONS, to_parquet(pa.concat_tables(tables)))
 
 
 def read_predictions(run: Run) -> dict[str, list[Predictions]]:
@@ -74,7 +73,7 @@ def read_predictions(run: Run) -> dict[str, list[Predictions]]:
     Raises:
         StoreError: no predictions file, or a damaged one.
     """
-    path, inputs = run.path / NAME, run.read_inputs(HeadInputs)
+    path, inputs = run.path / PREDICTIONS, run.read_inputs(HeadInputs)
     if not path.is_file():
         raise StoreError(f"{path}: no predictions", hint="give the avel train-head command again to go on")
     task, segments = task_of(run), inputs.segments
@@ -86,7 +85,7 @@ def read_predictions(run: Run) -> dict[str, list[Predictions]]:
     if strange := set(_values(table, "trial")) - set(inputs.trials):
         raise StoreError(f"{path}: column trial holds {min(strange)!r}, no trial of the run", hint=AGAIN)
     number = table["segment"].to_numpy()
-    clip, begin = _clips(number)
+    clip, begin = _clip_of_rows(number)
     if (
         (clip < 0).any()
         or (number != np.arange(len(number)) - begin[clip]).any()
@@ -107,7 +106,9 @@ def check_complete(run: Run, trials: Iterable[TrialRecord], predicted: Container
     """Checks that there are predictions of every trial; raises StoreError."""
     for trial in trials:
         if trial.name not in predicted:
-            raise StoreError(f"{run.path / NAME}: no trial {trial.name!r} on split {split!r}", hint=AGAIN)
+            raise StoreError(
+                f"{run.path / PREDICTIONS}: no trial {trial.name!r} on split {split!r}", hint=AGAIN
+            )
 
 
 def _schema(task: Task) -> pa.Schema:
@@ -154,7 +155,7 @@ def _table(item: Predictions, task: Task) -> pa.Table:
 
 
 def _column(labels: Labels) -> pa.Array:
-    """Returns a number for each of n segments, or a list of K; null where nobody knows: (n,) or (n, K)."""
+    """Returns a number for each of n segments, or a list of K; null where unknown: (n,) or (n, K)."""
     if labels.ndim == 1:
         return pa.array(labels, mask=labels == UNKNOWN)
     flat = labels.astype(np.int8)
@@ -163,7 +164,7 @@ def _column(labels: Labels) -> pa.Array:
 
 
 def _labels(column: pa.ChunkedArray) -> Labels:
-    """Returns what `_column` was made of."""
+    """Returns the labels that `_column` was made of."""
     if not pa.types.is_fixed_size_list(column.type):
         return np.asarray(pc.fill_null(column, UNKNOWN).to_numpy())
     unknown = pa.scalar([UNKNOWN] * column.type.list_size, column.type)
@@ -171,7 +172,7 @@ def _labels(column: pa.ChunkedArray) -> Labels:
     return np.asarray(flat.to_numpy().reshape(-1, column.type.list_size))
 
 
-def _clips(number: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _clip_of_rows(number: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Returns the clip of each row, and the first row of each clip, from numbers of segments.
 
     (n,) -> (n,), (clips,). A row before the first that has number 0 is of clip -1.
@@ -181,7 +182,7 @@ def _clips(number: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int
 
 def _predictions(table: pa.Table, trial: str, split: str, segments: int) -> Predictions:
     number = table["segment"].to_numpy()
-    clip, begin = _clips(number)
+    clip, begin = _clip_of_rows(number)
 
     def first(name: str) -> NDArray[np.generic]:
         return np.asarray(table[name].to_numpy()[begin])
@@ -211,19 +212,19 @@ def compute_metrics(
     decoders: Sequence[Decoder] | None = None,
     tags: Mapping[str, Sequence[int]] | None = None,
 ) -> PredictionMetrics:
-    """Computes the metrics of predictions with known labels, a set for each seed; without any, all is None.
+    """Computes the metrics of predictions with known labels, an item for each seed; without any all is None.
 
     Args:
         tolerances: of onset and offset, in segments.
         decoders: those whose accuracies are in the result, by default all of the task; labels without scores
             have the usual one alone.
-        tags: word -> numbers of the samples that are also evaluated by themselves.
+        tags: tag -> numbers of the samples that are also evaluated by themselves.
     """
     first = items[0] if items else None
-    apart = {}
+    samples_of_tag = {}
     if tags and first:
-        apart = {tag: np.isin(first.sample, numbers) for tag, numbers in tags.items()}
-        apart["all"] = np.ones(len(first.sample), bool)
+        samples_of_tag = {tag: np.isin(first.sample, numbers) for tag, numbers in tags.items()}
+        samples_of_tag["all"] = np.ones(len(first.sample), bool)
     sets = LabelSets(
         predicted=[task.decode(item.probabilities, decoder) for item in items],
         by_decoder={
@@ -233,25 +234,25 @@ def compute_metrics(
         label=first.label if first else np.empty((0, 0), np.int64),
         video_id=first.video_id if first else np.empty(0, object),
         leaked=first.leaked if first else np.empty(0, bool),
-        tags=apart,
+        tags=samples_of_tag,
         onset_tolerance=tolerances[0],
         offset_tolerance=tolerances[1],
     )
     return task.results(sets)
 
 
-def judged_samples(whole: Sequence[Predictions], task: Task, decoder: Decoder, split: str) -> Judged:
-    """Says what predictions of one split are judged on, a set for each seed; () where there are none."""
-    first = labelled_part(whole[0]) if whole else None
-    samples = 0 if first is None else len(first.sample)
-    baselines = task.trivial_baselines(first.label) if first is not None and samples else {}
-    return Judged(
+def describe_split(items: Sequence[Predictions], task: Task, decoder: Decoder, split: str) -> EvaluatedSplit:
+    """Says what predictions of one split are evaluated on, an item for each seed."""
+    first = items[0].labelled() if items else None
+    samples = len(first.sample) if first else 0
+    baselines = task.trivial_baselines(first.label) if first and samples else {}
+    return EvaluatedSplit(
         task=task.name,
         measure=task.measure,
         split=split,
         decoder=decoder,
         samples=samples,
-        unknown_samples=len(whole[0].sample) - samples if whole else 0,
-        leaked_samples=0 if first is None else int(first.leaked.sum()),
+        unknown_samples=len(items[0].sample) - samples if items else 0,
+        leaked_samples=int(first.leaked.sum()) if first else 0,
         trivial_baselines_percent={name: 100 * accuracy for name, accuracy in baselines.items()},
     )

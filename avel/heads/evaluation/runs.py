@@ -1,4 +1,4 @@
-"""`avel runs`: compares all runs below a folder in one table."""
+"""`list_runs`: all runs below a folder in one table."""
 
 import json
 from collections import Counter
@@ -12,7 +12,7 @@ from avel.config import settings_of
 from avel.errors import AvelError, MissingPathError
 from avel.heads.evaluation.compare import GroupPredictions, read_group
 from avel.heads.evaluation.evaluation import Evaluation, GroupEvaluation
-from avel.heads.evaluation.paired import Difference, differences, resolved_points
+from avel.heads.evaluation.paired import IT_TAKES, Difference, differences, resolved_points
 from avel.heads.tasks.results import Spread
 from avel.heads.training.code import read_train_config
 from avel.heads.training.records import HeadInputs, open_runs
@@ -27,12 +27,12 @@ class RunLine:
     Attributes:
         run: the run's folder below the one that was listed.
         state: "finished" or "not finished".
-        head: "" for an unfinished sweep over heads.
+        head: its name; "" for an unfinished sweep over heads.
         group: the head, or the settings that a sweep varied; "" where there are no results.
         seeds: number of trials with results.
         failed: number of trials that did not stay finite; a line of only such trials has no figures.
         accuracy_percent: None where segments may have several labels. Then the F1 are Type@AV, and all other
-            figures are of that of segments.
+            figures are of the Type@AV of segments.
         against: the run that this line is compared with, and its settings, if any.
         differences: metric -> this line's minus that run's.
         differs: settings that differ among the listed head runs, without those that this run sweeps.
@@ -95,7 +95,7 @@ def list_runs(folder: Path | str, *, against: Path | str | None = None) -> list[
     best = best_line(lines)
     if best is None:
         return lines
-    # A list that nobody asked to compare shows what is there, also where files are missing
+    # Nobody asked for the comparison, so where files for it are missing the list is shown without
     with suppress(AvelError):
         other = read_group(folder / best.run, "test", best.group)
         for place, line in enumerate(lines):
@@ -181,15 +181,10 @@ def run_table(lines: Sequence[RunLine]) -> list[str]:
             line.seeds or "",
             *((line.failed or "",) if failures else ()),
             str(Spread(line.score_percent, line.std_percent)) or _why_not(line),
-            *(
-                str(Spread(value))
-                for value in (
-                    line.event_f1_percent,
-                    line.validation_percent,
-                    line.best_test_epoch_percent,
-                    line.holding_background_percent,
-                )
-            ),
+            Spread(line.event_f1_percent),
+            Spread(line.validation_percent),
+            Spread(line.best_test_epoch_percent),
+            Spread(line.holding_background_percent),
             *((line.inputs,) if several else ()),
         )
         for line in lines
@@ -210,7 +205,7 @@ def _difference_lines(lines: Sequence[RunLine]) -> list[str]:
             (
                 line.run,
                 _settings_text(line),
-                *(str(line.differences[name]) for name in metrics),
+                *(line.differences[name] for name in metrics),
                 line.differences[measure].needed,
             )
             for line in compared
@@ -219,8 +214,7 @@ def _difference_lines(lines: Sequence[RunLine]) -> list[str]:
         told = f"these clips and seeds resolve about {resolved:.1f} points of {_title(measure)}"
         header = ("run", "settings", *(f"{_title(name)}, 95 %" for name in metrics), "it takes")
         shown += ["", f"minus {against}: {told}", *table(header, rows)]
-    note = "it takes: clips or seeds with which a level difference of this size would be told from none"
-    return [*shown, note, ""] if shown else []
+    return [*shown, IT_TAKES, ""] if shown else []
 
 
 def _title(metric: str) -> str:
@@ -229,8 +223,8 @@ def _title(metric: str) -> str:
 
 def best_line(lines: Sequence[RunLine]) -> RunLine | None:
     """Returns the line that is best on validation."""
-    judged = [line for line in lines if line.score_percent is not None]
-    return max(judged, key=lambda line: line.validation_percent or 0.0, default=None)
+    evaluated = [line for line in lines if line.score_percent is not None]
+    return max(evaluated, key=lambda line: line.validation_percent or 0.0, default=None)
 
 
 def run_headline(lines: Sequence[RunLine]) -> str:
@@ -246,9 +240,9 @@ def run_headline(lines: Sequence[RunLine]) -> str:
 
 
 def _why_not(line: RunLine) -> str:
-    """Says why a line has no accuracy on test."""
+    """Says why a line has no score on test."""
     head_run = line.state == "finished" and line.kind == "heads"
-    return "failed" if line.failed else "not judged" if head_run else line.state
+    return "failed" if line.failed else "not evaluated" if head_run else line.state
 
 
 def _settings_text(line: RunLine) -> str:

@@ -11,7 +11,7 @@ from avel.errors import ConfigError, DatasetError
 from avel.grid import Grid
 from avel.heads.config import TaskChoice
 from avel.heads.evaluation import wording
-from avel.heads.evaluation.predictions import Predictions, compute_metrics, judged_samples, labelled_part
+from avel.heads.evaluation.predictions import Predictions, compute_metrics, describe_split
 from avel.heads.evaluation.submissions import read_submission
 from avel.heads.tasks.choose import choose_task
 from avel.heads.tasks.results import Decoder, PredictionMetrics
@@ -21,8 +21,8 @@ from avel.text import plural
 
 
 @dataclass(frozen=True)
-class Score(PredictionMetrics, wording.Judged):
-    """Predictions of others on one split of a dataset; spreads are over the sets in `predictions`."""
+class Score(PredictionMetrics, wording.EvaluatedSplit):
+    """Results of predictions of others on one split; spreads are over the sets that `predictions` names."""
 
     predictions: tuple[str, ...]
     dataset: str
@@ -51,7 +51,7 @@ def score(
     format: str = "auto",
     format_settings: Mapping[str, Any] | None = None,
 ) -> Score:
-    """Judges predictions on the samples of one split; several files count as so many seeds.
+    """Evaluates predictions on the samples of one split; several files count as so many seeds.
 
     >>> score("labels.npy", "AVE_Dataset").accuracy_percent  # doctest: +SKIP
     Spread(mean=77.4, std=None)
@@ -73,18 +73,17 @@ def score(
         ConfigError: no such decoder for the task, or one that needs scores where there are labels alone.
     """
     data = read_dataset(dataset, annotations, format=format, **(format_settings or {}))
-    judged = choose_task(data, task)
-    judged.check_decoder(decoder)
-    chosen = decoder or judged.usual_decoder
+    chosen_task = choose_task(data, task)
+    chosen = chosen_task.find_decoder(decoder)
     samples = [sample for sample in data.samples if sample.split == split]
     if not samples:
         raise DatasetError(f"{data.root}: no samples of split {split!r}", hint="--split val, for example")
-    grid = Grid(segments or data.segments(segment_seconds), segment_seconds)
-    label = judged.labels_of(data, grid, samples)
+    grid = Grid.without_frames(segments or data.segments(segment_seconds), segment_seconds)
+    label = chosen_task.labels_of(data, grid, samples)
     paths = [predictions] if isinstance(predictions, str | Path) else list(predictions)
-    sets = [each for path in paths for each in read_submission(Path(path), data, samples, judged, grid)]
+    sets = [each for path in paths for each in read_submission(Path(path), data, samples, chosen_task, grid)]
     scored = all(each.has_scores for each in sets)
-    if chosen != judged.usual_decoder and not scored:
+    if chosen != chosen_task.usual_decoder and not scored:
         raise ConfigError(
             f"decoder {decoder!r} needs scores, and there are labels alone", hint="leave it out"
         )
@@ -95,21 +94,21 @@ def score(
         np.array([sample.number in leaked for sample in samples], bool),
         label,
     )
-    whole = [Predictions(each.name, split, *about, each.scores) for each in sets]
-    decoders = tuple(judged.decoders) if scored else (judged.usual_decoder,)
+    items = [Predictions(each.name, split, *about, each.scores) for each in sets]
+    decoders = tuple(chosen_task.decoders) if scored else (chosen_task.usual_decoder,)
     tags = {
         tag: [sample.number for sample in samples if sample.tag == tag]
         for tag in sorted({sample.tag for sample in samples if sample.tag})
     }
     names = tuple(each.name for each in sets)
     tolerances = (onset_tolerance, offset_tolerance)
-    return score_of(
-        whole, judged, chosen, tolerances, decoders, tags, predictions=names, dataset=str(data.root)
+    return score_predictions(
+        items, chosen_task, chosen, tolerances, decoders, tags, predictions=names, dataset=str(data.root)
     )
 
 
-def score_of(
-    whole: Sequence[Predictions],
+def score_predictions(
+    items: Sequence[Predictions],
     task: Task,
     decoder: Decoder,
     tolerances: tuple[float, float],
@@ -119,11 +118,11 @@ def score_of(
     predictions: tuple[str, ...],
     dataset: str,
 ) -> Score:
-    """Judges sets of predictions of one split, on the samples whose events are known.
+    """Evaluates sets of predictions of one split, on the samples whose events are known.
 
-    Further arguments are those of `compute_metrics`.
+    Arguments up to `tags` are those of `compute_metrics`, the others fields of the result.
     """
-    items = [labelled_part(item) for item in whole]
-    about = judged_samples(whole, task, decoder, whole[0].split)
-    metrics = compute_metrics(items if about.samples else [], task, decoder, tolerances, decoders, tags)
+    about = describe_split(items, task, decoder, items[0].split)
+    labelled = [item.labelled() for item in items] if about.samples else []
+    metrics = compute_metrics(labelled, task, decoder, tolerances, decoders, tags)
     return Score(**vars(about), **vars(metrics), predictions=predictions, dataset=dataset)

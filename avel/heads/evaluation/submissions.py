@@ -59,7 +59,7 @@ def read_submission(
 def _read(
     path: Path, dataset: Dataset, samples: Sequence[Sample], task: Task, grid: Grid
 ) -> list[Submission]:
-    """Reads the file by its ending; values of wrong types raise what numpy and Arrow make of them."""
+    """Reads the file by its ending; on values of wrong types numpy and Arrow raise errors of their own."""
     if path.suffix.lower() == ".npy":
         return [_array(path, dataset, samples, task, grid.segments)]
     table = _table(path)
@@ -104,10 +104,10 @@ def _array(path: Path, dataset: Dataset, samples: Sequence[Sample], task: Task, 
         values = values[[place[sample.number] for sample in samples]]
     if values.ndim > 2:
         values = values.reshape(len(values), *scores)
-        return Submission(str(path), as_probabilities(str(path), values, task), has_scores=True)
+        return Submission(str(path), _as_probabilities(str(path), values, task), has_scores=True)
     if values.dtype.kind not in "iu":
         raise DatasetError(f"{path}: labels of type {values.dtype}", hint="save class numbers as integers")
-    check_classes(str(path), values.astype(np.int64), task.outputs)
+    _check_classes(str(path), values.astype(np.int64), task.outputs)
     return Submission(str(path), task.as_scores(values.astype(np.int64)), has_scores=False)
 
 
@@ -115,31 +115,22 @@ def _table(path: Path) -> pa.Table:
     as_text = pyarrow.csv.ConvertOptions(column_types={"video_id": pa.string()})  # 001 stays 001
     try:
         if path.suffix.lower() == ".parquet":
-            table = read_parquet(path)
-        else:
-            table = pyarrow.csv.read_csv(path, convert_options=as_text)
+            return read_parquet(path)
+        return pyarrow.csv.read_csv(path, convert_options=as_text)
     except (pa.ArrowException, OSError) as error:
         raise DatasetError(f"{path}: {error}", hint=f"give {ACCEPTED}") from None
-    return table
 
 
-def _segments(
-    name: str,
-    table: pa.Table,
-    samples: Sequence[Sample],
-    task: Task,
-    segments: int,
-    lengths: NDArray[np.int64] | None,
-) -> Submission:
-    """Reads a row a sample and segment: a list of scores or labels, a column for each output, or a class.
+def _scores_of_rows(name: str, table: pa.Table, task: Task) -> tuple[NDArray[np.float64], bool]:
+    """Reads the scores of each row, (n, K), and whether the table has scores and not labels alone.
 
-    `lengths` (R,) are the segments that each sample needs, None where it is T.
+    They stand in a list of scores or labels, in a column for each output, or are those of a class.
     """
     columns, outputs = set(table.column_names), task.output_names
-    key = next((each for each in ("sample", "video_id") if each in columns), None)
     lists = next((each for each in LISTS if each in columns and pa.types.is_nested(table[each].type)), None)
     scored = lists is not None or columns >= set(outputs)
-    if key is None or not (scored or (task.one_label and "prediction" in columns)):
+    has_classes = task.one_label and "prediction" in columns
+    if not columns & {"sample", "video_id"} or not (scored or has_classes):
         prediction = "prediction" if task.one_label else "lists as prediction"
         raise DatasetError(
             f"{name}: columns {', '.join(table.column_names)}",
@@ -152,10 +143,27 @@ def _segments(
         values = np.stack([table[each].to_numpy().astype(np.float64) for each in outputs], 1)
     else:
         numbers = _class_numbers(name, table["prediction"].to_pylist(), outputs)
-        check_classes(name, numbers, len(outputs))
+        _check_classes(name, numbers, len(outputs))
         values = task.as_scores(numbers).astype(np.float64)
     if values.ndim != 2 or values.shape[1] != len(outputs):
         raise DatasetError(f"{name}: rows of {values.shape[1:]} scores, and a segment has {len(outputs)}")
+    return values, scored
+
+
+def _segments(
+    name: str,
+    table: pa.Table,
+    samples: Sequence[Sample],
+    task: Task,
+    segments: int,
+    lengths: NDArray[np.int64] | None,
+) -> Submission:
+    """Reads a row for each sample and segment.
+
+    `lengths` (R,) are the numbers of segments that samples need, None where all need T.
+    """
+    values, scored = _scores_of_rows(name, table, task)
+    key = "sample" if "sample" in table.column_names else "video_id"
     keys = table[key].to_pylist()
     at = np.asarray(table["segment"].to_pylist(), np.int64)
     filled: dict[Any, NDArray[np.float64]] = {}
@@ -164,7 +172,7 @@ def _segments(
             raise DatasetError(
                 f"{name}: segment {segment} of {owner}", hint=f"they go from 0 to {segments - 1}"
             )
-        rows = filled.setdefault(owner, np.full((segments, len(outputs)), np.nan))
+        rows = filled.setdefault(owner, np.full((segments, task.outputs), np.nan))
         if not np.isnan(rows[segment]).all():
             raise DatasetError(
                 f"{name}: segment {segment} of {owner} is there twice", hint="leave one of them"
@@ -175,19 +183,18 @@ def _segments(
         for filled_rows, length in zip(clips, lengths, strict=True):
             if filled_rows is not None:
                 filled_rows[length:] = filled_rows[0]  # nobody reads what is after the end of a clip
-    complete = [rows for rows in clips if rows is not None and not np.isnan(rows).any()]
-    if len(complete) < len(samples):
+    lacking = [
+        each for each, rows in zip(samples, clips, strict=True) if rows is None or np.isnan(rows).any()
+    ]
+    if lacking:
         wanted = f"all {segments} segments" if lengths is None else "every segment"
-        lacking = [
-            each for each, rows in zip(samples, clips, strict=True) if rows is None or np.isnan(rows).any()
-        ]
         raise DatasetError(
             f"{name}: {len(lacking)} of {len(samples)} samples lack predictions, the first is sample "
             f"{lacking[0].number} ({lacking[0].video_id})",
             hint=f"predict {wanted} of each, also where nothing is found",
         )
-    stacked = np.stack(complete)
-    probabilities = as_probabilities(name, stacked, task) if scored else stacked.astype(np.float32)
+    stacked = np.stack([rows for rows in clips if rows is not None])
+    probabilities = _as_probabilities(name, stacked, task) if scored else stacked.astype(np.float32)
     return Submission(name, probabilities, has_scores=scored)
 
 
@@ -204,7 +211,7 @@ def _class_numbers(name: str, values: Iterable[Any], classes: tuple[str, ...]) -
 
 
 def _events(path: Path, dataset: Dataset, samples: Sequence[Sample], task: Task, grid: Grid) -> Submission:
-    """Reads a row an event: its video, class, onset and offset in seconds; what has no row is background."""
+    """Reads a row for each event: its video, class, onset and offset in seconds; all else is background."""
     events_of: dict[str, list[Event]] = {sample.video_id: [] for sample in samples}
     id_of = {Path(video.path).stem: video.video_id for video in dataset.videos if video.path}
     elsewhere = []
@@ -232,7 +239,7 @@ def _events(path: Path, dataset: Dataset, samples: Sequence[Sample], task: Task,
     return Submission(str(path), task.as_scores(task.labels_of(dataset, grid, predicted)), has_scores=False)
 
 
-def check_classes(name: str, labels: NDArray[np.int64], classes: int) -> None:
+def _check_classes(name: str, labels: NDArray[np.int64], classes: int) -> None:
     """Checks that labels are numbers of classes, the last of which is background: (...).
 
     Raises:
@@ -246,8 +253,8 @@ def check_classes(name: str, labels: NDArray[np.int64], classes: int) -> None:
         )
 
 
-def as_probabilities(name: str, scores: NDArray[Any], task: Task) -> NDArray[np.float32]:
-    """Returns probabilities as they are, and those of logits, of which a note tells: (..., K) -> (..., K).
+def _as_probabilities(name: str, scores: NDArray[Any], task: Task) -> NDArray[np.float32]:
+    """Returns probabilities as they are, and makes them of logits, with a note: (..., K) -> (..., K).
 
     Raises:
         DatasetError: a score that is not finite.

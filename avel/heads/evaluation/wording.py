@@ -1,17 +1,17 @@
-"""Says in words what predictions are worth: a line with a verdict, and tables, honest figures first."""
+"""Says in words what predictions are worth: a line with a verdict, and tables, the main metric first."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from avel.heads.tasks.results import Decoder, PredictionMetrics
+from avel.heads.tasks.results import Decoder, PredictionMetrics, interval_text
 from avel.heads.tasks.task import ORACLE, TaskName
 from avel.text import plural, table
 
 
 @dataclass(frozen=True)
-class Judged:
-    """Names what was evaluated, and how: a run, or the predictions of another program, on one split.
+class EvaluatedSplit:
+    """Says what predictions were evaluated on, and how: those of a run or of another program.
 
     Attributes:
         measure: main metric of the task, in words.
@@ -32,21 +32,21 @@ class Judged:
     trivial_baselines_percent: dict[str, float]
 
 
-def headline(judged: Judged, metrics: PredictionMetrics, sets: str, validation: str = "") -> str:
+def headline(about: EvaluatedSplit, metrics: PredictionMetrics, sets: str, validation: str = "") -> str:
     """Returns the score on a split beside the trivial baselines, and the verdict.
 
     Args:
-        sets: what the spread is over, with its number, such as "5 seeds".
-        validation: the score by which the epoch was chosen, with what it is of.
+        sets: what the spread is over, and how many, such as "5 seeds".
+        validation: the score by which the epoch was chosen, in words.
     """
     score = metrics.score_percent
     if score.mean is None:
-        return f"{judged.split}: no figures, for no sample has known events"
+        return f"{about.split}: no figures, for no sample has known events"
     beside = [validation] if validation else []
-    for rule, percent in judged.trivial_baselines_percent.items():
+    for rule, percent in about.trivial_baselines_percent.items():
         beside.append(f"{rule} {percent:.1f}" + (", an oracle" if rule.startswith(ORACLE) else ""))
-    figure = f"{judged.split} {judged.measure} {score} % over {sets}"
-    return f"{figure} ({'; '.join(beside)}): {verdict(metrics, judged.trivial_baselines_percent)}"
+    figure = f"{about.split} {about.measure} {score} % over {sets}"
+    return f"{figure} ({'; '.join(beside)}): {verdict(metrics, about.trivial_baselines_percent)}"
 
 
 def verdict(metrics: PredictionMetrics, baselines: Mapping[str, float]) -> str:
@@ -63,17 +63,16 @@ def verdict(metrics: PredictionMetrics, baselines: Mapping[str, float]) -> str:
     return f"cannot be told apart from {rule} on these clips"
 
 
-def metric_lines(judged: Judged, metrics: PredictionMetrics) -> list[str]:
+def metric_lines(about: EvaluatedSplit, metrics: PredictionMetrics) -> list[str]:
     """Returns the figures of one set of predictions or of several, the main metric first."""
     events = metrics.events
     tolerance = f"onset ± {events.onset_tolerance_segments:g}, offset ± {events.offset_tolerance_segments:g}"
-    interval = metrics.interval_percent
-    leaked = f"without the {plural(judged.leaked_samples, 'sample')} whose video is in train"
+    leaked = f"without the {plural(about.leaked_samples, 'sample')} whose video is in train"
     rows: list[tuple[str, Any]] = [
-        (judged.measure, metrics.score_percent),
-        ("its 95 % interval over videos", "" if interval is None else "{:.1f} to {:.1f}".format(*interval)),
-        *((rule, f"{percent:.1f}") for rule, percent in judged.trivial_baselines_percent.items()),
-        (leaked, metrics.score_without_leaked_percent if judged.leaked_samples else ""),
+        (about.measure, metrics.score_percent),
+        ("its 95 % interval over videos", interval_text(metrics.interval_percent)),
+        *((rule, f"{percent:.1f}") for rule, percent in about.trivial_baselines_percent.items()),
+        (leaked, metrics.score_without_leaked_percent if about.leaked_samples else ""),
         ("on samples that hold background", metrics.accuracy_holding_background_percent),
     ]
     if metrics.parsing is None:
@@ -91,16 +90,16 @@ def metric_lines(judged: Judged, metrics: PredictionMetrics) -> list[str]:
         ):
             rows += [(f"F1 of {title}, {kind}", each) for kind, each in by_kind.items()]
     filled = [(name, str(value)) for name, value in rows if str(value)]
-    title = f"{judged.split}, {plural(judged.samples, 'sample')}, labels by {judged.decoder}"
+    title = f"{about.split}, {plural(about.samples, 'sample')}, labels by {about.decoder}"
     shown = table((title, "%"), filled)
     recall = {**metrics.recall_percent, "background": metrics.background_recall_percent}
     classes = [(name, f"{value:.1f}") for name, value in recall.items() if value is not None]
     if classes:
         shown += ["", *table(("class", "recall, %"), classes)]
     if metrics.by_tag:
-        tags = []
-        for tag, each in metrics.by_tag.items():
-            scores = each.accuracy_percent, each.segment_f1_percent, each.event_f1_percent
-            tags.append((tag, each.samples, *map(str, scores)))
+        tags = [
+            (tag, each.samples, each.accuracy_percent, each.segment_f1_percent, each.event_f1_percent)
+            for tag, each in metrics.by_tag.items()
+        ]
         shown += ["", *table(("tag", "samples", "accuracy", "segment F1", "event F1"), tags)]
     return shown

@@ -12,7 +12,7 @@ from avel.heads.config import HEADS, HeadConfig
 from avel.heads.models.head import VGG, Head, HeadOutput, Published, Widths
 from avel.heads.models.layout import AGVA_NAMES, Layout, nested
 from avel.heads.models.parts import BiLSTM, attend_cells, xavier
-from avel.heads.tasks.single_label import SingleLabel
+from avel.heads.tasks.single_label import as_fractions
 from avel.nn import AGVA, amax_over_time
 
 HIDDEN = 256
@@ -69,7 +69,7 @@ class AVELNet(Head):
             names |= {"dmrn.U_v": "U_v", "dmrn.U_a": "U_a", "classify.0": "L2"}
             return Layout("YapengTian/AVE-ECCV18, TBMRF_Net of one block", names)
         names |= {"classify.1": "L1", "classify.3": "L2"}
-        # It joins audio and visual, this one visual and audio
+        # Its first layer reads audio, then visual; this one visual, then audio
         swapped = {"classify.1.weight": lambda weight: torch.roll(weight, HIDDEN, 1)}
         return Layout("YapengTian/AVE-ECCV18, att_Net", names, changed=swapped)
 
@@ -100,7 +100,7 @@ class DMRN(nn.Module):
 
 
 def segments_of(output: HeadOutput, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Lists scores and labels of the segments of all clips: (B, T, K), (B, T) -> (R, K), (R,)."""
+    """Returns scores and labels of all segments within clips: (B, T, K), (B, T) -> (R, K), (R,)."""
     if output.mask is None:
         return output.logits.flatten(0, 1), labels.flatten()
     return output.logits[output.mask], labels[output.mask]
@@ -108,5 +108,5 @@ def segments_of(output: HeadOutput, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 def soft_margin(logits: Tensor, classes: Tensor) -> Tensor:
     """Returns the multi-label soft-margin loss of softmax scores: (R, K), (R,) or (R, K) -> scalar."""
-    targets = SingleLabel.as_fractions(classes, logits.shape[-1]).to(logits.dtype)
+    targets = as_fractions(classes, logits.shape[-1]).to(logits.dtype)
     return functional.multilabel_soft_margin_loss(torch.softmax(logits, -1), targets)

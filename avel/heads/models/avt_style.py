@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from avel.config import option
 from avel.heads.config import HEADS, HeadConfig
-from avel.heads.models.cmran import AttentionLayer, cells_of
+from avel.heads.models.cmran import AttentionLayer
 from avel.heads.models.head import VGG, Head, HeadOutput, Published, Widths
-from avel.heads.models.parts import at_least_float32, sinusoids
+from avel.heads.models.parts import at_least_float32, cells_of, sinusoids
 
 D = 256
 

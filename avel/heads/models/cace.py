@@ -10,11 +10,11 @@ from torch.nn import functional
 from avel.config import option
 from avel.heads.config import HEADS
 from avel.heads.models.cmbs import SelfAttention, SuppressionConfig, SuppressionHead
-from avel.heads.models.cmran import CELL, HIDDEN, UNUSED_TEMPLATES, twice
+from avel.heads.models.cmran import CELL, HIDDEN, UNUSED_TEMPLATES, mask_of_both
 from avel.heads.models.head import VGG, HeadOutput, Published, Widths
 from avel.heads.models.layout import Layout
 from avel.heads.models.parts import at_least_float32
-from avel.heads.models.relevance import holds_event
+from avel.heads.tasks.single_label import holds_event
 from avel.nn import mean_over_segments, only_inside
 
 
@@ -128,10 +128,10 @@ def two_view_contrast(
     """
     rows = torch.cat((refined, noisy), 1)
     # As logarithms throughout, since exp(1 / 0.01) is beyond float32
-    similarity = only_inside(rows @ rows.transpose(1, 2) / temperature, twice(mask))
+    similarity = only_inside(rows @ rows.transpose(1, 2) / temperature, mask_of_both(mask))
     both, segments = event.repeat(1, 2), event.shape[1]
     itself = torch.eye(2 * segments, dtype=torch.bool, device=rows.device)
     positive = (both.unsqueeze(2) & both.unsqueeze(1) | itself.roll(segments, 1)) & ~itself
     mean = similarity.masked_fill(~positive, -torch.inf).logsumexp(-1) - positive.sum(-1).to(rows.dtype).log()
     losses = similarity.masked_fill(itself, -torch.inf).logsumexp(-1) - mean
-    return mean_over_segments(losses, twice(mask))
+    return mean_over_segments(losses, mask_of_both(mask))

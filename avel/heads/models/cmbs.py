@@ -21,12 +21,11 @@ from avel.heads.models.cmran import (
     GuidedPooling,
     Interaction,
     SelfEncoder,
-    cells_of,
     relation_names,
 )
 from avel.heads.models.head import VGG, HeadOutput, Published, Widths
 from avel.heads.models.layout import Layout, nested
-from avel.heads.models.parts import BiLSTM, at_least_float32
+from avel.heads.models.parts import BiLSTM, at_least_float32, cells_of
 from avel.heads.models.relevance import RelevanceConfig, RelevanceHead, category_loss, relevance_loss
 from avel.nn import amax_over_time, mask_of, mean_over_time, only_inside
 
@@ -109,7 +108,7 @@ class SuppressionHead(RelevanceHead):
         return self.decided(self.relevance(self.localised(fused, extras)).squeeze(-1), category, extras)
 
     def suppression_names(self) -> dict[str, str]:
-        """Returns the published names of what CMBS and CACE-Net share."""
+        """Returns the published names of the layers that CMBS and CACE-Net share."""
         names = relation_names() | {"watch.norm": "spatial_channel_att.norm"}
         for own, theirs in (
             ("channels", CHANNEL_NAMES),
@@ -219,7 +218,7 @@ class CMBS(SuppressionHead):
         if self.classify is None:
             return Layout("marmot-xy/CMBS, supv_main_model", names, (*unused, "video_norm", "audio_norm"))
         names |= {"classify": "CAS_model.classifier.0"}
-        # A convolution over one segment there
+        # The published layer is a convolution over one segment
         changed = {"classify.weight": lambda weight: weight.squeeze(-1)}
         return Layout("marmot-xy/CMBS, weak_main_model", names, (*unused, "classifier"), changed=changed)
 

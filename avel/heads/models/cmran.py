@@ -10,7 +10,7 @@ from avel.config import option
 from avel.heads.config import HEADS
 from avel.heads.models.head import VGG, HeadOutput, Published, Widths
 from avel.heads.models.layout import ATTENTION_NAMES, Layout, nested
-from avel.heads.models.parts import at_least_float32
+from avel.heads.models.parts import at_least_float32, cells_of, key_padding
 from avel.heads.models.relevance import RelevanceConfig, RelevanceHead
 from avel.nn import amax_over_time
 
@@ -100,7 +100,7 @@ UNUSED_TEMPLATES = tuple(
 
 
 def relation_names() -> dict[str, str]:
-    """Returns the published names of what CMRAN, CMBS and CACE-Net share."""
+    """Returns the published names of the layers that CMRAN, CMBS and CACE-Net share."""
     names = {"project.0": "v_fc"}
     for own, modality in (("a", "audio"), ("v", "video")):
         names |= {f"encode_{own}.project": f"{modality}_encoder.affine_matrix"}
@@ -117,18 +117,8 @@ def relation_names() -> dict[str, str]:
     return names
 
 
-def cells_of(visual: Tensor) -> Tensor:
-    """Flattens a map's cells; a vector is one cell: (B, T, H, W, C) or (B, T, C) -> (B, T, N, C)."""
-    return visual.flatten(2, 3) if visual.ndim == 5 else visual.unsqueeze(2)
-
-
-def outside(mask: Tensor | None) -> Tensor | None:
-    """Returns the mask that torch's attention takes, True where there is nothing: (B, T) -> (B, T)."""
-    return None if mask is None else ~mask
-
-
-def twice(mask: Tensor | None) -> Tensor | None:
-    """Returns the mask of two modalities after one another: (B, T) -> (B, 2 T)."""
+def mask_of_both(mask: Tensor | None) -> Tensor | None:
+    """Returns the mask of both modalities, one after the other: (B, T) -> (B, 2 T)."""
     return None if mask is None else mask.repeat(1, 2)
 
 
@@ -178,7 +168,7 @@ class AttentionLayer(nn.Module):
 
         `mask` (B, S) is False where the memory holds nothing to attend to.
         """
-        attended, weights = self.attention(query, memory, memory, outside(mask))
+        attended, weights = self.attention(query, memory, memory, key_padding(mask))
         hidden = self.norm1(query + self.dropout(attended))
         return self.norm2(hidden + self.dropout(self.feedforward(hidden))), weights
 
@@ -213,7 +203,7 @@ class CrossModalEncoder(nn.Module):
         A row of weights sums to less than 1: the rest is the modality's attention to itself.
         """
         query = self.project(features)
-        hidden, weights = self.layer(query, torch.cat((other, query), 1), twice(mask))
+        hidden, weights = self.layer(query, torch.cat((other, query), 1), mask_of_both(mask))
         return hidden, weights[..., : other.shape[1]]
 
 
@@ -228,6 +218,6 @@ class Interaction(nn.Module):
     def forward(self, one: Tensor, other: Tensor, mask: Tensor | None = None) -> Tensor:
         """Fuses: twice (B, T, 256) -> (B, T, 256)."""
         both, product = torch.cat((other, one), 1), one * other
-        attended = self.attention(product, both, both, outside(twice(mask)))[0]
+        attended = self.attention(product, both, both, key_padding(mask_of_both(mask)))[0]
         fused: Tensor = self.norm(product + self.dropout(attended))
         return fused

@@ -13,7 +13,8 @@ from avel.heads.models.head import VGG, HeadOutput, Published, Widths
 from avel.heads.models.layout import Layout
 from avel.heads.models.parts import BiLSTM, at_least_float32, attend_cells, xavier
 from avel.heads.models.psp import Propagation, bottleneck, pair_loss, psp_names
-from avel.heads.models.relevance import RelevanceConfig, RelevanceHead, clip_category, holds_event
+from avel.heads.models.relevance import RelevanceConfig, RelevanceHead
+from avel.heads.tasks.single_label import clip_category, holds_event
 from avel.nn import AGVA, mean_over_time, zero_padding
 
 HIDDEN = 256
@@ -61,7 +62,7 @@ class CPSP(RelevanceHead):
         xavier(self.agva, self.propagate)
 
     def forward(self, audio: Tensor, visual: Tensor, mask: Tensor | None = None) -> HeadOutput:
-        """Returns logits: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K), what the losses read."""
+        """Returns logits: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K), extras for losses."""
         audio = self.audio(audio)
         visual, extras = attend_cells(self.agva, audio, visual)
         hidden_v, hidden_a = self.visual_lstm(self.visual(visual), mask), self.audio_lstm(audio, mask)

@@ -8,9 +8,8 @@ from torch.nn import functional
 
 from avel.config import option
 from avel.heads.config import HEADS
-from avel.heads.models.cmran import outside
 from avel.heads.models.head import VGG, HeadOutput, Published, Widths
-from avel.heads.models.parts import at_least_float32, attend_cells
+from avel.heads.models.parts import at_least_float32, attend_cells, key_padding
 from avel.heads.models.relevance import RelevanceConfig, RelevanceHead, category_loss, relevance_loss
 from avel.nn import AGVA, mean_over_time
 
@@ -60,8 +59,8 @@ class DAM(RelevanceHead):
         """Returns logits: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K), attention over time."""
         visual, extras = attend_cells(self.agva, audio, visual)
         f_a, f_v = self.audio(audio), self.visual(visual)
-        attended_a, extras["self_a"] = self.attend_a(f_a, f_a, f_a, outside(mask))
-        attended_v, extras["self_v"] = self.attend_v(f_v, f_v, f_v, outside(mask))
+        attended_a, extras["self_a"] = self.attend_a(f_a, f_a, f_a, key_padding(mask))
+        attended_v, extras["self_v"] = self.attend_v(f_v, f_v, f_v, key_padding(mask))
         g_a, g_v = mean_over_time(attended_a, mask), mean_over_time(attended_v, mask)
         extras["fused"] = torch.cat((f_a, f_v), -1)  # for plots; no layer reads both
         return self.decided(matching(f_a, f_v, g_a, g_v), self.category(torch.cat((g_a, g_v), -1)), extras)

@@ -9,19 +9,18 @@ from torch.nn import functional
 from avel.config import option
 from avel.errors import ConfigError
 from avel.heads.config import HEADS, HeadConfig
-from avel.heads.models.cmran import outside
 from avel.heads.models.head import Head, HeadOutput, Widths
-from avel.heads.models.parts import at_least_float32
+from avel.heads.models.parts import at_least_float32, key_padding
 from avel.heads.tasks.multi_label import video_cross_entropy
 from avel.nn import only_inside
 
 D = 512
-MODALITIES = 2
+TRACKS = 2
 
 
 @HEADS.register("han")
 class HAN(Head):
-    """Each modality attends to itself and to the other; what it says of segments is pooled over the clip."""
+    """Each modality attends to itself and to the other; its scores of segments are pooled over the clip."""
 
     @dataclass(frozen=True)
     class Config(HeadConfig):
@@ -47,12 +46,12 @@ class HAN(Head):
 
     def __init__(self, widths: Widths, config: Config, weak: bool) -> None:
         super().__init__(widths, config, weak)
-        if widths.tracks != MODALITIES:
+        if widths.tracks != TRACKS:
             raise ConfigError(
                 f"head {config.name!r} tells what is heard from what is seen, and these events are both",
                 hint="--head mlp, for example",
             )
-        classes = widths.classes // MODALITIES
+        classes = widths.classes // TRACKS
         self.audio, self.visual = nn.Linear(widths.audio, D), nn.Linear(widths.visual, D)
         self.attend = HybridAttention(config.dropout)
         self.classify = nn.Linear(D, classes)
@@ -62,8 +61,8 @@ class HAN(Head):
     def forward(self, audio: Tensor, visual: Tensor, mask: Tensor | None = None) -> HeadOutput:
         """Returns scores of audio, then of visual: (B, T, D), (B, T, D) -> logits (B, T, 2 C).
 
-        Learned from video labels, a class is in a segment only where it is also in the video: its score is
-        the lower one of both. `segments` holds the scores before that.
+        Under weak supervision a class is in a segment only where it is also in the video: its score is the
+        lower one of both. The extra `segments` holds the scores before that.
         """
         f_a, f_v = self.audio(audio), self.visual(visual)
         both = torch.stack((self.attend(f_a, f_v, mask), self.attend(f_v, f_a, mask)), 2)  # (B, T, 2, D)
@@ -83,7 +82,7 @@ class HAN(Head):
     def weak_loss(self, output: HeadOutput, video_labels: Tensor) -> Tensor:
         """Returns the losses of the video, and of each modality by itself: (B, T, 2 C), (B, C) -> scalar.
 
-        A class may be only heard or only seen, so each modality's labels are smoothed on their own.
+        A class may be in one modality alone, so each modality's labels are smoothed on their own.
         """
         loss = video_cross_entropy(output.extras["video"], video_labels)
         wanted = video_labels.to(output.logits.dtype)
@@ -105,8 +104,8 @@ class HybridAttention(nn.Module):
         self.dropout = dropout
 
     def forward(self, features: Tensor, others: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Returns what a modality becomes beside the other: (B, T, 512), (B, T, 512) -> (B, T, 512)."""
-        padding = outside(mask)
+        """Returns a modality's features after both attentions: twice (B, T, 512) -> (B, T, 512)."""
+        padding = key_padding(mask)
         own, _ = self.own(features, features, features, padding, need_weights=False)
         other, _ = self.other(features, others, others, padding, need_weights=False)
         attended = self.first(features + self._dropped(own) + self._dropped(other))

@@ -104,7 +104,10 @@ ATTENTION = {
     "inter_v": (CLIP, "visual"),
     "segments": (CLIP, "both"),
 }
-"""Extra of a head -> what its rows are of and what they attend to: (B, T, T), cells (B, T, N), or (B, T)."""
+"""Extra of a head that is an attention map -> modality of its rows, and what they attend to.
+
+Maps are (B, T, T), over cells (B, T, N), or of the clip (B, T).
+"""
 
 
 class Head(nn.Module, ABC):
@@ -116,15 +119,15 @@ class Head(nn.Module, ABC):
         published: what was reported for it on AVE.
         sources: inputs it can read ("encoded", "cnn", "maps"), the best first.
         weak: whether it can learn from video labels.
-        weak_labels: from which kinds of them, that of its published code first; its `weak_loss` gets classes
-            (B,) for "event" and fractions (B, K) for "fractions".
+        weak_labels: the kinds of video labels that it can learn from, that of its published code first; its
+            `weak_loss` gets classes (B,) for "event" and fractions (B, K) for "fractions".
         tasks: names of the tasks that it can be trained for: those whose labels its losses and layers know.
-        stackable: whether trials can be one batched program: no LSTM, no `begin_epoch`, no dropout but by a
-            setting `dropout`; where that is not 0 its trials are trained one by one.
+        stackable: whether its trials can be one batched program: no LSTM, no `begin_epoch`, no dropout but
+            by a setting `dropout`; where that is not 0 its trials are trained one by one.
         buffered: settings kept as buffers, so that trials which differ in them can still be stacked.
         segments: numbers of segments that its layers can take; None for any.
-        differing_lengths: whether its `forward` takes a mask, by which the segments after the end of a clip
-            have no influence on the others, so that a batch may hold clips of different lengths.
+        differing_lengths: whether a batch may hold clips of different lengths: its `forward` takes a mask,
+            and the segments after the end of a clip have no influence on the others.
     """
 
     Config: ClassVar[type[HeadConfig]] = HeadConfig
@@ -172,7 +175,7 @@ class Head(nn.Module, ABC):
 
     @classmethod
     def check_lengths(cls) -> None:
-        """Refuses clips of differing lengths where the head cannot leave out what is after a clip's end.
+        """Refuses clips of differing lengths, unless the head can leave out the padding after a clip's end.
 
         Raises:
             ConfigError: it cannot; heads that can are named.
@@ -211,14 +214,14 @@ class Head(nn.Module, ABC):
         load_layout(self, layout, state)
 
     def begin_epoch(self, epoch: int) -> None:
-        """Prepares for an epoch, counted from 1, before it is trained; what changes has to be in buffers."""
+        """Prepares for an epoch, counted from 1, before it is trained; only buffers may change."""
 
     def loss(self, output: HeadOutput, labels: Tensor) -> Tensor:
         """Returns the loss under full supervision: (B, T, K), (B, T, ...) -> scalar."""
         return self.task.loss(output.logits, labels, output.mask)
 
     def weak_loss(self, output: HeadOutput, video_labels: Tensor) -> Tensor:
-        """Returns the loss under weak supervision: (B, T, K), labels of `weak_labels` (B, ...) -> scalar."""
+        """Returns the loss under weak supervision: (B, T, K), labels of videos (B, ...) -> scalar."""
         return self.task.video_loss(output.logits, video_labels, output.mask)
 
 
@@ -228,11 +231,11 @@ def has_layout(head: type[Head]) -> bool:
 
 
 PROJECTED = 256
-"""Width to which unlike features are brought where `--project` names none: that of AV-BT's."""
+"""Width to which features of unlike widths are brought where `--project` names none: that of AV-BT's."""
 
 
 class Model(nn.Module):
-    """A head with what stands before it, as it is trained and saved: standardisation, then projection.
+    """A head behind its standardisation and projection, as it is trained and saved.
 
     Attributes:
         project: modality -> Linear to the width of `--project`; empty where there is none.
@@ -253,11 +256,11 @@ class Model(nn.Module):
     def forward(self, audio: Tensor, visual: Tensor, lengths: Tensor | None = None) -> HeadOutput:
         """Returns scores: (B, T, D), (B, T, ...) -> logits (B, T, K).
 
-        `lengths` (B,) are the segments of each clip where they differ; what is after them has no influence,
+        `lengths` (B,) are the numbers of segments, where they differ; what comes after them has no influence,
         and its scores are 0.
         """
         mask = None if lengths is None else mask_of(lengths, audio.shape[1])
-        # Before these layers, since a NaN spoils their gradient, and after them, since biases are not 0
+        # Zero before these layers, since a NaN spoils their gradient, and after, since they have biases
         audio, visual = zero_padding(audio, mask), zero_padding(visual, mask)
         if self.standard_a is not None and self.standard_v is not None:
             audio, visual = self.standard_a(audio), self.standard_v(visual)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from avel.errors import ConfigError
 from avel.stores.tensors import SAVE_STATE, state_in
 
-SHOWN = 4
+SHOWN_NAMES = 4
 
 
 @dataclass(frozen=True)
@@ -18,10 +18,10 @@ class Layout:
 
     Attributes:
         code: the public repository, and the class in it.
-        names: name of a module or tensor of the head -> that of the published one. The longest match counts.
-        unused: modules and tensors of the published network that reach no output, and are left.
+        names: module or tensor of the head -> its published name; of several that match the longest counts.
+        unused: modules and tensors of the published network that reach no output, and are left out.
         own: tensors of the head that the published network does not have, and that keep their values.
-        changed: tensor of the head -> what makes it of the published one.
+        changed: tensor of the head -> function that makes it of the published one.
     """
 
     code: str
@@ -40,10 +40,10 @@ class Layout:
 
 
 def plain_state(state: object) -> dict[str, Tensor]:
-    """Returns the state dict in what a checkpoint holds, without the "module." of torch's DataParallel.
+    """Returns the state dict that a checkpoint holds, names without the "module." of torch's DataParallel.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: it holds none.
     """
     if not (tensors := state_in(state)):
         raise ConfigError(f"holds a {type(state).__name__}, no state dict", hint=SAVE_STATE)
@@ -78,7 +78,7 @@ def load_layout(module: nn.Module, layout: Layout, state: Mapping[str, Tensor]) 
                 wrong.append(f"{other} {tuple(state[other].shape)}, the head has {tuple(own[name].shape)}")
             taken[name] = value
     faults = [
-        f"{len(names)} {what}: {', '.join(names[:SHOWN])}{', ...' * (len(names) > SHOWN)}"
+        f"{len(names)} {what}: {', '.join(names[:SHOWN_NAMES])}{', ...' * (len(names) > SHOWN_NAMES)}"
         for what, names in (("missing", missing), ("without a place", surplus), ("of another shape", wrong))
         if names
     ]

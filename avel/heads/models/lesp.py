@@ -12,20 +12,13 @@ from torch.nn import functional
 from avel.config import option
 from avel.errors import ConfigError
 from avel.heads.config import HEADS
-from avel.heads.models.cmran import AttentionLayer, cells_of
+from avel.heads.models.cmran import AttentionLayer
 from avel.heads.models.head import HeadOutput, Widths
 from avel.heads.models.layout import ATTENTION_NAMES, Layout, nested
-from avel.heads.models.parts import TimeConvolutions, at_least_float32, sinusoids
-from avel.heads.models.relevance import (
-    RelevanceConfig,
-    RelevanceHead,
-    category_loss,
-    clip_category,
-    holds_event,
-    relevance_loss,
-)
+from avel.heads.models.parts import TimeConvolutions, at_least_float32, cells_of, sinusoids
+from avel.heads.models.relevance import RelevanceConfig, RelevanceHead, category_loss, relevance_loss
 from avel.heads.tasks.multi_label import video_cross_entropy
-from avel.heads.tasks.single_label import SingleLabel
+from avel.heads.tasks.single_label import as_fractions, clip_category, holds_event
 from avel.nn import mean_over_segments, mean_over_time, zero_padding
 
 D = 256
@@ -85,7 +78,7 @@ class LESP(RelevanceHead):
         self.register_buffer("bank_score", torch.zeros(events, size))
 
     def forward(self, audio: Tensor, visual: Tensor, mask: Tensor | None = None) -> HeadOutput:
-        """Returns logits: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K), what the losses read."""
+        """Returns logits: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K), extras for losses."""
         cells = cells_of(visual)
         fused, encoded_a, encoded_v, extras = self.encode(audio, cells, mask)
         prototype, distance = self.recall(fused, mask)
@@ -180,12 +173,12 @@ class LESP(RelevanceHead):
         return relevance + category + self.bank_losses(extras, events, weights, weights, output.mask)
 
     def weak_loss(self, output: HeadOutput, video_labels: Tensor) -> Tensor:
-        """Returns the same, where only each clip's fractions or event are known, and fills the bank.
+        """Returns the same losses where only each clip's fractions or event are known, and fills the bank.
 
         (B, T, K), (B, K) or (B,) -> scalar.
         """
         extras, classes, mask = output.extras, self.widths.classes, output.mask
-        fractions = SingleLabel.as_fractions(video_labels, classes)
+        fractions = as_fractions(video_labels, classes)
         largest, event = fractions[:, :-1].max(1)
         categories = event.where(largest > 0, classes - 1)
         foreground = zero_padding(torch.sigmoid(at_least_float32(extras["foreground"])), mask)
@@ -222,8 +215,8 @@ class LESP(RelevanceHead):
         near = functional.cross_entropy(extras["prototype"], event, reduction="none")
         distance = of_event(extras["distance"], event)
         background = zero_padding(1 - foreground, mask)
-        # Weak, where `foreground` is not 0 or 1, each segment counts as much; full, each of its kind
-        mean = partial(weighted_mean, mask=mask) if self.from_videos else mean_where
+        # Full: the mean over the segments of each kind. Weak, where no segment is of one kind alone: over all
+        mean = partial(mean_of_weighted, mask=mask) if self.from_videos else weighted_mean
         inside = mean(distance.amax(-1), foreground)
         outside = mean(torch.relu(self.margin - distance.amin(-1)), background)
         bank = ((near + inside + outside) * has_bank).sum() / has_bank.sum().clamp_min(1)
@@ -322,13 +315,13 @@ def of_event(distance: Tensor, event: Tensor) -> Tensor:
     return distance[torch.arange(len(event), device=event.device), :, event]
 
 
-def mean_where(values: Tensor, weights: Tensor) -> Tensor:
+def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
     """Returns the weighted mean over time, 0 where all weights are 0: (B, T), (B, T) -> (B,)."""
     return (values * weights).sum(1) / weights.sum(1).clamp_min(1e-8)
 
 
-def weighted_mean(values: Tensor, weights: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Returns the mean over time of weight times value: (B, T), (B, T) -> (B,)."""
+def mean_of_weighted(values: Tensor, weights: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Returns the mean over time of weights times values: (B, T), (B, T) -> (B,)."""
     return mean_over_time(values * weights, mask)
 
 

@@ -26,7 +26,7 @@ class MergeConfig(HeadConfig):
 
 
 def merged_width(audio: int, visual: int, config: MergeConfig) -> int:
-    """Returns the width of what `merge` returns.
+    """Returns the width of merged features.
 
     Raises:
         ConfigError: one modality to be concatenated.

@@ -1,4 +1,4 @@
-"""Pieces that several heads share: the three-layer MLP, the Bi-LSTM."""
+"""Pieces that several heads share, such as the three-layer MLP and the Bi-LSTM."""
 
 import math
 from dataclasses import dataclass
@@ -96,8 +96,18 @@ class TimeConvolutions(nn.Sequential):
         return hidden.mT
 
 
+def cells_of(visual: Tensor) -> Tensor:
+    """Flattens a map's cells; a vector is one cell: (B, T, H, W, C) or (B, T, C) -> (B, T, N, C)."""
+    return visual.flatten(2, 3) if visual.ndim == 5 else visual.unsqueeze(2)
+
+
+def key_padding(mask: Tensor | None) -> Tensor | None:
+    """Returns the mask that torch's attention takes, True after the end of a clip: (B, T) -> (B, T)."""
+    return None if mask is None else ~mask
+
+
 def attend_cells(agva: AGVA | None, audio: Tensor, visual: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """Returns vectors of maps (B, T, H, W, C), and AGVA's weights; without AGVA `visual` as it is."""
+    """Returns vectors of maps (B, T, H, W, C), and AGVA's weights; without AGVA vectors as they are."""
     if agva is None:
         return visual, {}
     vectors, weights = agva(audio, visual.flatten(2, 3))

@@ -14,7 +14,7 @@ from avel.heads.models.head import VGG, Head, HeadOutput, Published, Widths
 from avel.heads.models.layout import AGVA_NAMES, Layout, nested
 from avel.heads.models.parts import BiLSTM, at_least_float32, attend_cells, xavier
 from avel.heads.tasks.multi_label import video_cross_entropy
-from avel.heads.tasks.single_label import SingleLabel
+from avel.heads.tasks.single_label import as_fractions, holds_event
 from avel.nn import AGVA, mean_over_segments, mean_over_time, zero_padding
 
 HIDDEN = 256
@@ -95,13 +95,13 @@ class PSP(Head):
         loss = super().loss(output, labels)
         if not self.pair_loss:
             return loss
-        event = SingleLabel.holds_event(labels, self.widths.classes)
+        event = holds_event(labels, self.widths.classes)
         return loss + self.pair_loss * pair_loss(output.extras["similarity"], event, output.mask)
 
     def weak_loss(self, output: HeadOutput, video_labels: Tensor) -> Tensor:
         """Returns binary cross-entropy of the softmax of mean scores: (B, T, K), (B, K) or (B,) -> scalar."""
         p = torch.softmax(mean_over_time(output.logits, output.mask), -1)
-        return video_cross_entropy(p, SingleLabel.as_fractions(video_labels, self.widths.classes))
+        return video_cross_entropy(p, as_fractions(video_labels, self.widths.classes))
 
 
 def pair_loss(similarity: Tensor, event: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -165,7 +165,7 @@ PROPAGATION_NAMES = {
 
 
 def psp_names() -> dict[str, str]:
-    """Returns the published names of what PSP, CPSP and weak VSCG share."""
+    """Returns the published names of the layers that PSP, CPSP and weak VSCG share."""
     names = {"audio": "fa", "visual": "fv"} | nested("attention.", AGVA_NAMES, own="agva.")
     names |= {"audio_lstm.lstm": "lstm_a_v.lstm_audio", "visual_lstm.lstm": "lstm_a_v.lstm_video"}
     return names | nested("psp.", PROPAGATION_NAMES, own="propagate.")

@@ -1,4 +1,4 @@
-"""Base of heads with relevance (is a segment part of the event?) and category (which event has the clip?)."""
+"""Base of heads with relevance (is a segment part of the event?) and category (which event is it?)."""
 
 import math
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from avel.config import option
 from avel.heads.config import HeadConfig, WeakLabels
 from avel.heads.models.head import Head, HeadOutput, Widths
 from avel.heads.models.parts import at_least_float32
-from avel.heads.tasks.single_label import SingleLabel
+from avel.heads.tasks.single_label import clip_category, holds_event
 from avel.nn import amax_over_time, mean_over_segments
 
 
@@ -73,9 +73,6 @@ def decision_scores(relevance: Tensor, category: Tensor, classes: int, threshold
         background = torch.maximum(background, scores[..., -1:])
         scores = scores[..., :-1]
     return torch.cat((scores, background), -1)
-
-
-holds_event, clip_category = SingleLabel.holds_event, SingleLabel.clip_category
 
 
 def relevance_loss(relevance: Tensor, labels: Tensor, classes: int, mask: Tensor | None = None) -> Tensor:

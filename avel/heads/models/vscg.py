@@ -13,9 +13,9 @@ from avel.heads.models.head import HeadOutput, Widths
 from avel.heads.models.layout import Layout, nested
 from avel.heads.models.parts import BiLSTM, at_least_float32, attend_cells, xavier
 from avel.heads.models.psp import HIDDEN, Propagation, bottleneck, pair_loss, projection, psp_names
-from avel.heads.models.relevance import RelevanceConfig, RelevanceHead, holds_event
+from avel.heads.models.relevance import RelevanceConfig, RelevanceHead
 from avel.heads.tasks.multi_label import video_cross_entropy
-from avel.heads.tasks.single_label import SingleLabel
+from avel.heads.tasks.single_label import as_fractions, holds_event
 from avel.nn import AGVA, amax_over_time, mean_over_time, recur, zero_padding
 
 
@@ -140,7 +140,7 @@ class VSCG(RelevanceHead):
 
         p is the softmax of the scores averaged over time, H the binary cross-entropy with the video label.
         """
-        targets = SingleLabel.as_fractions(video_labels, self.widths.classes)
+        targets = as_fractions(video_labels, self.widths.classes)
         p = torch.softmax(mean_over_time(output.logits, output.mask), -1)
         return 2 * video_cross_entropy(p, targets) + video_cross_entropy(torch.softmax(p, -1), targets)
 

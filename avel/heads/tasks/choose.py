@@ -11,9 +11,9 @@ TASKS: dict[str, type[Task]] = {task.name: task for task in (SingleLabel, MultiL
 
 
 def choose_task(labelled: FeatureCache | Dataset, name: str) -> Task:
-    """Returns the task of that name for a cache or a dataset; of "auto" the one that its events are for.
+    """Returns the task of that name for a cache or a dataset; "auto" is the one that its events need.
 
-    Events that are only seen or only heard want labels for each modality, and so several at once.
+    Where an event is in one modality alone, each modality has labels of its own: several at once.
     """
     events = labelled.event_table() if isinstance(labelled, Dataset) else labelled.samples.events
     per_modality = bool(events.modality.any())

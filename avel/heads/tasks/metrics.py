@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from avel.stores.datasets.labels import UNKNOWN, in_clip
+from avel.stores.datasets.labels import in_clip
 
 Labels = NDArray[np.integer[Any]]
 DRAWN_BYTES = 2**23
-"""Numbers of a bootstrap that are drawn at once."""
+"""Most memory that one block of bootstrap draws may take."""
 
 
 def segment_accuracy(predicted: Labels, labels: Labels) -> float:
@@ -38,43 +38,6 @@ def recall_by_class(counts: Labels) -> NDArray[np.float64]:
     return recall
 
 
-def trivial_baselines(labels: Labels, background: int) -> dict[str, float]:
-    """Returns rule without a model -> fraction of right segments: (R, T).
-
-    The rules are background everywhere, and in every segment the class that its clip has there, as if the
-    classes were known and only background were to be found.
-    """
-    always = segment_accuracy(np.full_like(labels, background), labels)
-    # Labels as predictions: where the truth was background they are now wrong
-    event = segment_accuracy(labels, np.where(labels == background, UNKNOWN, labels))
-    return {"always background": always, "right class, never background": event}
-
-
-@dataclass(frozen=True)
-class EventScores:
-    """Event-level counts and what follows from them; precision and recall are 0 where nothing was counted."""
-
-    matched: int
-    predicted: int
-    true: int
-
-    @property
-    def precision(self) -> float:
-        """Fraction of predicted events that are true ones."""
-        return self.matched / self.predicted if self.predicted else 0.0
-
-    @property
-    def recall(self) -> float:
-        """Fraction of true events that were found."""
-        return self.matched / self.true if self.true else 0.0
-
-    @property
-    def f1(self) -> float:
-        """Harmonic mean of precision and recall."""
-        counted = self.predicted + self.true
-        return 2 * self.matched / counted if counted else 0.0
-
-
 def events_of(labels: Labels, background: int) -> list[tuple[int, int, int]]:
     """Lists the runs of equal labels that are not background: (T,) -> [(class, onset, offset)].
 
@@ -88,32 +51,18 @@ def events_of(labels: Labels, background: int) -> list[tuple[int, int, int]]:
     return [(int(labels[onset]), onset, offset) for onset, offset in runs if labels[onset] != background]
 
 
-def event_scores(
-    predicted: Labels,
-    labels: Labels,
-    background: int,
-    *,
-    onset_tolerance: float = 0,
-    offset_tolerance: float = 0,
-) -> EventScores:
-    """Sums `event_counts` over samples: (R, T), (R, T) -> counts; tolerances in segments."""
-    matched, *others = event_counts(predicted, labels, background, onset_tolerance, offset_tolerance).T
-    return EventScores(int(matched.sum()), *(int(counted.sum()) for counted in others))
-
-
 def event_counts(
     predicted: Labels, labels: Labels, background: int, onset_tolerance: float, offset_tolerance: float
 ) -> Labels:
     """Counts matched, predicted and true events of each sample: (R, T), (R, T) -> (R, 3).
 
-    Events are matched one to one by class, onset and offset, tolerances in segments. Events of one class in a
-    clip do not overlap, so their onsets and offsets are in the same order, and taking the first that fits
-    gives the most matches.
+    A predicted event matches a true one of its class if onset and offset differ by at most the tolerances, in
+    segments; each matches one. Events of one class in a clip do not overlap, so their onsets and offsets are
+    in the same order, and taking the first that fits gives the most matches.
     """
-    counts, lengths = np.zeros((len(labels), 3), np.int64), in_clip(labels).sum(1).tolist()
-    for place, (predicted_row, label_row) in enumerate(zip(predicted, labels, strict=True)):
-        free = events_of(predicted_row[: lengths[place]], background)
-        true = events_of(label_row[: lengths[place]], background)
+    counts = np.zeros((len(labels), 3), np.int64)
+    for place, length in enumerate(in_clip(labels).sum(1).tolist()):
+        free, true = (events_of(side[place, :length], background) for side in (predicted, labels))
         counts[place, 1:] = len(free), len(true)
         for category, onset, offset in true:
             for event in free:
@@ -127,20 +76,15 @@ def event_counts(
 
 @dataclass(frozen=True)
 class Tally:
-    """A metric that is a ratio of two sums over samples: those of part (..., R) and whole (..., R)."""
+    """A metric that is a sum over samples divided by another: each sample's part and whole, both (..., R)."""
 
     part: NDArray[np.float64]
     whole: NDArray[np.float64]
 
     @property
     def value(self) -> NDArray[np.float64]:
-        """Value of the metric, sum of parts over sum of wholes, 0 where that is 0: (..., R) -> (...)."""
+        """Sum of the parts over the sum of the wholes, 0 where that is 0: (..., R) -> (...)."""
         return ratio(self.part.sum(-1), self.whole.sum(-1))
-
-    @property
-    def by_sample(self) -> NDArray[np.float64]:
-        """Value of each sample by itself, 0 where its whole is 0: (..., R)."""
-        return ratio(self.part, self.whole)
 
 
 def ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -149,28 +93,17 @@ def ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.f
 
 
 def accuracy_tally(predicted: Labels, labels: Labels) -> Tally:
-    """Returns right segments over all, background included: (R, T), (R, T) -> (R,)."""
+    """Returns accuracy: right segments over all, background included: (R, T), (R, T) -> (R,)."""
     inside = in_clip(labels)
     return Tally(((predicted == labels) & inside).sum(1).astype(float), inside.sum(1).astype(float))
 
 
 def segment_f1_tally(predicted: Labels, labels: Labels, background: int) -> Tally:
-    """Returns F1 over segments, where background does not count as found: (R, T), (R, T) -> (R,).
-
-    A segment is found if it holds an event and its class is right.
-    """
+    """Returns F1 over segments, where background does not count as found: (R, T), (R, T) -> (R,)."""
     inside = in_clip(labels)
-    matched = ((predicted == labels) & (labels != background) & inside).sum(1)
-    positive, true = (((values != background) & inside).sum(1) for values in (predicted, labels))
-    return Tally(2.0 * matched, (positive + true).astype(float))
-
-
-def event_f1_tally(
-    predicted: Labels, labels: Labels, background: int, onset_tolerance: float, offset_tolerance: float
-) -> Tally:
-    """Returns F1 over events, matched by `event_counts`: (R, T), (R, T) -> (R,)."""
-    matched, positive, true = event_counts(predicted, labels, background, onset_tolerance, offset_tolerance).T
-    return Tally(2.0 * matched, (positive + true).astype(float))
+    found = ((predicted == labels) & (labels != background) & inside).sum(1)
+    held, true = (((side != background) & inside).sum(1) for side in (predicted, labels))
+    return Tally(2.0 * found, (held + true).astype(float))
 
 
 def bootstrap_interval(

@@ -1,7 +1,7 @@
 """Counts what predictions get right and wrong: segments by class, and whole events by kind of mistake.
 
 Labels and predictions are masks, True where a segment of a track holds a class: (R, T, M, C), or C + 1 with
-background. There is one mask of predictions for each seed.
+background. Predictions have one mask for each seed.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avel.heads.tasks.metrics import ratio
-from avel.heads.tasks.parsing_metrics import find_runs, shared
+from avel.heads.tasks.parsing_metrics import find_runs, run_overlap
 
 Masks = NDArray[np.bool_]
 
@@ -21,7 +21,7 @@ class ClassScore:
     """Scores of one class over segments, of all tracks and seeds; None where nothing was counted.
 
     Attributes:
-        segments: that hold the class, of one seed.
+        segments: number of segments whose labels hold the class.
     """
 
     name: str
@@ -33,7 +33,7 @@ class ClassScore:
 
 @dataclass(frozen=True)
 class EventErrors:
-    """Labelled events by what became of them, and predicted ones that no label has; means over seeds.
+    """Numbers of labelled events by how they were found, and of invented ones; means over seeds.
 
     A labelled event is compared with the predicted one of its class that overlaps it most, and is missed
     where none does. One that begins and ends in its segments is exact; others begin or end early or late, or
@@ -72,20 +72,20 @@ def event_errors(predicted: Sequence[Masks], label: Masks) -> EventErrors:
     counts = np.zeros(8)
     for mask in predicted:
         for clip, track, number in np.argwhere((mask | label).any(1)).tolist():
-            true, guessed = (find_runs(of[clip, :, track, number].astype(float)) for of in (label, mask))
-            counts += _compared(true, guessed)
+            true, guessed = (find_runs(side[clip, :, track, number].astype(float)) for side in (label, mask))
+            counts += _count_errors(true, guessed)
     return EventErrors(*(counts / max(1, len(predicted))).tolist())
 
 
-def _compared(true: list[tuple[int, int]], guessed: list[tuple[int, int]]) -> NDArray[np.float64]:
+def _count_errors(true: list[tuple[int, int]], guessed: list[tuple[int, int]]) -> NDArray[np.float64]:
     """Counts the events of one class in one clip and track, in the order of `EventErrors`: -> (8,)."""
     counts = np.zeros(8)
     for onset, offset in true:
-        near = max(guessed, key=lambda event: shared(event, (onset, offset)), default=(0, 0))
-        if not shared(near, (onset, offset)):
+        near = max(guessed, key=lambda event: run_overlap(event, (onset, offset)), default=(0, 0))
+        if not run_overlap(near, (onset, offset)):
             counts += (1, 0, 0, 0, 0, 0, 1, 0)
             continue
         begin, end = near[0] - onset, near[1] - offset
         counts += (1, begin == end == 0, begin < 0, begin > 0, end < 0, end > 0, 0, 0)
-    counts[7] = sum(not any(shared(event, other) for other in true) for event in guessed)
+    counts[7] = sum(not any(run_overlap(event, other) for other in true) for event in guessed)
     return counts

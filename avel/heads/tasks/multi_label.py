@@ -30,6 +30,8 @@ from avel.stores.features import FeatureCache
 if TYPE_CHECKING:
     from torch import Tensor
 
+F1ByType = dict[str, NDArray[np.float64]]
+"""Type, Type@AV or Event@AV -> F1 of each sample, (R,)."""
 AUDIO_VISUAL = "audio-visual"
 PER_MODALITY: tuple[TrackName, ...] = ("audio", "visual")
 SMALLEST = 1e-7
@@ -45,8 +47,8 @@ def decode_threshold(probabilities: NDArray[Any]) -> NDArray[np.int8]:
 class MultiLabel(Task):
     """Any classes in a segment: 1 or 0 for each of M tracks and C classes, int8 (R, T, K), tracks outermost.
 
-    A track is a modality; where the events of a dataset are all seen and heard there is one, of both. The
-    label of a video (C,) says which classes it holds at all.
+    A track is a modality; where all events of a dataset are in both there is one track. The label of a video
+    (C,) says which classes it holds at all.
     """
 
     name = "multi_label"
@@ -61,7 +63,7 @@ class MultiLabel(Task):
 
     @property
     def types(self) -> tuple[str, ...]:
-        """Names of what is judged apart: the tracks, and what both hold at once."""
+        """Names of the types, each with an F1 of its own: the tracks, and what both hold at once."""
         return (*self.tracks, AUDIO_VISUAL) if len(self.tracks) > 1 else (AUDIO_VISUAL,)
 
     def targets(self, cache: FeatureCache, samples: CachedSamples) -> Targets:
@@ -86,8 +88,8 @@ class MultiLabel(Task):
     def video_points(self, logits: Tensor, video_labels: Tensor, mask: Tensor | None = None) -> Tensor:
         """Returns the geometric mean of the probabilities that a video's classes are as labelled.
 
-        (..., B, T, K), (B, C) -> (..., B). F1 of classes that any segment has would not tell good epochs
-        from early ones, in which every clip has a segment of every class.
+        (..., B, T, K), (B, C) -> (..., B). The F1 of the classes that any segment holds would not tell good
+        epochs from early ones, in which every clip has a segment of every class.
         """
         p = self.video_probabilities(logits.float(), video_labels.shape[-1], mask)
         right = p.where(video_labels.bool(), 1 - p).clamp_min(SMALLEST)
@@ -147,7 +149,7 @@ class MultiLabel(Task):
     def full_points(labels: Tensor) -> Tensor:
         return labels.new_ones(len(labels))
 
-    def scores(self, predicted: Labels, labels: Labels) -> NDArray[np.float64]:
+    def sample_scores(self, predicted: Labels, labels: Labels) -> NDArray[np.float64]:
         """Returns each sample's Type@AV over segments: twice (R, T, K) -> (R,)."""
         return np.asarray(segment_f1(*self._sides(predicted, labels)).mean(-1))
 
@@ -160,43 +162,44 @@ class MultiLabel(Task):
         """Returns True where every class of every track is right: twice (R, T, K) -> (R, T)."""
         return np.asarray((predicted == labels).all(-1))
 
-    def tallies(
-        self, predicted: Labels, labels: Labels, onset_tolerance: float = 1, offset_tolerance: float = 1
-    ) -> dict[str, Tally]:
-        """Returns Type@AV of segments and of events, which are means over samples, without tolerance."""
+    def tallies(self, predicted: Labels, labels: Labels) -> dict[str, Tally]:
+        """Returns Type@AV of segments and of events, which are means over samples."""
         segments, events = self.f1_by_type(predicted, labels)
         whole = np.ones(len(labels))
         return {"segment_f1": Tally(segments[TYPE], whole), "event_f1": Tally(events[TYPE], whole)}
 
     def results(self, sets: LabelSets) -> PredictionMetrics:
-        """Returns the F1 of all types; what is of one label a segment alone is None."""
-        f1_of_sets = [self.f1_by_type(predicted, sets.label) for predicted in sets.predicted]
+        """Returns the F1 of all types; figures that need one label a segment are None."""
+        both = [self.f1_by_type(predicted, sets.label) for predicted in sets.predicted]
+        segments, events = [each for each, _ in both], [each for _, each in both]
         names = (*self.types, TYPE, EVENT)
 
-        def spread(level: int, name: str, chosen: NDArray[np.bool_] | slice = slice(None)) -> Spread:
-            return Spread.of_means([each[level][name][chosen] for each in f1_of_sets])
+        def spread(
+            f1_of_sets: list[F1ByType], name: str, chosen: NDArray[np.bool_] | slice = slice(None)
+        ) -> Spread:
+            return Spread.of_means([f1_by_type[name][chosen] for f1_by_type in f1_of_sets])
 
         return PredictionMetrics(
             accuracy_percent=Spread(),
             interval_percent=self.interval_percent(sets),
             accuracy_without_leaked_percent=Spread(),
             accuracy_holding_background_percent=Spread(),
-            segment_f1_percent=spread(0, TYPE),
+            segment_f1_percent=spread(segments, TYPE),
             accuracy_by_decoder_percent={},
             recall_percent={},
             background_recall_percent=None,
-            events=EventEvaluation(0, 0, spread(1, TYPE), Spread(), Spread()),
+            events=EventEvaluation(0, 0, spread(events, TYPE), Spread(), Spread()),
             parsing=ParsingEvaluation(
-                segment_f1_percent={name: spread(0, name) for name in names},
-                event_f1_percent={name: spread(1, name) for name in names},
-                type_without_leaked_percent=spread(0, TYPE, ~sets.leaked),
+                segment_f1_percent={name: spread(segments, name) for name in names},
+                event_f1_percent={name: spread(events, name) for name in names},
+                type_without_leaked_percent=spread(segments, TYPE, ~sets.leaked),
             ),
             by_tag={
                 tag: TagEvaluation(
                     samples=int(chosen.sum()),
                     accuracy_percent=Spread(),
-                    segment_f1_percent=spread(0, TYPE, chosen),
-                    event_f1_percent=spread(1, TYPE, chosen),
+                    segment_f1_percent=spread(segments, TYPE, chosen),
+                    event_f1_percent=spread(events, TYPE, chosen),
                     segment_f1_over_clips_percent=Spread(),
                     event_f1_over_clips_percent=Spread(),
                 )
@@ -218,10 +221,8 @@ class MultiLabel(Task):
             ("at the best test epoch *", ("type_at_best_test_epoch_percent",)),
         )
 
-    def f1_by_type(
-        self, predicted: Labels, labels: Labels
-    ) -> tuple[dict[str, NDArray[np.float64]], dict[str, NDArray[np.float64]]]:
-        """Returns each sample's F1 of segments and of events, by type, and Type@AV and Event@AV of both.
+    def f1_by_type(self, predicted: Labels, labels: Labels) -> tuple[F1ByType, F1ByType]:
+        """Returns each sample's F1 of segments, then of events: by type, Type@AV and Event@AV.
 
         Twice (R, T, K) -> twice name -> (R,).
         """
@@ -241,7 +242,7 @@ class MultiLabel(Task):
             "right classes, always and everywhere": everywhere.reshape(labels.shape).astype(np.int8),
         }
         return {
-            rule: float(self.scores(predicted, labels).mean()) if len(labels) else float("nan")
+            rule: float(self.sample_scores(predicted, labels).mean()) if len(labels) else float("nan")
             for rule, predicted in rules.items()
         }
 
@@ -266,12 +267,11 @@ class MultiLabel(Task):
 
     def _sides(self, predicted: Labels, labels: Labels) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Returns predictions and labels by type, no class after a clip's end: twice (R, T, types, C)."""
-        inside = in_clip(labels)[..., None]
-        one, other = (self._types((side * inside).astype(np.float64)) for side in (predicted, labels))
-        return one, other
+        inside = in_clip(labels)[..., None].astype(np.float64)
+        return self._types(predicted * inside), self._types(labels * inside)
 
     def _types(self, labels: Any) -> Any:
-        """Adds the type that both tracks hold at once: (..., T, K) -> (..., T, types, C)."""
+        """Puts tracks apart and adds what both hold at once: (..., T, K) -> (..., T, types, C)."""
         shape = (len(self.tracks), len(self.categories))
         tracks = labels.reshape(*labels.shape[:-1], *shape)
         if len(self.tracks) == 1:
@@ -283,19 +283,16 @@ class MultiLabel(Task):
 
         return torch.cat((tracks, both[..., None, :]), -2)
 
-    def _by_name(
-        self, found: NDArray[np.float64], wrong: NDArray[np.float64]
-    ) -> dict[str, NDArray[np.float64]]:
-        """Returns F1 by type, and both ways of the mean: twice (R, types, C) -> name -> (R,)."""
-        by_type = f1(found, wrong)
-        tracks = len(self.tracks)
-        together = f1(found[:, :tracks].sum(1), wrong[:, :tracks].sum(1))
+    def _by_name(self, found: NDArray[np.float64], wrong: NDArray[np.float64]) -> F1ByType:
+        """Returns F1 by type, Type@AV and Event@AV: twice (R, types, C) -> name -> (R,)."""
+        by_type, tracks = f1(found, wrong), slice(len(self.tracks))
         named = {name: by_type[:, place] for place, name in enumerate(self.types)}
-        return named | {TYPE: by_type.mean(1), EVENT: together}
+        all_tracks = f1(found[:, tracks].sum(1), wrong[:, tracks].sum(1))
+        return named | {TYPE: by_type.mean(1), EVENT: all_tracks}
 
 
 def video_cross_entropy(probabilities: Tensor, video_labels: Tensor) -> Tensor:
     """Returns binary cross-entropy, averaged over videos and classes: twice (B, C) -> scalar."""
-    # Written out, because torch refuses its own under autocast on a GPU
+    # Written out, because torch's own refuses to run under autocast on a GPU
     p = probabilities.clamp(SMALLEST, 1 - SMALLEST)
     return -(video_labels * p.log() + (1 - video_labels) * (1 - p).log()).mean()

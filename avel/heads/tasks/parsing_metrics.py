@@ -1,8 +1,8 @@
 """Metrics of audio-visual video parsing (Tian et al. 2020, and their code). Shapes: M tracks, C classes.
 
-Per clip, F1 of each class that is in labels or predictions, averaged over these classes; 1 where there is
-none. A split has the mean over its clips. Types are audio, visual, and audio-visual, which is what
-both hold at once; Type@AV is the mean over types, Event@AV counts the events of all tracks together.
+A clip's F1 is the mean over the classes that its labels or predictions hold, and 1 where these hold none; a
+split has the mean over its clips. Types are audio, visual, and audio-visual, which is what both hold at once;
+Type@AV is the mean over types, Event@AV counts the events of all tracks together.
 """
 
 from typing import TYPE_CHECKING, TypeVar
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TYPE, EVENT = "Type@AV", "Event@AV"
-OVERLAP = 0.5
+MATCHING_IOU = 0.5
 """Intersection over union from which a predicted event is a true one."""
 Array = TypeVar("Array", "NDArray[np.float64]", "Tensor")
 
 
 def segment_f1(predicted: Array, labels: Array) -> Array:
-    """Returns F1 of each clip and track over segments: 1 or 0, twice (..., T, M, C) -> (..., M)."""
+    """Returns each clip's F1 of segments, by track: 1 or 0, twice (..., T, M, C) -> (..., M)."""
     return f1(*segment_counts(predicted, labels))
 
 
@@ -35,14 +35,13 @@ def overlap_counts(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Counts events found, and missed or invented: twice (R, T, M, C) -> twice (R, M, C).
 
-    An event is a run of segments that hold a class. It is found if one of the other side overlaps it by half
-    of the seconds that either covers; no two events of one class can overlap a third so much.
+    An event is a run of segments that hold a class. A predicted one finds a labelled one whose intersection
+    with it is at least half of their union; it cannot be so near to two of them.
     """
-    shape = (labels.shape[0], *labels.shape[2:])
-    found, wrong = np.zeros(shape), np.zeros(shape)
+    found, wrong = np.zeros((2, len(labels), *labels.shape[2:]))
     for clip, track, number in np.argwhere((predicted + labels).any(1)).tolist():
         guessed, true = (find_runs(side[clip, :, track, number]) for side in (predicted, labels))
-        matched = sum(any(overlap(one, other) >= OVERLAP for other in true) for one in guessed)
+        matched = sum(any(run_iou(one, other) >= MATCHING_IOU for other in true) for one in guessed)
         found[clip, track, number] = matched
         wrong[clip, track, number] = len(guessed) + len(true) - 2 * matched
     return found, wrong
@@ -57,7 +56,7 @@ def f1(found: Array, wrong: Array) -> Array:
 
 
 def find_runs(segments: NDArray[np.float64]) -> list[tuple[int, int]]:
-    """Returns first and end of each run of ones: (T,).
+    """Returns the first segment of each run of ones, and the one after its last: (T,).
 
     >>> find_runs(np.array([1, 1, 0, 1]))
     [(0, 2), (3, 4)]
@@ -66,16 +65,16 @@ def find_runs(segments: NDArray[np.float64]) -> list[tuple[int, int]]:
     return [(int(first), int(end)) for first, end in edges.reshape(-1, 2)]
 
 
-def overlap(one: tuple[int, int], other: tuple[int, int]) -> float:
+def run_iou(one: tuple[int, int], other: tuple[int, int]) -> float:
     """Returns the intersection of two runs over their union.
 
-    >>> overlap((0, 4), (2, 6))
+    >>> run_iou((0, 4), (2, 6))
     0.3333333333333333
     """
-    both = shared(one, other)
+    both = run_overlap(one, other)
     return both / (one[1] - one[0] + other[1] - other[0] - both)
 
 
-def shared(one: tuple[int, int], other: tuple[int, int]) -> int:
+def run_overlap(one: tuple[int, int], other: tuple[int, int]) -> int:
     """Returns how many segments two runs have in common."""
     return max(0, min(one[1], other[1]) - max(one[0], other[0]))

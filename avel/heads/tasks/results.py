@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,15 +18,15 @@ Decoder = Literal["argmax", "event", "threshold"]
 
 @dataclass(frozen=True)
 class LabelSets:
-    """Labels that were predicted for R samples with known events, a set for each seed; none without samples.
+    """Labels predicted for R samples with known events, a set for each seed; no set where R is 0.
 
     Attributes:
         predicted: labels of each set, (R, T, ...).
-        by_decoder: decoder -> the same by it, for decoders that are to be compared.
+        by_decoder: decoder -> the labels of each set by it, for decoders that are to be compared.
         label: (R, T, ...) of the annotations.
         video_id: (R,) video of each sample, over which intervals are drawn.
         leaked: (R,) whether the sample's video is also in train.
-        tags: word -> (R,) which samples are also evaluated by themselves.
+        tags: tag -> (R,) which samples have it and are also evaluated by themselves.
         onset_tolerance, offset_tolerance: of events, in segments.
     """
 
@@ -62,9 +62,14 @@ class Spread:
         return cls(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None)
 
     @classmethod
+    def of_fractions(cls, values: Iterable[float] | NDArray[np.float64]) -> Spread:
+        """Returns mean and std, in percent, of one fraction a seed."""
+        return cls.of([100 * float(value) for value in values])
+
+    @classmethod
     def of_means(cls, values: Sequence[NDArray[np.float64]]) -> Spread:
-        """Returns mean and std of the mean of each seed's fractions, in percent: arrays (R,)."""
-        return cls.of([100 * float(value.mean()) for value in values if len(value)])
+        """Returns mean and std, in percent, of the mean of each seed's fractions: arrays (R,)."""
+        return cls.of_fractions(value.mean() for value in values if len(value))
 
     def __str__(self) -> str:
         """Returns the text of a table's cell.
@@ -75,6 +80,15 @@ class Spread:
         if self.mean is None:
             return ""
         return f"{self.mean:.1f}" + (f" ± {self.std:.1f}" if self.std is not None else "")
+
+
+def interval_text(interval_percent: tuple[float, float] | None) -> str:
+    """Returns the text of a table's cell.
+
+    >>> interval_text((80.25, 84.5)), interval_text(None)
+    ('80.2 to 84.5', '')
+    """
+    return "" if interval_percent is None else "{:.1f} to {:.1f}".format(*interval_percent)
 
 
 @dataclass(frozen=True)
@@ -123,7 +137,7 @@ class ParsingEvaluation:
 
 @dataclass(frozen=True)
 class PredictionMetrics:
-    """Accuracies on one split of trials that differ in the seed alone, or of sets of predictions.
+    """Figures of trials that differ in the seed alone, or of sets of predictions, on one split.
 
     Accuracies are percent of segments, background included. All is None where no sample of the split has
     known events. Where a segment may have several labels there is no accuracy: `parsing` has the figures, and

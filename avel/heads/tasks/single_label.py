@@ -14,16 +14,17 @@ from avel.heads.tasks.metrics import (
     Labels,
     Tally,
     accuracy_tally,
-    event_f1_tally,
+    event_counts,
+    ratio,
+    segment_accuracy,
     segment_f1_tally,
-    trivial_baselines,
 )
 from avel.heads.tasks.results import LabelSets, PredictionMetrics
 from avel.heads.tasks.single_label_results import COLUMNS, single_label_results
 from avel.heads.tasks.task import Classes, Column, Targets, Task
 from avel.stores.cached_samples import CachedSamples
 from avel.stores.datasets.dataset import Dataset
-from avel.stores.datasets.labels import NO_CLASS, PADDED, in_clip
+from avel.stores.datasets.labels import NO_CLASS, PADDED, UNKNOWN, in_clip
 from avel.stores.datasets.sample import Sample
 from avel.stores.features import FeatureCache
 
@@ -37,10 +38,10 @@ def decode_argmax(probabilities: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def decode_event(probabilities: NDArray[Any]) -> NDArray[np.int64]:
-    """Returns one event class for each sample, or background, in each segment: (R, T, K) -> (R, T).
+    """Returns for each segment its clip's one event class, or background: (R, T, K) -> (R, T).
 
-    The class is the event with the highest mean probability over time. A segment holds it where it is more
-    probable than background.
+    The clip's class is the event with the highest mean probability over time. A segment holds it where it is
+    more probable than background.
     """
     background = probabilities.shape[-1] - 1
     category = probabilities[..., :background].mean(1).argmax(-1)[:, None]
@@ -50,7 +51,7 @@ def decode_event(probabilities: NDArray[Any]) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class SingleLabel(Task):
-    """One label a segment: int64 (R, T), the class id or K - 1; a video's is that of its only event class."""
+    """One label a segment, int64 (R, T): a class id or K - 1; a video's is that of its only class, (R,)."""
 
     name = "single_label"
     measure = "accuracy"
@@ -72,12 +73,10 @@ class SingleLabel(Task):
         return len(self.categories)
 
     def targets(self, cache: FeatureCache, samples: CachedSamples) -> Targets:
-        """Returns the labels, (R, T) and (R,); a video without any event has the label of background.
-
-        One of several classes has no label of its own.
+        """Returns the labels: a video without events has that of background, one of several classes none.
 
         Raises:
-            DatasetError: a sample in which events of two classes overlap, or events only seen or only heard.
+            DatasetError: a sample in which events of two classes overlap, or events in one modality alone.
         """
         video_classes = samples.video_classes(len(self.categories))
         background = samples.labelled & ~video_classes.any(1)
@@ -132,24 +131,6 @@ class SingleLabel(Task):
         """Returns the softmax in float32: (..., K) -> (..., K)."""
         return logits.float().softmax(-1)
 
-    @staticmethod
-    def holds_event(labels: Tensor, classes: int) -> Tensor:
-        """Returns True where a segment holds an event, not background: (B, T) -> (B, T)."""
-        return (labels < classes - 1) & (labels != PADDED)
-
-    @staticmethod
-    def clip_category(labels: Tensor, classes: int) -> Tensor:
-        """Returns each clip's event, of several that with the largest id, or background: (B, T) -> (B,)."""
-        event = labels.where(SingleLabel.holds_event(labels, classes), -1).amax(-1)
-        return event.where(event >= 0, classes - 1)
-
-    @staticmethod
-    def as_fractions(video_labels: Tensor, classes: int) -> Tensor:
-        """Returns video labels as float32 fractions; a class is 1 of its own: (B,) or (B, K) -> (B, K)."""
-        from torch.nn import functional
-
-        return functional.one_hot(video_labels, classes).float() if video_labels.ndim == 1 else video_labels
-
     def points(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Counts the segments whose most probable class is their label."""
         return (logits.argmax(-1) == labels).sum(-1)
@@ -172,9 +153,10 @@ class SingleLabel(Task):
     def right(self, predicted: Labels, labels: Labels) -> NDArray[np.bool_]:
         return np.asarray(predicted == labels)
 
-    def scores(self, predicted: Labels, labels: Labels) -> NDArray[np.float64]:
+    def sample_scores(self, predicted: Labels, labels: Labels) -> NDArray[np.float64]:
         """Returns each sample's fraction of right segments: (R, T), (R, T) -> (R,)."""
-        return np.asarray(accuracy_tally(predicted, labels).by_sample, np.float64)
+        tally = accuracy_tally(predicted, labels)
+        return ratio(tally.part, tally.whole)
 
     @staticmethod
     def weights(labels: Labels) -> NDArray[np.float64]:
@@ -182,16 +164,25 @@ class SingleLabel(Task):
         return np.asarray(in_clip(labels).sum(1), np.float64)
 
     def trivial_baselines(self, labels: Labels) -> dict[str, float]:
-        """Returns rule without a model -> fraction of right segments: (R, T)."""
-        return trivial_baselines(labels, self.background)
+        """Returns rule without a model -> fraction of right segments: (R, T).
 
-    def tallies(
-        self, predicted: Labels, labels: Labels, onset_tolerance: float = 1, offset_tolerance: float = 1
-    ) -> dict[str, Tally]:
+        The rules are background everywhere, and in every segment the class that its clip has there, as if the
+        classes were known and only background were to be found.
+        """
+        background = np.full_like(labels, self.background)
+        # The labels as predictions, which are wrong where the truth is background
+        no_background = np.where(labels == self.background, UNKNOWN, labels)
+        return {
+            "always background": segment_accuracy(background, labels),
+            "right class, never background": segment_accuracy(labels, no_background),
+        }
+
+    def tallies(self, predicted: Labels, labels: Labels) -> dict[str, Tally]:
+        matched, found, true = event_counts(predicted, labels, self.background, 1, 1).T
         return {
             "accuracy": accuracy_tally(predicted, labels),
             "segment_f1": segment_f1_tally(predicted, labels, self.background),
-            "event_f1": event_f1_tally(predicted, labels, self.background, onset_tolerance, offset_tolerance),
+            "event_f1": Tally(2.0 * matched, (found + true).astype(float)),
         }
 
     def results(self, sets: LabelSets) -> PredictionMetrics:
@@ -207,3 +198,21 @@ class SingleLabel(Task):
     def classes_of(self, labels: Labels) -> list[list[Classes]]:
         inside = labels[labels != PADDED].tolist()
         return [[() if label == self.background else (label,) for label in inside]]
+
+
+def holds_event(labels: Tensor, classes: int) -> Tensor:
+    """Returns True where a segment holds an event, not background: (B, T) -> (B, T)."""
+    return (labels < classes - 1) & (labels != PADDED)
+
+
+def clip_category(labels: Tensor, classes: int) -> Tensor:
+    """Returns each clip's event class, the largest id of several, or background: (B, T) -> (B,)."""
+    event = labels.where(holds_event(labels, classes), -1).amax(-1)
+    return event.where(event >= 0, classes - 1)
+
+
+def as_fractions(video_labels: Tensor, classes: int) -> Tensor:
+    """Returns video labels as float32 fractions, a class id as 1 for it: (B,) or (B, K) -> (B, K)."""
+    from torch.nn import functional
+
+    return functional.one_hot(video_labels, classes).float() if video_labels.ndim == 1 else video_labels

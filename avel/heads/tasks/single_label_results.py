@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from avel.heads.tasks.metrics import (
     Labels,
     confusion,
-    event_scores,
+    event_counts,
+    ratio,
     recall_by_class,
     segment_accuracy,
     segment_f1_tally,
@@ -53,23 +54,23 @@ def single_label_results(
         },
         recall_percent=dict(zip(categories, recalls, strict=False)),
         background_recall_percent=recalls[-1],
-        events=_judge_events(decoded, label, background, *tolerances),
+        events=_event_evaluation(decoded, label, background, tolerances),
         parsing=None,
         by_tag={
-            tag: _judge_tag(chosen, decoded, label, background, tolerances)
+            tag: _tag_evaluation(chosen, decoded, label, background, tolerances)
             for tag, chosen in sets.tags.items()
         },
     )
 
 
-def _judge_tag(
+def _tag_evaluation(
     chosen: NDArray[np.bool_],
     decoded: Sequence[Labels],
     label: Labels,
     background: int,
     tolerances: tuple[float, float],
 ) -> TagEvaluation:
-    """Judges the chosen ones of the samples: (R,)."""
+    """Returns the figures of the chosen samples alone: (R,)."""
     decoded, label = [predicted[chosen] for predicted in decoded], label[chosen]
     # After the end of a clip neither side has any class
     one_hot = np.eye(background + 1)
@@ -81,35 +82,28 @@ def _judge_tag(
         samples=int(chosen.sum()),
         accuracy_percent=_accuracy(decoded, label),
         segment_f1_percent=_segment_f1(decoded, label, background),
-        event_f1_percent=_judge_events(decoded, label, background, *tolerances).f1_percent,
+        event_f1_percent=_event_evaluation(decoded, label, background, tolerances).f1_percent,
         segment_f1_over_clips_percent=Spread.of_means([f1(*segment_counts(*pair)) for pair in pairs]),
         event_f1_over_clips_percent=Spread.of_means([f1(*overlap_counts(*pair)) for pair in pairs]),
     )
 
 
 def _accuracy(decoded: Sequence[Labels], label: Labels) -> Spread:
-    return Spread.of([100 * segment_accuracy(predicted, label) for predicted in decoded])
+    return Spread.of_fractions(segment_accuracy(predicted, label) for predicted in decoded)
 
 
 def _segment_f1(decoded: Sequence[Labels], label: Labels, background: int) -> Spread:
-    return Spread.of([100 * float(segment_f1_tally(each, label, background).value) for each in decoded])
+    return Spread.of_fractions(float(segment_f1_tally(each, label, background).value) for each in decoded)
 
 
-def _judge_events(
-    decoded: Sequence[Labels],
-    label: Labels,
-    background: int,
-    onset: float,
-    offset: float,
+def _event_evaluation(
+    decoded: Sequence[Labels], label: Labels, background: int, tolerances: tuple[float, float]
 ) -> EventEvaluation:
-    scores = [
-        event_scores(predicted, label, background, onset_tolerance=onset, offset_tolerance=offset)
-        for predicted in decoded
-    ]
+    counts = [event_counts(each, label, background, *tolerances).sum(0) for each in decoded]
+    matched, predicted, true = np.array(counts, np.float64).reshape(-1, 3).T
     return EventEvaluation(
-        onset_tolerance_segments=onset,
-        offset_tolerance_segments=offset,
-        f1_percent=Spread.of([100 * score.f1 for score in scores]),
-        precision_percent=Spread.of([100 * score.precision for score in scores]),
-        recall_percent=Spread.of([100 * score.recall for score in scores]),
+        *tolerances,
+        f1_percent=Spread.of_fractions(ratio(2 * matched, predicted + true)),
+        precision_percent=Spread.of_fractions(ratio(matched, predicted)),
+        recall_percent=Spread.of_fractions(ratio(matched, true)),
     )

@@ -1,12 +1,13 @@
-"""Interface of a task: the targets, losses and metrics of a head, and the view of a clip.
+"""Interface of a task: the targets, losses and metrics of a head, and what is shown of a clip.
 
-Labels of R samples are whole numbers, (R, T) or (R, T, ...), UNKNOWN in all segments of a sample whose events
-are not known, PADDED after the end of a clip that is shorter than others. Only the task knows the meaning of
-the others.
+Labels of R samples are whole numbers, (R, T) or (R, T, ...): UNKNOWN in all segments of a sample whose events
+are not known, PADDED after the end of a clip that is shorter than others. What other numbers mean, only the
+task knows.
 """
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from avel.heads.tasks.metrics import Labels, Tally, bootstrap_interval
 from avel.heads.tasks.results import Decoder, LabelSets, PredictionMetrics
 from avel.stores.cached_samples import CachedSamples
 from avel.stores.datasets.dataset import Dataset
-from avel.stores.datasets.labels import PADDED, UNKNOWN
+from avel.stores.datasets.labels import PADDED, UNKNOWN, in_clip
 from avel.stores.datasets.sample import Sample
 from avel.stores.features import FeatureCache
 
@@ -81,9 +82,9 @@ class Task(ABC):
 
     Attributes:
         name: as `--task` takes it.
-        measure: what heads are judged by, in words; a fraction.
-        metrics: name -> title of what `tallies` has; the first is the measure.
-        decoders: name -> from probabilities (R, T, K) to labels; the first is taken unless told.
+        measure: main metric, a fraction, in words.
+        metrics: name -> title of the metrics of `tallies`; the first is the main one.
+        decoders: name -> from probabilities (R, T, K) to labels; the first is the usual one.
         one_label: whether a segment has one label, so that it can be confused with another.
         tracks: names of what a clip has labels for, side by side; "" where there is one.
     """
@@ -104,7 +105,7 @@ class Task(ABC):
 
     @abstractmethod
     def targets(self, cache: FeatureCache, samples: CachedSamples) -> Targets:
-        """Returns what samples of a cache teach.
+        """Returns the targets of samples of a cache.
 
         Raises:
             DatasetError: a sample whose events do not fit the task.
@@ -112,7 +113,7 @@ class Task(ABC):
 
     @abstractmethod
     def labels_of(self, dataset: Dataset, grid: Grid, samples: Sequence[Sample]) -> Labels:
-        """Returns the labels of samples by their events, UNKNOWN where these are not known: (R, T, ...).
+        """Returns the labels of samples of a dataset: (R, T, ...).
 
         Raises:
             DatasetError: a sample whose events do not fit the task.
@@ -146,7 +147,7 @@ class Task(ABC):
     @staticmethod
     @abstractmethod
     def loss(logits: Tensor, labels: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Returns what learning from the labels of segments minimises: (B, T, K), (B, T, ...) -> scalar.
+        """Returns the loss of full supervision, by labels of segments: (B, T, K), (B, T, ...) -> scalar.
 
         `mask` (B, T) is True before the end of each clip; None where all have T segments.
         """
@@ -154,7 +155,7 @@ class Task(ABC):
     @staticmethod
     @abstractmethod
     def video_loss(logits: Tensor, video_labels: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Returns what learning from the labels of videos minimises: (B, T, K), (B, ...) -> scalar."""
+        """Returns the loss of weak supervision, by labels of videos: (B, T, K), (B, ...) -> scalar."""
 
     @staticmethod
     @abstractmethod
@@ -163,34 +164,35 @@ class Task(ABC):
 
     @abstractmethod
     def points(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Returns what each sample scores, at most `full_points`: (..., B, T, K), (B, T, ...) -> (..., B)."""
+        """Returns the points of each sample in training's score: (..., B, T, K), (B, T, ...) -> (..., B)."""
 
     @staticmethod
     @abstractmethod
     def full_points(labels: Tensor) -> Tensor:
-        """Returns the points of samples that are right in all segments: labels (R, T, ...) -> (R,)."""
+        """Returns the most points of each sample, all segments right: labels (R, T, ...) -> (R,)."""
 
     @abstractmethod
-    def scores(self, predicted: Labels, labels: Labels) -> NDArray[np.float64]:
-        """Returns the same as a fraction of full points, from decoded labels: twice (R, T, ...) -> (R,)."""
+    def sample_scores(self, predicted: Labels, labels: Labels) -> NDArray[np.float64]:
+        """Returns the main metric of each sample by itself, 0 to 1: twice (R, T, ...) -> (R,)."""
 
     @staticmethod
     @abstractmethod
     def weights(labels: Labels) -> NDArray[np.float64]:
-        """Returns how much each sample counts in the mean of `scores`: labels (R, T, ...) -> (R,)."""
+        """Returns how much each sample counts in the main metric of a split: labels (R, T, ...) -> (R,)."""
 
     @abstractmethod
     def right(self, predicted: Labels, labels: Labels) -> NDArray[np.bool_]:
         """Returns True where all of a segment's labels are right: twice (R, T, ...) -> (R, T).
 
-        What it says of segments after the end of a clip means nothing.
+        Values after the end of a clip mean nothing.
         """
 
     @abstractmethod
-    def tallies(
-        self, predicted: Labels, labels: Labels, onset_tolerance: float = 1, offset_tolerance: float = 1
-    ) -> dict[str, Tally]:
-        """Returns metric -> each sample's part of it: twice (R, T, ...) -> (R,); tolerances in segments."""
+    def tallies(self, predicted: Labels, labels: Labels) -> dict[str, Tally]:
+        """Returns metric -> each sample's part of it: twice (R, T, ...) -> (R,).
+
+        Onset and offset of an event may be one segment off where the task matches them.
+        """
 
     @abstractmethod
     def results(self, sets: LabelSets) -> PredictionMetrics:
@@ -199,66 +201,60 @@ class Task(ABC):
     @property
     @abstractmethod
     def columns(self) -> tuple[Column, ...]:
-        """Figures that the report has a column for, the measure first."""
+        """Figures that the report has a column for, the main metric first."""
 
     def interval_percent(self, sets: LabelSets) -> tuple[float, float] | None:
-        """Returns the 95 % interval over videos of the mean score of all sets; None where there is none."""
+        """Returns the main metric's 95 % interval over videos, of the mean over sets; None without sets."""
         if not sets.predicted:
             return None
-        scores = np.mean([self.scores(predicted, sets.label) for predicted in sets.predicted], 0)
+        scores = np.mean([self.sample_scores(predicted, sets.label) for predicted in sets.predicted], 0)
         low, high = bootstrap_interval(scores, sets.video_id, weights=self.weights(sets.label))
         return 100 * low, 100 * high
 
     @abstractmethod
     def trivial_baselines(self, labels: Labels) -> dict[str, float]:
-        """Returns rule without a model -> its mean score: (R, T, ...); NaN without samples."""
+        """Returns rule without a model -> its main metric: (R, T, ...); NaN without samples."""
 
     @abstractmethod
     def classes_of(self, labels: Labels) -> list[list[Classes]]:
-        """Returns the event classes of each segment of a clip, for each track: (T, ...) -> tracks times T.
-
-        There are fewer than T where the clip ends before.
-        """
+        """Returns for each track the event classes of each segment, up to the clip's end: (T, ...)."""
 
     @abstractmethod
     def class_masks(self, labels: Labels) -> NDArray[np.bool_]:
-        """Returns where each class holds, background last, none after a clip's end: -> (R, T, M, C + 1)."""
+        """Returns where a track holds a class, background last: (R, T, ...) -> (R, T, M, C + 1).
 
-    def check_decoder(self, name: str | None) -> None:
-        """Refuses a decoder that the task does not have; None is the usual one.
+        It is False after the end of a clip.
+        """
+
+    def find_decoder(self, name: Decoder | None) -> Decoder:
+        """Returns the decoder of that name, the usual one for None.
 
         Raises:
-            ConfigError: it is none of them.
+            ConfigError: the task has no such decoder.
         """
         if name is not None and name not in self.decoders:
             raise ConfigError(
                 f"no decoder named {name!r} for task {self.name}",
                 hint=f"choose from {', '.join(self.decoders)}",
             )
+        return name or self.usual_decoder
 
     def decode(self, probabilities: NDArray[Any], decoder: Decoder | None = None) -> Labels:
-        """Returns labels by one of the task's ways, by default the first: (R, T, K) -> (R, T, ...)."""
+        """Returns the labels that a decoder makes of probabilities: (R, T, K) -> (R, T, ...)."""
         return self.decoders[decoder or self.usual_decoder](probabilities)
 
     def shown_classes(self, labels: Labels) -> NDArray[np.int64]:
         """Returns one class for each segment to colour it by, the first that it has: (R, T, ...) -> (R, T).
 
-        Background is K - 1, the number after the last category; after the end of a clip it is PADDED.
+        Background is the number after the last category; after the end of a clip it is PADDED.
         """
-        nothing, segments = len(self.categories), labels.shape[1]
-
-        def first(tracks: list[list[Classes]]) -> list[int]:
-            first_classes = [
-                min((number for classes in segment for number in classes), default=nothing)
-                for segment in zip(*tracks, strict=True)
-            ]
-            return first_classes + [PADDED] * (segments - len(first_classes))
-
-        return np.array([first(self.classes_of(sample)) for sample in labels], np.int64)
+        held = self.class_masks(labels)[..., :-1].any(2)
+        first = np.where(held.any(-1), held.argmax(-1), len(self.categories))
+        return np.where(in_clip(labels), first, PADDED)
 
     @staticmethod
     def cut(predicted: Labels, labels: Labels) -> Labels:
-        """Marks predictions after the end of their clip as the labels are: twice (..., R, T, ...)."""
+        """Marks predictions as PADDED where labels are, after the end of a clip: twice (R, T, ...)."""
         return np.where(labels == PADDED, PADDED, predicted)
 
     @property
@@ -296,41 +292,43 @@ class Task(ABC):
         if (shown == UNKNOWN).any():
             return [() for _ in self.tracks]
         beside: Sequence[list[Classes] | None] = [None] * len(self.tracks)
-        unknown: BlockKind = "label"
-        if labels is not None and (labels == UNKNOWN).any():
-            unknown = "prediction"
-        elif labels is not None:
+        if labels is not None and not (labels == UNKNOWN).any():
             beside = self.classes_of(labels)
+        alone: BlockKind = "label" if labels is None else "prediction"
         pairs = zip(self.classes_of(shown), beside, strict=True)
-        return [track_blocks(self.categories, own, label, unknown) for own, label in pairs]
+        return [track_blocks(self.categories, own, label, alone) for own, label in pairs]
 
 
 def track_blocks(
-    categories: Sequence[str], shown: Sequence[Classes], label: Sequence[Classes] | None, unknown: BlockKind
+    categories: Sequence[str], shown: Sequence[Classes], label: Sequence[Classes] | None, alone: BlockKind
 ) -> tuple[Block, ...]:
-    """Returns a block for each run of a class that is right, wrong or not judged, and for background."""
-    runs: list[tuple[int, int, int | None, BlockKind]] = []
+    """Returns a block for each run of a class, or of background, of one kind.
+
+    Args:
+        label: classes of the segments, by which a class is right or wrong.
+        alone: kind of all classes without `label`.
+    """
+
+    def kind_of(number: int | None, place: int) -> BlockKind | None:
+        held = shown[place]
+        absent = bool(held) if number is None else number not in held
+        if absent:
+            return None
+        if label is not None and (number not in label[place] if held else label[place]):
+            return "wrong"
+        return "background" if number is None else alone if label is None else "right"
+
+    runs: list[tuple[int, int, BlockKind, str]] = []
     for number in (None, *sorted({number for segment in shown for number in segment})):
-        last: BlockKind | None = None
-        for place, segment in enumerate(shown):
-            if number not in segment and (number is not None or segment):
-                last = None
-                continue
-            right = label is None or (number in label[place] if segment else not label[place])
-            kind: BlockKind = "background" if number is None else unknown if label is None else "right"
-            kind = kind if right else "wrong"
-            if kind == last:
-                runs[-1] = (runs[-1][0], place + 1, number, kind)
-            else:
-                runs.append((place, place + 1, number, kind))
-            last = kind
-    ordered = sorted(runs, key=lambda run: run[:2])
-    return tuple(
-        Block(first, end, kind, "bg" if number is None else categories[number], lane)
-        for (first, end, number, kind), lane in zip(
-            ordered, lanes_of(run[:2] for run in ordered), strict=True
-        )
-    )
+        first, text = 0, "bg" if number is None else categories[number]
+        for kind, run in itertools.groupby(kind_of(number, place) for place in range(len(shown))):
+            end = first + len(list(run))
+            if kind is not None:
+                runs.append((first, end, kind, text))
+            first = end
+    runs.sort(key=lambda run: run[:2])
+    lanes = lanes_of(run[:2] for run in runs)
+    return tuple(Block(*run, lane) for run, lane in zip(runs, lanes, strict=True))
 
 
 def lanes_of(spans: Iterable[tuple[float, float]]) -> list[int]:

@@ -1,4 +1,4 @@
-"""Finds the code of a run's heads again, which another package or a file may have brought."""
+"""Finds the code of a run's heads again, which may come from another package or from a file."""
 
 import dataclasses
 import os
@@ -18,7 +18,7 @@ from avel.stores.runs import HEAD_FILES, Run, read_config
 
 
 def keep_files(run: Run, heads: Iterable[type[Head]]) -> None:
-    """Copies the files, named by `--head`, that heads were read from into the run, each named by its head."""
+    """Copies the files that heads came from (`--head FILE`) into the run, each named after its head."""
     for name in (head.Config.name for head in heads):
         if (origin := HEADS.origin(name)).endswith(".py"):
             (run.path / HEAD_FILES).mkdir(exist_ok=True)
@@ -26,14 +26,14 @@ def keep_files(run: Run, heads: Iterable[type[Head]]) -> None:
 
 
 def copy_of_file(run: Run, name: str) -> Path:
-    """Returns the copy of a head's file in a run; two files may have one name, but no two heads."""
+    """Returns the path of a head's file in a run: named after the head, for files may share a name."""
     return run.path / HEAD_FILES / f"{quote(name, safe='')}.py"
 
 
 def read_train_config(values: Mapping[str, Any], where: object) -> TrainConfig:
     """Returns recorded settings of training; those of a head that is not installed are taken as they are.
 
-    So figures of a run can be read where its head is not.
+    So the figures of a run can be read without its head.
 
     Raises:
         StoreError: a setting is not known here, or has another type.
@@ -54,9 +54,9 @@ def read_train_config(values: Mapping[str, Any], where: object) -> TrainConfig:
 
 
 def find_head(run: Run, name: str, origin: str, digest: str) -> None:
-    """Makes a head of a run known by name: the file that it came from is run, if it is yours and unchanged.
+    """Makes sure that a run's head is registered; its file is run if that is the user's own and unchanged.
 
-    Notes it where the code of an installed head has changed since the run was trained.
+    Notes where the code of an installed head has changed since the run was trained.
 
     Args:
         origin: where the head came from, as `HEADS.origin` says.
@@ -83,9 +83,9 @@ def find_head(run: Run, name: str, origin: str, digest: str) -> None:
 
 
 def _why_not_run(file: Path, digest: str) -> str:
-    """Says why a file that a run names is not run; "" if it may be.
+    """Says why a file that a run names must not be run, "" if it may be.
 
-    A run may come from a stranger, so the file has to be the user's own, and what the run was trained by.
+    A run may come from a stranger, so the file has to be the user's own, and what the run was trained with.
     """
     if not file.is_file():
         return "is not there"

@@ -32,8 +32,8 @@ ARRAYS = {"encoded": ("f_a", "f_v"), "cnn": ("cnn_a", "cnn_v"), "maps": ("cnn_a"
 VECTOR, MAP = 3, 5
 """Dimensions of an array of vectors (V, T, D), and of maps (V, T, H, W, C)."""
 BLOCK_BYTES = 2**22
-"""Features that are read and checked at once."""
-Table = TypeVar("Table", bound=Any)
+"""Size of a block of features that is read and checked at once."""
+Columns = TypeVar("Columns", bound=Any)
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,11 @@ class Split:
 
     Attributes:
         number: (R,) number of each sample in its dataset.
-        known: (R,) whether its events are known, so that it can be judged by them.
+        known: (R,) whether its events are known, so that predictions can be evaluated on it.
         has_video_label: (R,) whether the task has a label for the whole clip.
         videos: (R,) index into the cache's videos.
         labels: (R, T, ...) as the task makes them; -1 where a sample's events are not known.
-        video_labels: (R, ...) likewise.
+        video_labels: (R, ...) as the task makes them.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Split:
         return len(self.number)
 
     def trainable(self, weak_labels: WeakLabels | None) -> "Split":
-        """Returns the samples to train on: all, or those with a video label where it is what teaches."""
+        """Returns the samples to train on: all, or with video labels of events the samples that have one."""
         if weak_labels != "event" or self.has_video_label.all():
             return self
         return take(self, np.flatnonzero(self.has_video_label))
@@ -73,9 +73,10 @@ class Split:
 class Features:
     """Audio and visual inputs of V videos, in memory or read from the cache as they are asked for.
 
-    `tensors` are those in memory, (V, T, ...) each; None where they are read. `negatives` are those of videos
-    without events, whose numbers begin at V. `lengths` are the segments of each video, first of the V, then
-    of these; None where all have T.
+    Attributes:
+        tensors: inputs in memory, (V, T, ...) each; None where they are read when needed.
+        negatives: inputs of videos without events, whose numbers begin at V.
+        lengths: number of segments of each video, those of `negatives` last; None where all have T.
     """
 
     cache: FeatureCache
@@ -105,11 +106,11 @@ class Features:
         return audio, visual
 
     def lengths_of(self, videos: Tensor) -> Tensor | None:
-        """Returns the segments of videos: (...) -> (...); None where all have T."""
+        """Returns how many segments videos have: (...) -> (...); None where all have T."""
         return None if self.lengths is None else self.lengths[videos]
 
     def batches(self, chunks: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields `of` each chunk; features that are not in memory are read one chunk ahead."""
+        """Yields the inputs of each chunk of videos; if not in memory, they are read one chunk ahead."""
         return map(self.of, chunks) if self.tensors is not None else read_ahead(self.of, chunks)
 
 
@@ -123,7 +124,7 @@ class Data:
     splits: dict[str, Split]
 
     def training(self, config: TrainConfig) -> tuple[Split, Tensor]:
-        """Returns the samples to train on, and their labels (R, T, ...), or those of videos (R, ...)."""
+        """Returns the samples to train on, and labels of their segments (R, T, ...) or videos (R, ...)."""
         weak_labels = weak_labels_of(config, self.task.name)
         train = self.splits["train"].trainable(weak_labels)
         if weak_labels == "fractions":
@@ -137,8 +138,8 @@ class Data:
         return feature_statistics(self.features, self.splits["train"])
 
 
-def join(parts: Sequence[Table]) -> Table:
-    """Returns a dataclass of columns with the rows of all parts, one after another; text is the first's."""
+def join(parts: Sequence[Columns]) -> Columns:
+    """Joins the rows of dataclasses whose fields are columns; text is that of the first."""
     columns: dict[str, Any] = {}
     for name, value in vars(parts[0]).items():
         of_parts = [getattr(part, name) for part in parts]
@@ -146,12 +147,12 @@ def join(parts: Sequence[Table]) -> Table:
             columns[name] = torch.cat(of_parts)
         elif not isinstance(value, str):
             columns[name] = np.concatenate(of_parts)
-    joined: Table = replace(parts[0], **columns)
+    joined: Columns = replace(parts[0], **columns)
     return joined
 
 
 def read_data(cache: FeatureCache, config: TrainConfig, device: torch.device) -> Data:
-    """Loads splits and inputs for a head; `check_labels` says whether it can learn from the labels.
+    """Loads splits and inputs for a head; whether it can learn from the labels, `check_labels` says.
 
     Raises:
         TrainingError: what the head needs is missing, or features are not finite.
@@ -202,19 +203,13 @@ def choose_source(cache: FeatureCache, config: TrainConfig) -> str:
             hint="avel cache-features STORE CACHE --help names the option that adds them",
         )
     if config.audio or config.visual:
-        return _named_source(
-            cache,
-            config,
-            *(
-                named or usual
-                for named, usual in zip((config.audio, config.visual), ARRAYS[cached[0]], strict=True)
-            ),
-        )
+        audio, visual = ARRAYS[cached[0]]
+        return _named_source(cache, config, config.audio or audio, config.visual or visual)
     return cached[0]
 
 
 def replaced_inputs(cache: FeatureCache, config: TrainConfig) -> str:
-    """Says which inputs a head reads since the cache lacks those it is meant for, "" where it reads these."""
+    """Says which inputs a head reads for lack of those it is meant for, "" where it reads these."""
     usual, source = head_class(config).sources[0], choose_source(cache, config)
     if config.inputs != "auto" or config.audio or config.visual or source == usual:
         return ""
@@ -269,7 +264,7 @@ def arrays_of(source: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def inputs_of(source: str, read: Callable[[str], Tensor]) -> tuple[Tensor, Tensor]:
-    """Returns audio and visual inputs from arrays that `read` gives by name: twice (..., T, D), or maps."""
+    """Returns audio and visual inputs, of arrays that `read` returns by name: twice (..., T, D), or maps."""
     audio, visual = ([read(name) for name in names] for names in arrays_of(source))
     return _joined(audio), _joined(visual)
 
@@ -278,14 +273,9 @@ def _joined(parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
 
 
-def chunks_of(order: Tensor, size: int) -> list[Tensor]:
-    """Splits the last axis into pieces of at most `size`: (..., R) -> list of (..., B)."""
-    return list(torch.split(order, size, dim=-1))
-
-
 def feature_statistics(features: Features, train: Split) -> dict[str, tuple[Tensor, Tensor]]:
     """Computes mean and std of each feature over the train videos: "audio", "visual" -> (D,), (D,)."""
-    chunks = chunks_of(torch.unique(train.videos), 64)
+    chunks = torch.split(torch.unique(train.videos), 64)
     sums: dict[str, list[Tensor]] = {"audio": [], "visual": []}
     for chunk, (audio, visual) in zip(chunks, features.batches(chunks), strict=True):
         lengths = features.lengths_of(chunk)
@@ -305,7 +295,7 @@ def feature_statistics(features: Features, train: Split) -> dict[str, tuple[Tens
 
 
 def load_features(cache: FeatureCache, source: str, config: TrainConfig, device: torch.device) -> Features:
-    """Loads the inputs if they fit into memory; reads each once to check that it is finite."""
+    """Loads the inputs if they fit into memory; either way every value is read and must be finite."""
     names = [name for of_modality in arrays_of(source) for name in of_modality]
     lengths = torch.from_numpy(cache.lengths).to(device) if cache.differing_lengths else None
     wanted = sum(_bytes(cache, name) for name in names)
@@ -321,7 +311,7 @@ def load_features(cache: FeatureCache, source: str, config: TrainConfig, device:
 
 
 def _hold(cache: FeatureCache, names: Sequence[str], device: torch.device) -> Tensor:
-    """Reads arrays into one, so that no more than a block of them is in memory twice: (V, T, ...)."""
+    """Reads arrays into one tensor, with no more than a block of them in memory twice: (V, T, ...)."""
     values = torch.empty(0)
     for start, block in _finite_blocks(cache, names):
         if not start:
@@ -331,7 +321,8 @@ def _hold(cache: FeatureCache, names: Sequence[str], device: torch.device) -> Te
 
 
 def _select(values: Tensor, videos: Tensor) -> Tensor:
-    """Returns `values[videos]` in a third of the time that takes: (V, T, ...), (...) -> (..., T, ...)."""
+    """Returns `values[videos]`: (V, T, ...), (...) -> (..., T, ...)."""
+    # Indexing by a tensor takes three times as long
     return values.index_select(0, videos.flatten()).view(*videos.shape, *values.shape[1:])
 
 
@@ -430,10 +421,7 @@ def _check_known(cache: FeatureCache, split: Split, hint: str) -> None:
 
 
 def note_left_out(cache: FeatureCache, train: Split) -> None:
-    """Counts on stderr the train samples without a video label, from which weak supervision cannot learn.
-
-    With one label a segment these have events of several classes.
-    """
+    """Notes how many train samples have events of several classes, and so no video label to learn from."""
     left_out = train.number[~train.has_video_label]
     if len(left_out):
         note(
@@ -443,14 +431,14 @@ def note_left_out(cache: FeatureCache, train: Split) -> None:
 
 
 def _finite_blocks(cache: FeatureCache, names: Sequence[str]) -> Iterator[tuple[int, Tensor]]:
-    """Yields rows of arrays, joined, and the place of the first of them: (n, T, ...).
+    """Yields blocks of videos, arrays joined (n, T, ...), each with the index of its first video.
 
     Raises:
         TrainingError: a value is not finite.
     """
-    rows = max(1, BLOCK_BYTES // (sum(_bytes(cache, name) for name in names) // len(cache)))
-    for start in range(0, len(cache), rows):
-        videos = np.arange(start, min(start + rows, len(cache)))
+    count = max(1, BLOCK_BYTES // (sum(_bytes(cache, name) for name in names) // len(cache)))
+    for start in range(0, len(cache), count):
+        videos = np.arange(start, min(start + count, len(cache)))
         blocks = {name: cache.read(name, videos) for name in names}
         for name, values in blocks.items():
             broken = np.flatnonzero(~np.isfinite(values.reshape(len(videos), -1)).all(1))

@@ -13,7 +13,7 @@ from torch import Tensor
 from avel.device import explain_full_memory, tf32
 from avel.heads.config import HeadConfig, TrainConfig
 from avel.heads.models.head import Model, build_model, head_class
-from avel.heads.training.data import Data, Features, Split, chunks_of
+from avel.heads.training.data import Data, Features, Split
 from avel.heads.training.graphs import ReplayedStep
 from avel.heads.training.start import start_from
 from avel.heads.training.trials import Alone, Stacked, Trial, TrialGroup
@@ -27,21 +27,20 @@ CLIPS_AT_ONCE = 512
 GPU_INPUT_BYTES = 2**31
 """Inputs in float32 that a GPU scores in one forward pass, counted once for each trial."""
 SMALL_STEP_FLOP = 1e9
-"""Operations of a training step below which calling torch costs a CPU more than computing."""
-FULL = "name a smaller --batch-size, or --together never"
+"""Operations of a training step below which a CPU spends more time on calling torch than on computing."""
+MEMORY_HINT = "name a smaller --batch-size, or --together never"
 Log = Callable[[dict[str, Any]], None]
-Ended = Callable[["TrialOutcome"], None]
 
 
 @dataclass(eq=False)
 class TrialOutcome:
-    """One trial in training or after it; epochs count from 1, scores are fractions of what the task measures.
+    """One trial in training or after it; epochs count from 1, scores are the task's main metric, fractions.
 
     The best test epoch, which most published code reports, is recorded but decides nothing.
 
     Attributes:
         failure: in which epoch loss or scores were not finite, or "".
-        train_seconds: in which it learned, judging aside; of M stacked trials an M-th of the time.
+        train_seconds: time of its training steps; of M stacked trials an M-th of the time.
         test_score, best_test_score: None where no test sample has known events.
         state: weights and buffers at the best validation epoch.
     """
@@ -58,14 +57,12 @@ class TrialOutcome:
     state: dict[str, Tensor] = field(default_factory=dict)
 
 
-def title_of(trials: Sequence[Trial]) -> str:
-    """Returns what a bar calls trials: their head, and the seed of one or the number of several."""
-    head = trials[0].config.head.name
-    return f"{head}, seed {trials[0].config.seed}" if len(trials) == 1 else f"{head}, {len(trials)} trials"
-
-
 def fit(
-    trials: Sequence[Trial], data: Data, device: torch.device, log: Log, ended: Ended = lambda outcome: None
+    trials: Sequence[Trial],
+    data: Data,
+    device: torch.device,
+    log: Log,
+    ended: Callable[[TrialOutcome], None] = lambda outcome: None,
 ) -> list[TrialOutcome]:
     """Trains trials side by side, and returns each at its best validation epoch.
 
@@ -76,11 +73,12 @@ def fit(
         DeviceMemoryError: a step does not fit on the GPU.
     """
     config = trials[0].config
+    which = f"seed {config.seed}" if len(trials) == 1 else f"{len(trials)} trials"
     own_random = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
-    with own_random, tf32(device), explain_full_memory(FULL):
+    with own_random, tf32(device), explain_full_memory(MEMORY_HINT):
         torch.manual_seed(config.seed)  # for dropout, which only single trials have
         training = Training(trials, data, device)
-        with Progress(config.head.epochs, "epochs", of=title_of(trials)) as progress:
+        with Progress(config.head.epochs, "epochs", of=f"{config.head.name}, {which}") as progress:
             while training.alive:
                 trained = training.alive
                 lines = training.epoch()
@@ -96,7 +94,7 @@ def fit(
 
 
 class Training:
-    """State of training between epochs: the trials that still train, their optimizer, their data orders."""
+    """State of training between epochs: trials that still train, their optimizer, their data orders."""
 
     def __init__(self, trials: Sequence[Trial], data: Data, device: torch.device) -> None:
         reuse_freed_memory()
@@ -130,7 +128,7 @@ class Training:
         losses = self.train_epoch(number).tolist()
         seconds = (time.perf_counter() - began) / len(self.alive)
         self.group.train(False)
-        val, *tests = (self.score(split) for split in self.judged_splits())
+        val, *tests = (self.score(split) for split in self.evaluated_splits())
         test = tests[0] if tests else None
         lines = []
         for place, outcome in enumerate(self.alive):
@@ -186,7 +184,7 @@ class Training:
         """Trains on a batch: (M, B, T, ...) twice, (M, B, ...), (M, B); adds to `total_losses`."""
         with arithmetic(self.config, self.device):
             losses = self.group.losses(audio, visual, targets, lengths)
-        for weight in self.group.parameters():  # zero_grad takes five times as long
+        for weight in self.group.parameters():  # optimizer.zero_grad takes five times as long
             weight.grad = None
         losses.backward(torch.ones_like(losses))  # type: ignore[no-untyped-call]
         if self.config.head.clip_norm:
@@ -203,21 +201,20 @@ class Training:
         most = CLIPS_AT_ONCE if features.tensors is None else len(features.tensors[0])
         return max(1, min(most, GPU_INPUT_BYTES // (4 * numbers * len(self.alive))))
 
-    def judged_splits(self) -> list[Split]:
-        """Returns val, and test where any of its samples can be judged."""
+    def evaluated_splits(self) -> list[Split]:
+        """Returns val, and test where the events of any of its samples are known."""
         test = self.data.splits.get("test")
         return [self.data.splits["val"], *([test] if test is not None and test.known.any() else [])]
 
     def score(self, split: Split) -> list[float]:
-        """Returns each trial's score, by what its task measures; NaN where its scores are not finite.
+        """Returns the main metric of each trial, a fraction; NaN where its logits are not finite.
 
         On val, where the epoch is chosen by videos, it reads only the labels of whole videos.
         """
         by_videos = self.by_videos and split is self.data.splits["val"]
         points = torch.zeros(len(self.alive), dtype=torch.float64, device=self.device)
-        judged = split.has_video_label if by_videos else split.known
-        size, known = self._clips_at_once(), torch.from_numpy(judged).to(self.device)
-        chunks = chunks_of(torch.arange(len(split), device=self.device), size)
+        known = torch.from_numpy(split.has_video_label if by_videos else split.known).to(self.device)
+        chunks = torch.split(torch.arange(len(split), device=self.device), self._clips_at_once())
         features = self.data.features
         inputs = features.batches([split.videos[chunk] for chunk in chunks])
         for chunk, (audio, visual) in zip(chunks, inputs, strict=True):
@@ -238,11 +235,11 @@ class Training:
     def _record(
         self, place: int, outcome: TrialOutcome, val_score: float, test_score: float | None = None
     ) -> None:
-        """Records scores; copies the weights if that on val is higher than ever before."""
+        """Records scores; copies the weights if the score on val is the best so far."""
         best = outcome.best_test_score
         if test_score is not None and (best is None or test_score > best):
             outcome.best_test_score, outcome.best_test_epoch = test_score, outcome.epochs
-        # By videos many epochs may be level: the latest of them has learned most
+        # By videos many epochs may have one score: the latest of them has learned most
         if val_score > outcome.val_score or (self.by_videos and val_score == outcome.val_score):
             outcome.val_score, outcome.test_score = val_score, test_score
             outcome.best_epoch = outcome.epochs
@@ -270,19 +267,16 @@ class Training:
 
 
 def can_replay(group: TrialGroup, features: Features, device: torch.device) -> bool:
-    """Returns whether steps can be CUDA graphs: of stacked heads, which draw nothing, inputs on the GPU.
+    """Returns whether steps can be CUDA graphs: of stacked heads, which draw nothing, with inputs on the GPU.
 
-    Batches with negatives cannot: the host reads which of their clips these are.
+    With negatives they cannot: the host reads which clips of a batch are negatives.
     """
     on_gpu = features.tensors is not None and features.negatives is None
     return device.type == "cuda" and isinstance(group, Stacked) and on_gpu
 
 
 def make_model(trial: Trial, data: Data) -> Model:
-    """Builds the model of a trial; with `standardise` it gets the statistics of the train features.
-
-    With `init` it starts from the weights of that file.
-    """
+    """Builds the model of a trial, with the statistics of the train features and the weights of `init`."""
     model = build_model(trial.config, data.widths, trial.config.seed)
     for name, standard in (("audio", model.standard_a), ("visual", model.standard_v)):
         if standard is not None:
@@ -329,7 +323,7 @@ def can_stack(config: TrainConfig, data: Data, device: torch.device) -> bool:
 
 
 def step_flop(models: Sequence[Model], config: TrainConfig, data: Data) -> float:
-    """Estimates the operations of a training step: two a weight and segment, forward, and twice that back."""
+    """Estimates the operations of a training step: for each weight and segment two forward, four backward."""
     weights = sum(weight.numel() for model in models for weight in model.parameters())
     train, _ = data.training(config)
     return 6.0 * weights * min(config.head.batch_size, len(train)) * train.labels.shape[1]

@@ -19,13 +19,13 @@ from avel.text import plural
 WITH_GRADIENTS = 1.7
 """Peak memory of a step over what autograd keeps of it: 1.3 to 2.1, measured with psp, dam, cman and cmbs."""
 LONG_STEPS = 100
-"""Fewer steps of training are not long with any head, so that nothing needs to be measured."""
+"""Fewer steps are never long, whatever the head, so that nothing needs to be measured."""
 MEASURED_GROUPS = 4
 """Groups of trials, evenly spaced among all, of which a step is measured."""
 
 
 def check_step_fits(trials: Sequence[Trial], data: Data, device: torch.device) -> None:
-    """Checks that a step of trials that train side by side fits into memory; a GPU says so itself.
+    """Checks that a step of trials that train side by side fits into a CPU's memory; a GPU says it itself.
 
     Raises:
         ConfigError: it does not.
@@ -61,39 +61,30 @@ def note_long_training(
 ) -> None:
     """Says how long training takes on this CPU, group after group, where that is long.
 
-    Measures a step and a pass over the samples that are judged, of a few groups. That changes nothing.
+    It measures a step and an evaluation of a few groups; training is not changed by that.
     """
     if device.type != "cpu":
         return
     planned = [(group, data_of(group[0].config)) for group in groups]
-    steps = [epochs_of(group) * steps_of(group, data) for group, data in planned]
+    epochs = [group[0].config.head.epochs for group in groups]  # if no trial stops early
+    steps = [count * steps_of(*each) for count, each in zip(epochs, planned, strict=True)]
     if sum(steps) < LONG_STEPS:
         return
     seconds = measured = 0.0
     for place in evenly_spaced(len(planned), MEASURED_GROUPS):
-        group, data = planned[place]
-        seconds += epochs_of(group) * epoch_seconds(group, data, device)
+        seconds += epochs[place] * epoch_seconds(*planned[place], device)
         measured += steps[place]
-    trials = plural(sum(map(len, groups)), "trial")
-    note_long(
-        seconds / measured * sum(steps),
-        trials,
-        "fewer --epochs or --seeds take less, and the run can be interrupted",
-    )
-
-
-def epochs_of(group: Sequence[Trial]) -> int:
-    """Returns the epochs of a group, if none of its trials stops early."""
-    return group[0].config.head.epochs
+    trials, advice = plural(sum(map(len, groups)), "trial"), "fewer --epochs or --seeds take less"
+    note_long(seconds / measured * sum(steps), trials, f"{advice}, and the run can be interrupted")
 
 
 def steps_of(group: Sequence[Trial], data: Data) -> int:
-    """Returns the steps of an epoch."""
+    """Returns the number of training steps in an epoch."""
     return -(-len(data.training(group[0].config)[0]) // group[0].config.head.batch_size)
 
 
 def epoch_seconds(group: Sequence[Trial], data: Data, device: torch.device) -> float:
-    """Returns about how long an epoch of trials takes that train side by side, judging them included."""
+    """Measures about how long an epoch of a group takes, with its evaluation."""
     with torch.random.fork_rng(devices=[]):
         training = Training(group, data, device)
         training.train_epoch(1, steps=1)  # the first one takes longer
@@ -101,6 +92,6 @@ def epoch_seconds(group: Sequence[Trial], data: Data, device: torch.device) -> f
         training.train_epoch(1, steps=1)
         trained = time.perf_counter()
         training.group.train(False)
-        for split in training.judged_splits():
+        for split in training.evaluated_splits():
             training.score(split)
         return (trained - began) * steps_of(group, data) + time.perf_counter() - trained

@@ -4,12 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from avel.errors import TrainingError
 from avel.heads.config import TrainConfig
 from avel.heads.tasks.task import Task
-from avel.heads.training.data import Data, Features, Split, arrays_of, check_lengths, join, load_features
+from avel.heads.training.data import Data, Split, arrays_of, check_lengths, join, load_features
 from avel.stores.datasets.labels import cut_labels
 from avel.stores.feature_samples import NO_SAMPLE
 from avel.stores.features import FeatureCache
@@ -19,28 +18,24 @@ def add_negatives(data: Data, config: TrainConfig) -> Data:
     """Returns the data with all videos of the cache `config.negatives` in train, as samples without events.
 
     Raises:
-        TrainingError: they hold events, or were not made as the other features.
-        ConfigError: they differ in length, and the head takes clips of one.
+        TrainingError: they hold events, or were not made like the other features.
+        ConfigError: they differ in length, and the head takes clips of one length alone.
     """
     features = data.features
     negatives = open_negatives(config.negatives, features.cache, features.source)
     check_lengths(negatives, config)
     more = load_features(negatives, features.source, config, features.device)
     train = _with_negatives(data.splits["train"], data.task, features.cache, negatives)
-    joined = replace(features, negatives=more, lengths=_lengths_of_both(features, more))
+    lengths = None
+    if features.lengths is not None or more.lengths is not None:
+        both = np.concatenate((features.cache.lengths, negatives.lengths))
+        lengths = torch.from_numpy(both).to(features.device)
+    joined = replace(features, negatives=more, lengths=lengths)
     return replace(data, features=joined, splits=data.splits | {"train": train})
 
 
-def _lengths_of_both(one: Features, other: Features) -> Tensor | None:
-    """Returns the segments of each video of one cache, then of the other; None where all have T."""
-    if one.lengths is None and other.lengths is None:
-        return None
-    lengths = np.concatenate((one.cache.lengths, other.cache.lengths))
-    return torch.from_numpy(lengths).to(one.device)
-
-
 def open_negatives(path: str, cache: FeatureCache, source: str) -> FeatureCache:
-    """Opens a cache of clips without events, whose features must be made as those of the other cache.
+    """Opens a cache of clips without events, whose features must be made like those of the other cache.
 
     Raises:
         TrainingError: a clip has an event, or is in the other cache too; arrays are missing, of another

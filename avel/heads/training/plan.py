@@ -35,7 +35,7 @@ def plan(
     for values in itertools.product(*settings.values()):
         swept = dict(zip(settings, values, strict=True))
         config = resolve(TrainConfig, "train-head", base=base, options={**options, **swept})
-        head_class(config)
+        head_class(config)  # refuses a head that cannot learn under this supervision
         known = {setting.name: setting for setting in settings_of(config)}
         chosen = {key: known[key].of(config) for key in swept}
         for seed in range(config.seed, config.seed + config.seeds):
@@ -49,7 +49,7 @@ def plan(
 
 
 def check_varied(what: str, key: str, values: Any) -> None:
-    """Checks that a sweep or a search can vary a setting over these values.
+    """Checks that a sweep or search (`what`) can vary a setting over these values.
 
     Raises:
         ConfigError: it varies seeds or the task of the run, or the values are no list or an empty one.

@@ -26,15 +26,18 @@ AGAIN = "train into another run folder, with the same avel train-head command"
 
 @dataclass(frozen=True)
 class HeadInputs:
-    """Inputs of a head run: its feature cache, sizes and classes of that, the names of its trials.
+    """Inputs of a head run: its feature cache with sizes and classes, what else it read, its trials.
 
-    `negatives` maps the path of a cache of clips without events to its digest, and `init` that of weights to
-    start from to their SHA-256.
-    `head_code` maps the name of a head to the package and module, or the file, that it comes from, and
-    `head_code_digest` to the digest of its source code.
-    `tags` are the words by which held-out samples are evaluated apart, each with the numbers of its samples.
-    `named` are the named features that its heads read; `cache_digest` is with them.
-    `fold` names the fold of a cross-validation that is the run's test split; "" for the cache's own splits.
+    Attributes:
+        cache_digest: digest of the cache, with the `named` features.
+        negatives: path of a cache of clips without events -> its digest.
+        init: path of weights to start from -> their SHA-256.
+        swept: names of the settings that a sweep varied.
+        head_code: name of a head -> package and module, or file, that it comes from.
+        head_code_digest: name of a head -> digest of its source code.
+        tags: tag -> numbers of the held-out samples that are evaluated by themselves.
+        named: named features of the cache that its heads read.
+        fold: fold of a cross-validation that is the run's test split; "" for the cache's own splits.
     """
 
     cache: str

@@ -10,8 +10,6 @@ from avel.heads.models.layout import load_layout, plain_state
 from avel.stores.documents import SEAL
 from avel.stores.tensors import load_tensors, read_header, read_state
 
-OWN = "avel's own"
-
 
 def start_from(model: Model, path: Path | str) -> str:
     """Takes the weights of a file into a model, and returns whose they are: avel's, or a published code's.
@@ -62,4 +60,4 @@ def _load_own(module: nn.Module, state: dict[str, Tensor]) -> str:
             f"not the weights of this head: {what}",
             hint="the head must be the same network: the same supervision, settings, inputs and classes",
         ) from None
-    return OWN
+    return "avel's own"

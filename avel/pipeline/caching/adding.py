@@ -1,38 +1,35 @@
 """Adds features of further backbones to a cache that is there, under names."""
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from avel.config import digest
 from avel.errors import ConfigError, MissingPathError, StaleError
-from avel.pipeline.config import AUDIO_BACKBONES, VISUAL_BACKBONES, AudioConfig, CacheConfig, VisualConfig
+from avel.pipeline.caching.parts import Gathered, Row
+from avel.pipeline.config import CacheConfig
+from avel.progress import note
 from avel.stores.clips import ClipStore
-from avel.stores.feature_adding import Stored, add_features, check_new_names
+from avel.stores.feature_adding import check_new_names
 from avel.stores.features import FeatureCache
-from avel.stores.named_features import MAPS_ENDING, NewFeatures
+from avel.stores.named_features import MAPS, MAPS_ENDING, FeatureModality, NewFeatures
 from avel.stores.provenance import NETWORK
 
-
-def only_named(config: CacheConfig, names: Mapping[str, str]) -> CacheConfig:
-    """Returns the config with the smallest network for a modality without name, whose output is unused."""
-    if "visual" not in names:
-        config = replace(config, visual=VisualConfig(VISUAL_BACKBONES["tiny"].Config(), "random"))
-    if "audio" not in names:
-        config = replace(config, audio=AudioConfig(AUDIO_BACKBONES["tiny"].Config(), "random"))
-    return config
+OF_FRAMES = ("visual", "frames_per_segment", "crop_size", "keep_maps")
+"""Settings, and groups of settings, of visual features alone."""
 
 
 def check_target(
-    cache: Path, names: Mapping[str, str], clips: ClipStore, config: CacheConfig, overwrite: bool
-) -> None:
+    cache: Path, names: Mapping[FeatureModality, str], clips: ClipStore, config: CacheConfig, overwrite: bool
+) -> dict[str, str]:
     """Checks, before networks run, that features can be added to a cache under these names.
+
+    Notes settings without effect. Returns video id -> hash of its file, of the cache's videos.
 
     Raises:
         ConfigError: a name that features cannot have, one for both modalities, or an untrained encoder.
         MissingPathError: there is no cache.
         StoreError: it holds features of that name, and `overwrite` is not given.
-        StaleError: a video of it is not staged in `clips`, or is of another file or grid there.
+        StaleError: the store has another grid, or a video is not staged there or of another file.
     """
     if config.untrained:
         raise ConfigError("--untrained beside a name", hint="names are for the backbones' own features")
@@ -43,64 +40,41 @@ def check_target(
             f"{cache}: no feature cache to which {next(iter(names.values()))!r} could be added",
             hint="leave out --audio-name and --visual-name to make one",
         )
-    target = FeatureCache.open(cache)
+    idle = [*({"audio"} - {*names}), *(() if "visual" in names else OF_FRAMES), "keep_cnn"]
+    if changed := config.changed(idle):
+        note(f"without effect on the features that are named: {changed}")
+    target, grid = FeatureCache.open(cache), clips.grid
     check_new_names(target, names.values(), overwrite)
-    sources = clips.staged_entries.by_id("source_sha256")
-    _check_clips(target, clips.grid.segments, clips.grid.segment_seconds, sources)
-
-
-def _check_clips(
-    cache: FeatureCache, segments: int, segment_seconds: float, sources: Mapping[str, str]
-) -> None:
-    """Checks that a store has the grid and the videos of a cache.
-
-    Args:
-        sources: video id -> hash of its file, of the videos in the store.
-
-    Raises:
-        StaleError: it has another grid, or a video is not there or of another file.
-    """
-    if (segments, segment_seconds) != (cache.grid_segments, cache.segment_seconds):
+    if (grid.segments, grid.segment_seconds) != (target.grid_segments, target.segment_seconds):
         raise StaleError(
-            f"{cache.path}: {cache.grid_segments} segments of {cache.segment_seconds:g} s, the store has "
-            f"{segments} of {segment_seconds:g} s",
+            f"{cache}: {target.grid_segments} segments of {target.segment_seconds:g} s, the store has "
+            f"{grid.segments} of {grid.segment_seconds:g} s",
             hint="give the store that the cache was made of",
         )
-    clips = cache.sources
+    staged, made_of = clips.staged_entries.by_id("source_sha256"), target.sources
     lacking = [
-        name
-        for name in cache.video_ids
-        if name not in sources or clips.get(name, sources[name]) != sources[name]
+        video_id
+        for video_id in target.video_ids
+        if video_id not in staged or made_of.get(video_id, staged[video_id]) != staged[video_id]
     ]
     if lacking:
         raise StaleError(
-            f"{cache.path}: {len(lacking)} of {len(cache.video_ids)} videos are not in the store, or of "
-            f"other files there; the first is {lacking[0]!r}",
+            f"{cache}: {len(lacking)} of {len(target)} videos are not in the store, or of other files there; "
+            f"the first is {lacking[0]!r}",
             hint="give the store that the cache was made of, or make the cache anew",
         )
+    return {video_id: staged[video_id] for video_id in target.video_ids}
 
 
-def beside(cache: Path, config: CacheConfig) -> Path:
-    """Returns where the features are computed first, beside the cache that they are added to."""
-    return cache.with_name(f".{cache.stem}.{digest(config)[:8]}.h5")
+def named_features(
+    name: str, modality: FeatureModality, rows: Sequence[Row], made: Mapping[str, Any]
+) -> dict[str, NewFeatures]:
+    """Returns the vectors of one backbone under a name, and its maps, if it has any, as NAME.maps.
 
-
-def add_computed(cache: Path, computed: Path, names: Mapping[str, str], overwrite: bool) -> FeatureCache:
-    """Adds the features of the cache `computed` to another one under names, and returns it.
-
-    Raises:
-        StaleError: a video of the cache lacks them, or they are of another file or grid.
+    Args:
+        rows: places of the cache's videos in finished parts.
+        made: what computed them, as the provenance of a cache tells it, and nothing of another network.
     """
-    target, source = FeatureCache.open(cache), FeatureCache.open(computed)
-    _check_clips(target, source.grid_segments, source.segment_seconds, source.sources)
-    videos = source.places_of_videos(target.video_ids)
-    provenance = source.provenance
-    made = {"kind": "backbone", **{key: provenance[key] for key in (*NETWORK, "hardware", "versions")}}
-    new: dict[str, NewFeatures] = {}
-    if "audio" in names:
-        new[names["audio"]] = NewFeatures("audio", Stored(source, "f_a", videos), made)
-    if "visual" in names:
-        new[names["visual"]] = NewFeatures("visual", Stored(source, "f_v", videos), made)
-        if "maps" in source.shapes:
-            new[names["visual"] + MAPS_ENDING] = NewFeatures("visual", Stored(source, "maps", videos), made)
-    return add_features(cache, new, overwrite=overwrite)
+    about = {"kind": "backbone", **{key: made[key] for key in (*NETWORK, "hardware", "versions")}}
+    names = {"f_a": name, "f_v": name, MAPS: name + MAPS_ENDING}
+    return {names[array]: NewFeatures(modality, Gathered(array, rows), about) for array in made["arrays"]}

@@ -14,8 +14,7 @@ import numpy as np
 
 from avel.config import resolve
 from avel.errors import ConfigError, StaleError, StoreError
-from avel.grid import Grid
-from avel.pipeline.caching.adding import add_computed, beside, check_target, only_named
+from avel.pipeline.caching.adding import check_target, named_features
 from avel.pipeline.caching.key import pretraining_seed, refuse_vectors
 from avel.pipeline.caching.parts import PART_VIDEOS, Gathered, Parts, Row, parts_folder
 from avel.pipeline.caching.request import (
@@ -23,16 +22,18 @@ from avel.pipeline.caching.request import (
     Reusable,
     find_reusable,
     make_request,
+    request_of_one,
     still_damaged,
 )
 from avel.pipeline.config import CacheConfig
-from avel.stores.clips import ClipStore
-from avel.stores.feature_adding import stored_features
+from avel.stores.clips import REPAIR, ClipStore
+from avel.stores.feature_adding import add_features, stored_features
 from avel.stores.feature_samples import samples_of_videos
 from avel.stores.features import FeatureCache, write_features
 from avel.stores.files import check_can_write, only_one
 from avel.stores.kinds import kind_of
-from avel.stores.named_features import NewFeatures
+from avel.stores.named_features import FeatureModality, NewFeatures
+from avel.stores.provenance import CacheProvenance
 from avel.stores.runs import library_versions
 from avel.text import duration, plural, table
 
@@ -94,7 +95,7 @@ def cache_features(
     """Writes features f_a, f_v (V, T, D) of every staged clip, with samples, splits and provenance.
 
     A second call with the same inputs does nothing; with new clips it computes only those. With a name it
-    adds features of backbones to a cache that is there, beside its own.
+    adds features of backbones, each run alone, to a cache that is there, beside its own.
 
     Args:
         store: what `extract` made; or the feature cache, or one like it, that `encoder` was trained on.
@@ -117,14 +118,18 @@ def cache_features(
     began = time.monotonic()
     config = resolve(CacheConfig, "cache-features", base=config, options=options)
     check_can_write(Path(cache))
-    asked = {"audio": audio_name, "visual": visual_name}
-    if names_of := {modality: name for modality, name in asked.items() if name is not None}:
+    asked: dict[FeatureModality, str | None] = {"audio": audio_name, "visual": visual_name}
+    if names := {modality: name for modality, name in asked.items() if name is not None}:
         if encoder is not None or cnn_from is not None:
             raise ConfigError(
                 "--encoder or --cnn-from beside a name", hint="names are for the backbones' own features"
             )
-        return _add(store, Path(cache), only_named(config, names_of), names_of, overwrite, scheduler)
+        return _add(ClipStore.open(store), Path(cache), config, names, overwrite, scheduler)
     if kind_of(store) == "cache":
+        if cnn_from is not None or scheduler is not None:
+            raise ConfigError(
+                "--cnn-from or --scheduler beside a feature cache, on which no CNN runs", hint="leave it out"
+            )
         from avel.pipeline.caching.from_vectors import encode_vectors  # imports torch
 
         run = None if encoder is None else Path(encoder)
@@ -145,8 +150,7 @@ def cache_features(
         todo = {name: source for name, source in request.sources.items() if name not in done}
         _refuse_named(request, old, todo)
         resumed = parts.finished(todo)
-        names = [name for name in todo if name not in resumed]
-        encoded, failed = _encode(request, parts, names, scheduler)
+        encoded, failed = _encode(request, parts, [name for name in todo if name not in resumed], scheduler)
         _merge(request, old, parts, resumed | encoded, known | failed)
         parts.remove()
     counts = {"encoded": len(encoded), "kept": len(old.kept), "resumed": len(resumed)}
@@ -154,22 +158,41 @@ def cache_features(
 
 
 def _add(
-    store: Path | str,
+    clips: ClipStore,
     cache: Path,
     config: CacheConfig,
-    names: Mapping[str, str],
+    names: Mapping[FeatureModality, str],
     overwrite: bool,
     scheduler: str | None,
 ) -> CacheSummary:
-    """Computes features beside a cache, as any others, and adds them to it; resumes as they do."""
-    check_target(cache, names, ClipStore.open(store), config, overwrite)
-    computed = beside(cache, config)
+    """Computes features of each backbone alone, for all videos of a cache, and adds them to it.
+
+    Raises:
+        StaleError: the store is not of the cache's videos, or one of them is damaged there.
+    """
     began = time.monotonic()
-    summary = cache_features(store, computed, config, scheduler=scheduler)
-    added = add_computed(cache, computed, names, overwrite)
-    computed.unlink()
-    counts = {"encoded": summary.encoded, "kept": summary.kept, "resumed": summary.resumed}
-    return _summary(added, began, **counts, failed=summary.failed)
+    sources = check_target(cache, names, clips, config, overwrite)
+    requests = [request_of_one(clips, cache, modality, config, sources, scheduler) for modality in names]
+    new: dict[str, NewFeatures] = {}
+    encoded: set[str] = set()
+    with only_one(parts_folder(cache), "feature cache"):
+        for (modality, name), request in zip(names.items(), requests, strict=True):
+            parts = Parts.of(cache.absolute(), request.recipe)
+            rows = parts.finished(sources)
+            now, failed = _encode(request, parts, [each for each in sources if each not in rows], scheduler)
+            if failed:
+                first, why = next(iter(failed.items()))
+                raise StaleError(
+                    f"{cache}: {len(failed)} of {len(sources)} videos cannot be read in the store; the first "
+                    f"is {first!r}: {why}",
+                    hint=REPAIR,
+                )
+            made = request.recipe | _made_with(cache, parts, "the same command makes them anew")
+            new |= named_features(name, modality, [(rows | now)[each] for each in sources], made)
+            encoded |= {*now}
+        added = add_features(cache, new, overwrite=overwrite)
+        parts.remove()
+    return _summary(added, began, encoded=len(encoded), resumed=len(sources) - len(encoded))
 
 
 def _refuse_named(request: Request, old: Reusable, todo: Mapping[str, str]) -> None:
@@ -229,10 +252,12 @@ def _merge(
     clips = request.clips
     samples, missing = samples_of_videos(clips.dataset, names, request.reasons | failed)
     ordered = [places[name] for name in names]
-    cnns, devices = parts.made_with()
-    if old.cache is not None and old.kept:
-        cnns |= {str(old.cache.typed_provenance.cnn)}
-        devices |= {*old.cache.typed_provenance.hardware}
+    before, named = None, {}
+    if old.cache is not None:
+        before = old.cache.typed_provenance if old.kept else None
+        kept = [old.kept[name].index for name in names if name in old.kept]
+        named = stored_features(old.cache, np.array(kept, np.int64))
+    made_with = _made_with(request.cache, parts, f"{request.command('--overwrite')} makes it anew", before)
     write_features(
         request.cache,
         video_ids=names,
@@ -243,48 +268,42 @@ def _merge(
         missing=missing,
         sources=request.sources,
         lengths=None if clips.lengths is None else np.array([clips.lengths[name] for name in names]),
-        provenance=_provenance(request, old, failed)
-        | {"cnn": _one_cnn(request, parts, cnns), "hardware": sorted(devices)},
-        named=_named(old, names),
+        provenance=made_with | _provenance(request, made_with["versions"], before, failed),
+        named=named,
     )
 
 
-def _named(old: Reusable, names: tuple[str, ...]) -> dict[str, NewFeatures]:
-    """Returns the features under other names that an earlier cache holds of its kept videos."""
-    if old.cache is None:
-        return {}
-    videos = np.array([old.kept[name].index for name in names if name in old.kept], np.int64)
-    return stored_features(old.cache, videos)
-
-
-def _one_cnn(request: Request, parts: Parts, digests: set[str]) -> str | None:
-    """Returns the one digest of the CNNs behind all features of the cache.
+def _made_with(cache: Path, parts: Parts, hint: str, before: CacheProvenance | None = None) -> dict[str, Any]:
+    """Returns the one digest of the CNNs behind all features that are merged, devices, and versions.
 
     Published weights are known by name only: under it other ones may have been downloaded meanwhile.
 
+    Args:
+        before: provenance of the features that are kept, if any.
+
     Raises:
-        StaleError: they are not the same for all; the parts are removed, so that the hint is the way out.
+        StaleError: the CNNs are not the same for all; the parts are removed, so that the hint is the way out.
     """
-    if len(digests) > 1:
+    cnns, devices = parts.made_with()
+    if before is not None:
+        cnns, devices = cnns | {str(before.cnn)}, devices | {*before.hardware}
+    if len(cnns) > 1:
         parts.remove()
         raise StaleError(
-            f"{request.cache}: the CNNs have other weights now than when it was begun: "
-            f"{' and '.join(sorted(digests))}",
-            hint=f"{request.command('--overwrite')} makes it anew",
+            f"{cache}: the CNNs have other weights now than when it was begun: {' and '.join(sorted(cnns))}",
+            hint=hint,
         )
-    return next(iter(digests), None)
+    return {"cnn": next(iter(cnns), None), "hardware": sorted(devices), "versions": library_versions()}
 
 
-def _provenance(request: Request, old: Reusable, failed: dict[str, str]) -> dict[str, Any]:
-    grid: Grid = request.clips.grid
-    used = library_versions()
-    before = old.cache.typed_provenance if old.cache is not None and old.kept else None
+def _provenance(
+    request: Request, used: dict[str, str], before: CacheProvenance | None, failed: dict[str, str]
+) -> dict[str, Any]:
     earlier = [*before.earlier_versions, before.versions] if before else []
     return request.recipe | {
         "annotations": request.annotations,
         "damaged": {name: source for name, source in request.sources.items() if name in failed},
-        "grid": vars(grid),
-        "versions": used,
+        "grid": vars(request.clips.grid),
         "earlier_versions": [
             item for place, item in enumerate(earlier) if item not in (used, *earlier[:place])
         ],

@@ -16,12 +16,11 @@ from avel.ahead import read_ahead, reading_threads
 from avel.device import hardware_of, pinned
 from avel.errors import StaleError, StoreError
 from avel.nn import mask_of, put_inside
-from avel.pipeline.caching.key import frames_of_clip
+from avel.pipeline.caching.key import has_agva
 from avel.pipeline.caching.parts import Arrays, Parts
-from avel.pipeline.config import CacheConfig
-from avel.pipeline.encoders.backbones import PUBLISHED
-from avel.pipeline.encoders.build import build_encoder
-from avel.pipeline.encoders.encoder import Encoder
+from avel.pipeline.config import BACKBONES, CacheConfig
+from avel.pipeline.encoders.build import build_cnn, build_encoder, model_folders
+from avel.pipeline.encoders.encoder import CNNs, Encoder
 from avel.pipeline.encoders.kept import cnn_digest, load_encoder
 from avel.pipeline.encoders.waveform import windows
 from avel.pipeline.pretraining.augment import centre_crop
@@ -49,16 +48,16 @@ class Work:
 
 @dataclass(frozen=True)
 class Clips:
-    """A batch: names, frames uint8 (B, T * N, 3, H, W) segment by segment, and what the audio CNN reads.
+    """A batch: names, and what was read for the CNN of each modality.
 
-    That is log-mel (B, T, 96, 64), or the waveform int16 (B, samples). Where clips have `lengths` of their
-    own, frames and log-mel of these many segments of each lie one after the other, as one clip.
+    For "visual" these are frames, uint8 (B, T * N, 3, H, W) segment by segment; for "audio" log-mel
+    (B, T, 96, 64), or the waveform, int16 (B, samples). Where clips have `lengths` of their own, frames and
+    log-mel of these many segments of each lie one after the other, as one clip.
     """
 
     part: int
     video_ids: tuple[str, ...]
-    frames: Tensor
-    audio: Tensor
+    inputs: dict[str, Tensor]
     failures: dict[str, str]
     lengths: tuple[int, ...] | None = None
 
@@ -74,21 +73,23 @@ class Encoded:
     hardware: str
 
 
-def chosen_encoder(work: Work) -> Encoder:
-    """Returns the encoder of a run, or one built on backbones, in eval mode without gradients."""
+def chosen_encoder(work: Work) -> CNNs:
+    """Returns the encoder of a run, one built on backbones, or one CNN alone; all of them fixed."""
     if work.encoder is not None:
-        given = {"visual": work.config.visual.weights, "audio": work.config.audio.weights}
-        moved = {kind: Path(weights) for kind, weights in given.items() if weights != PUBLISHED}
-        return load_encoder(work.encoder, folders=moved)
-    return build_encoder(work.config.pretraining()).eval().requires_grad_(False)
+        return load_encoder(work.encoder, folders=model_folders(work.config))
+    config, wanted = work.config.pretraining(), [kind for kind in BACKBONES if kind in work.recipe["encoder"]]
+    built = build_encoder(config) if len(wanted) == 2 else build_cnn(config, *wanted)
+    return built.eval().requires_grad_(False)
 
 
 class PartEncoder:
     """Computes features of a list of videos; open once for many parts.
 
     Attributes:
+        modalities: those of its CNNs, both or one.
         frames: numbers of the frames of a segment that the CNN sees.
         crop_size: height and width of a frame, in pixels, as the CNN sees it.
+        waveform: what the audio CNN reads of the waveform; None where it reads log-mel patches.
 
     >>> next(PartEncoder(work).parts([("a", "b")])).arrays["f_a"].shape  # doctest: +SKIP
     (2, 10, 256)
@@ -100,22 +101,15 @@ class PartEncoder:
         self.encoder = chosen_encoder(work).to(self.device)
         self.encoder.is_fixed = True
         self.cnn_digest = cnn_digest(self.encoder)
-        self._raw = work.recipe["encoder"]["kind"] == "backbones"
+        visual, audio = self.encoder.visual, self.encoder.audio
+        self.modalities = [kind for kind in BACKBONES if getattr(self.encoder, kind) is not None]
         self._arrays: list[str] = work.recipe["arrays"]
-        self.frames: list[int] = work.recipe["preprocessing"]["frames"]
-        self._own_lengths = bool(work.recipe["preprocessing"].get("own_lengths"))
-        self.crop_size: int = work.recipe["preprocessing"]["crop_size"]
-        self._together = self.encoder.visual.reads(self.encoder.visual.config).frames > 1
-        self._waveform = self.encoder.audio.reads(self.encoder.audio.config)
-        if self._waveform is not None:
-            settings = work.recipe["staging"]["settings"]
-            self._sample_rate: int = settings["sample_rate"]
-            self._segment_seconds: float = settings["segment_seconds"]
-
-    @property
-    def reads_waveform(self) -> bool:
-        """Returns whether the audio CNN reads the waveform, not log-mel patches."""
-        return self._waveform is not None
+        preprocessing = work.recipe["preprocessing"]
+        self._own_lengths = bool(preprocessing.get("own_lengths"))
+        self.frames: list[int] = preprocessing.get("frames", [])
+        self.crop_size: int = preprocessing.get("crop_size", 0)
+        self._together = visual is not None and visual.reads(visual.config).frames > 1
+        self.waveform = None if audio is None else audio.reads(audio.config)
 
     @cached_property
     def clips(self) -> ClipStore:
@@ -150,33 +144,41 @@ class PartEncoder:
     def read(self, batch: tuple[int, tuple[str, ...]]) -> Clips:
         """Reads and decodes one batch of a part; damaged clips are left out by name."""
         part, video_ids = batch
-        wanted = frames_of_clip(self.clips.grid, self.frames)
-        frames, audio, failures = {}, [], {}
+        read_of = {"visual": self._frames, "audio": self._audio}
         own = self.clips.lengths if self._own_lengths else None
+        clips: dict[str, dict[str, NDArray[Any]]] = {}
+        failures: dict[str, str] = {}
         for video_id in video_ids:
             length = self.clips.grid.segments if own is None else own[video_id]
             try:
-                read = self.clips.waveform if self.reads_waveform else self.clips.log_mel
-                values: NDArray[Any] = read(video_id)
-                inside = wanted[: length * len(self.frames)]
-                frames[video_id] = self.cropped(self.clips.frames(video_id, inside))
-                audio.append(values if own is None else self._until(values, length))
+                clips[video_id] = {name: read_of[name](video_id, length) for name in self.modalities}
             except StoreError as error:
                 failures[video_id] = f"damaged in the store: {error.message}"
-        if not frames:
-            return Clips(part, (), torch.empty(0), torch.empty(0), failures)
-        lengths = None if own is None else tuple(own[video_id] for video_id in frames)
-        joined = np.stack if lengths is None else lambda clips: np.concatenate(clips)[None]  # as one clip
-        images = self._tensor(joined(list(frames.values()))).permute(0, 1, 4, 2, 3)
-        sound = self._tensor((np.stack if self.reads_waveform else joined)(audio))
-        return Clips(part, tuple(frames), images, sound, failures, lengths)
+        lengths = None if own is None else tuple(own[video_id] for video_id in clips)
+        inputs: dict[str, Tensor] = {}
+        for name in self.modalities if clips else ():
+            values = [each[name] for each in clips.values()]
+            is_whole = lengths is None or (name == "audio" and self.waveform is not None)
+            joined = np.stack(values) if is_whole else np.concatenate(values)[None]  # as one clip
+            inputs[name] = pinned(torch.from_numpy(joined), self.device)
+        if "visual" in inputs:
+            inputs["visual"] = inputs["visual"].permute(0, 1, 4, 2, 3)
+        return Clips(part, tuple(clips), inputs, failures, lengths)
 
-    def _until(self, values: NDArray[Any], length: int) -> NDArray[Any]:
-        """Returns the audio of a clip up to its end: patches, or a waveform that is silent after it."""
-        if not self.reads_waveform:
-            return values[:length]
-        silent = values.copy()
-        silent[length * len(values) // self.clips.grid.segments :] = 0
+    def _frames(self, video_id: str, length: int) -> NDArray[np.uint8]:
+        """Reads those frames of a clip's first segments that the CNN sees: (length * N, H, W, 3)."""
+        wanted = self.clips.grid.frames_at(self.frames)[: length * len(self.frames)]
+        return self.cropped(self.clips.frames(video_id, wanted))
+
+    def _audio(self, video_id: str, length: int) -> NDArray[Any]:
+        """Reads the patches of a clip's first segments, or its waveform, silent after them."""
+        if self.waveform is None:
+            return self.clips.log_mel(video_id)[:length]
+        waveform = self.clips.waveform(video_id)
+        if length == self.clips.grid.segments:
+            return waveform
+        silent = waveform.copy()
+        silent[length * len(waveform) // self.clips.grid.segments :] = 0
         return silent
 
     def cropped(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -185,9 +187,6 @@ class PartEncoder:
         if odd or frames.shape[1] * 7 != self.crop_size * 8:
             return frames
         return frames[:, margin : margin + self.crop_size, margin : margin + self.crop_size]
-
-    def _tensor(self, values: NDArray[Any]) -> Tensor:
-        return pinned(torch.from_numpy(values), self.device)
 
     def encode(self, clips: Clips) -> dict[str, Tensor]:
         """Returns the arrays of one batch that the cache keeps: (B, T, ...) by name."""
@@ -199,49 +198,56 @@ class PartEncoder:
     def vectors(self, clips: Clips) -> dict[str, Tensor]:
         """Runs the CNNs on one batch, and puts 0 after the end of shorter clips: (B, T, ...) by name."""
         if clips.lengths is None:
-            return self.cnn(clips.frames, clips.audio)
+            return self.cnn(clips.inputs)
         lengths = torch.tensor(clips.lengths, device=self.device)
-        values_of = self.cnn(clips.frames, clips.audio, lengths=lengths)
+        values_of = self.cnn(clips.inputs, lengths=lengths)
         mask = mask_of(lengths, self.clips.grid.segments)
         return {name: put_inside(values[0], mask) for name, values in values_of.items()}
 
     @torch.inference_mode()
     def cnn(
-        self, frames: Tensor, audio: Tensor, first: int = 0, lengths: Tensor | None = None
+        self, inputs: Mapping[str, Tensor], segments: range | None = None, lengths: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Runs the CNNs: cnn_a and cnn_v (B, T, D), and maps where anything needs them.
+        """Runs the CNNs on `Clips.inputs`: cnn_a and cnn_v (B, T, D), and maps where anything needs them.
 
-        Where audio is a waveform, it is that of the whole clip, and frames may begin at its segment `first`;
+        A waveform is that of the whole clip, of which frames or patches may be those of some `segments` only;
         or it is that of several clips, of whose `lengths` the frames lie one after the other.
         """
-        images, audio = self.inputs(frames, audio, first, lengths)
+        given = self.prepared(inputs, segments, lengths)
         half = self.work.recipe["preprocessing"]["dtype"] == "bfloat16"
+        vectors = {}
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
-            visual, maps = self._visual(images, len(audio))
-            cnn_a = self.encoder.cnn_audio(audio)
-        return {"cnn_a": cnn_a, "cnn_v": visual} | ({} if maps is None else {"maps": maps})
+            if "audio" in given:
+                vectors["cnn_a"] = self.encoder.cnn_audio(given["audio"])
+            if "visual" in given:
+                vectors |= self._visual(given["visual"], len(inputs["visual"]))
+        return vectors
 
     @torch.inference_mode()
-    def inputs(
-        self, frames: Tensor, audio: Tensor, first: int = 0, lengths: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def prepared(
+        self, inputs: Mapping[str, Tensor], segments: range | None = None, lengths: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Returns what the CNNs are given, on the device: images, and patches or windows (B, T, ...).
 
         Images are uint8 (B * T * N, 3, H, W); for a CNN that sees N together (B * T, N, 3, H, W).
         """
-        frames = frames.to(self.device, non_blocking=True)
-        audio = audio.to(self.device, non_blocking=True)
-        if self._waveform is not None:
-            count = frames.shape[1] // len(self.frames) if lengths is None else self.clips.grid.segments
-            segments = range(first, first + count)
-            audio = windows(audio, self._sample_rate, self._segment_seconds, segments, self._waveform)
-            audio = audio if lengths is None else audio[mask_of(lengths, count)][None]
-        if frames.shape[-1] != self.crop_size:
-            frames = centre_crop(frames, self.crop_size)
-        images = frames.flatten(0, 1)
-        if self._together:
-            return images.reshape(-1, len(self.frames), *images.shape[1:]), audio
-        return images.contiguous(memory_format=torch.channels_last), audio
+        given = {kind: values.to(self.device, non_blocking=True) for kind, values in inputs.items()}
+        if self.waveform is not None:
+            staged = self.work.recipe["staging"]["settings"]
+            rate, seconds = staged["sample_rate"], staged["segment_seconds"]
+            wanted = segments or range(self.clips.grid.segments)
+            audio = windows(given["audio"], rate, seconds, wanted, self.waveform)
+            given["audio"] = audio if lengths is None else audio[mask_of(lengths, len(wanted))][None]
+        if "visual" in given:
+            frames = given["visual"]
+            if frames.shape[-1] != self.crop_size:
+                frames = centre_crop(frames, self.crop_size)
+            images = frames.flatten(0, 1)
+            if self._together:
+                given["visual"] = images.reshape(-1, len(self.frames), *images.shape[1:])
+            else:
+                given["visual"] = images.contiguous(memory_format=torch.channels_last)
+        return given
 
     @torch.inference_mode()
     def temporal(self, vectors: Mapping[str, Tensor], lengths: Tensor | None = None) -> dict[str, Tensor]:
@@ -249,22 +255,24 @@ class PartEncoder:
 
         `lengths` (B,) are the segments of each clip where they differ; after them features are 0.
         """
+        if self.work.recipe["encoder"]["kind"] == "backbones":
+            own = {"f_a": "cnn_a", "f_v": "cnn_v"}
+            return {name: vectors[cnn] for name, cnn in own.items() if cnn in vectors}
+        assert isinstance(self.encoder, Encoder)
         audio, visual = vectors["cnn_a"], vectors["cnn_v"]
-        if self._raw:
-            return {"f_a": audio, "f_v": visual}
         if self.encoder.attention is not None:
             visual = vectors["maps"].flatten(2, 3)
         mask = None if lengths is None else mask_of(lengths, audio.shape[1])
         f_a, f_v = self.encoder.temporal(audio.float(), visual.float(), mask)
         return {"f_a": f_a, "f_v": f_v}
 
-    def _visual(self, images: Tensor, clips: int) -> tuple[Tensor, Tensor | None]:
-        """Returns vectors and maps of B clips, averaged over N frames: (B, T, D), (B, T, H', W', D)."""
-        wants_maps = "maps" in self._arrays or self.encoder.attention is not None
-        if not wants_maps:
-            return self._over_frames(self.encoder.run("visual", images), clips), None
+    def _visual(self, images: Tensor, clips: int) -> dict[str, Tensor]:
+        """Computes cnn_v (B, T, D), and maps (B, T, H', W', D) where anything needs them, over N frames."""
+        if "maps" not in self._arrays and not has_agva(self.work.recipe["encoder"]):
+            return {"cnn_v": self._over_frames(self.encoder.run("visual", images), clips)}
         vectors, maps = self.encoder.run("visual", images, "vectors_and_maps")
-        return self._over_frames(vectors, clips), self._over_frames(maps.permute(0, 2, 3, 1), clips)
+        maps = maps.permute(0, 2, 3, 1)
+        return {"cnn_v": self._over_frames(vectors, clips), "maps": self._over_frames(maps, clips)}
 
     def _over_frames(self, values: Tensor, clips: int) -> Tensor:
         """Averages over N frames, unless seen together: (B * T * N, ...) or (B * T, ...) -> (B, T, ...)."""
@@ -297,13 +305,16 @@ class TemporalEncoder(PartEncoder):
         """Reads CNN vectors in the place of frames and patches: (B, T, Dv), (B, T, Da)."""
         part, video_ids = batch
         places = np.array([self._place[name] for name in video_ids])
-        visual, audio = (self._tensor(self._vectors.read(name, places)) for name in ("cnn_v", "cnn_a"))
+        inputs = {
+            name: pinned(torch.from_numpy(self._vectors.read(name, places)), self.device)
+            for name in ("cnn_a", "cnn_v")
+        }
         lengths = tuple(self._vectors.lengths[places].tolist()) if self._own_lengths else None
-        return Clips(part, video_ids, visual, audio, {}, lengths)
+        return Clips(part, video_ids, inputs, {}, lengths)
 
     def vectors(self, clips: Clips) -> dict[str, Tensor]:
         """Returns the vectors as they were read."""
-        return {"cnn_a": clips.audio.to(self.device), "cnn_v": clips.frames.to(self.device)}
+        return {name: values.to(self.device) for name, values in clips.inputs.items()}
 
 
 def part_encoder(work: Work, device: str = "cpu") -> PartEncoder:

@@ -3,10 +3,8 @@
 import time
 from collections.abc import Sequence
 from functools import partial
-from typing import Literal
 
 import torch
-from torch import Tensor
 
 from avel.ahead import reading_threads
 from avel.errors import ConfigError
@@ -20,8 +18,8 @@ from avel.text import duration, plural
 LONG_CLIPS = 50
 """Fewer clips are encoded without measuring one first."""
 AS_READ, AS_FLOATS = 2, 3
-"""Images of a batch that are held while they are prepared for the CNN: cropped and laid out anew; where they
-are resized, resized in one direction, in both, and laid out anew."""
+"""Copies of a batch's images that are held while they are prepared for the CNN. Of bytes: cropped, and laid
+out channels last. Of floats, where images are resized: in one direction, in both, and laid out."""
 
 
 def check_batch_fits(encoder: PartEncoder, names: Sequence[str]) -> None:
@@ -35,12 +33,12 @@ def check_batch_fits(encoder: PartEncoder, names: Sequence[str]) -> None:
     first = encoder.read((0, tuple(names[:1])))
     if first.failures:
         return
-    frames = grid.segments * len(encoder.frames)
-    scale = frames / first.frames.shape[1]  # the first clip may be a short one
-    read = (first.frames.nbytes + first.audio.nbytes) * scale * batches
-    image, resized = 3 * encoder.crop_size**2, first.frames.shape[-1] != encoder.crop_size
-    floats = 4 * (AS_FLOATS * image + 3 * grid.size**2)
-    a_clip = read + frames * (floats if resized else AS_READ * image)
+    scale = grid.segments / (grid.segments if first.lengths is None else first.lengths[0])
+    a_clip = sum(values.nbytes for values in first.inputs.values()) * scale * batches
+    if "visual" in first.inputs:
+        image, resized = 3 * encoder.crop_size**2, first.inputs["visual"].shape[-1] != encoder.crop_size
+        floats = 4 * (AS_FLOATS * image + 3 * grid.size**2)
+        a_clip += grid.segments * len(encoder.frames) * (floats if resized else AS_READ * image)
     batch, in_cnns = min(config.batch_size, len(names)), cnn_bytes(encoder, first)
     needs = shortage(f"encoding {plural(batch, 'clip')} at once", in_cnns + batch * a_clip, free)
     if needs:
@@ -55,16 +53,15 @@ def cnn_bytes(encoder: PartEncoder, clips: Clips) -> int:
     A CNN whose batch norms are folded keeps a second copy of its weights.
     """
     lengths = None if clips.lengths is None else torch.tensor(clips.lengths)
-    images, audio = encoder.inputs(clips.frames, clips.audio, lengths=lengths)
+    given = encoder.prepared(clips.inputs, lengths=lengths)
     largest, weights = 0, 0
-    first_of: dict[Literal["visual", "audio"], Tensor]
-    first_of = {"visual": images[:1], "audio": audio.flatten(0, 1)[:1]}
-    for name, one in first_of.items():
-        cnn = getattr(encoder.encoder, name)
-        run = partial(encoder.encoder.run, name, one)
+    for modality in encoder.modalities:
+        one = given[modality][:1] if modality == "visual" else given[modality].flatten(0, 1)[:1]
+        cnn = getattr(encoder.encoder, modality)
+        run = partial(encoder.encoder.run, modality, one)
         with torch.inference_mode():
             operation = largest_operation_bytes(run, [*cnn.parameters(), *cnn.buffers()])
-        largest = max(largest, at_once(name, one) * operation)
+        largest = max(largest, at_once(modality, one) * operation)
         if any(isinstance(module, NORMS) for module in cnn.modules()):
             weights += sum(weight.nbytes for weight in cnn.parameters())
     return largest + weights

@@ -23,7 +23,7 @@ from avel.progress import Progress
 from avel.stores.features import FeatureCache, write_features
 from avel.stores.files import check_can_replace
 from avel.stores.named_features import GROUP
-from avel.stores.provenance import NETWORK, VECTORS, places_of
+from avel.stores.provenance import NETWORK, VECTORS
 from avel.stores.runs import library_versions
 
 
@@ -43,10 +43,8 @@ def encode_vectors(
             f"{source}: a feature cache, and no encoder to run on it",
             hint="--encoder RUN, of avel pretrain on a feature cache; or give a clip store",
         )
-    if idle := config.set_of_clips():
-        raise ConfigError(
-            f"{', '.join(idle)} beside a feature cache, on which no CNN runs", hint="leave it out"
-        )
+    if idle := config.changed(config.of_clips):
+        raise ConfigError(f"{idle} beside a feature cache, on which no CNN runs", hint="leave it out")
     if cache.resolve() == source.resolve():
         raise ConfigError(f"{cache}: is also what is read", hint="name another file")
     check_can_replace(cache, overwrite)
@@ -76,7 +74,7 @@ def encode_vectors(
             "hardware": [hardware_of(device)],
             "versions": library_versions(),
             "run": str(encoder.resolve()),
-            "source_runs": places_of(source, source_cache.provenance).runs,
+            "source_runs": source_cache.inputs.runs,
         },
         lengths=source_cache.lengths,
     )

@@ -4,7 +4,7 @@ A second `avel cache-features` compares this with what the file says of itself, 
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
@@ -14,94 +14,90 @@ from safetensors import safe_open
 from avel.config import as_dict, settings_of
 from avel.digests import digest_of
 from avel.errors import ConfigError, StaleError, StoreError
-from avel.grid import Grid, evenly_spaced
-from avel.pipeline.config import (
-    AUDIO_BACKBONES,
-    VISUAL_BACKBONES,
-    BackboneConfig,
-    CacheConfig,
-    PretrainConfig,
-)
-from avel.pipeline.encoders.header import AGAIN, encoder_file, is_of_folder, read_spec, without_place
+from avel.grid import evenly_spaced
+from avel.pipeline.config import BACKBONES, RANDOM, BackboneConfig, CacheConfig, PretrainConfig
+from avel.pipeline.encoders.header import ANOTHER_RUN, encoder_file, is_of_folder, read_spec, without_place
 from avel.registry import Registry
 from avel.stores.clips import ClipStore
 from avel.stores.features import FeatureCache
+from avel.stores.named_features import FeatureModality
 from avel.stores.runs import RECORD, Run
-from avel.stores.seal import fault_of_file
-from avel.stores.tensors import read_header
+from avel.stores.seal import file_seal_fault
 
-RANDOM = "random"
 RECIPE = ("encoder", "staging", "preprocessing", "arrays")
 """Entries of a cache's provenance that decide the features of a clip."""
 
 
-def recipe(clips: ClipStore, encoder: Path | None, config: CacheConfig) -> dict[str, Any]:
+def recipe(
+    clips: ClipStore, encoder: Path | None, config: CacheConfig, modality: FeatureModality | None = None
+) -> dict[str, Any]:
     """Returns what a cache of these inputs holds, in plain values: encoder, staging, preprocessing, arrays.
+
+    With `modality` it is what the features of that backbone alone are made of.
 
     Raises:
         ConfigError: options that exclude each other.
         MissingPathError: no such encoder or weights.
     """
-    identity = _encoder_identity(encoder, config)
-    grid = clips.grid
-    frames, crop_size = _frames_and_crop(encoder, config, identity)
-    if frames > grid.frames_per_segment:
+    identity = _encoder_identity(encoder, config, modality)
+    cnn = ["cnn_a", "cnn_v"] if config.keep_cnn or config.keep_maps else []
+    arrays = {None: ["f_a", "f_v", *cnn], "audio": ["f_a"], "visual": ["f_v"]}[modality]
+    return {
+        "encoder": identity,
+        "staging": {"digest": clips.digest, "settings": clips.settings},
+        "preprocessing": {"dtype": config.dtype}
+        | ({} if modality == "audio" else _frames(clips, encoder, config, identity))
+        | ({} if modality == "visual" else _waveform(clips, encoder, config))
+        # Not there where all clips fill the grid, so that caches of such clips stay what they are
+        | ({} if clips.dataset.longest_seconds is None else {"own_lengths": True}),
+        "arrays": [*arrays, *(["maps"] if config.keep_maps and modality != "audio" else [])],
+    }
+
+
+def _frames(
+    clips: ClipStore, encoder: Path | None, config: CacheConfig, identity: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Returns which frames of a segment the visual CNN sees, and their crop.
+
+    Raises:
+        ConfigError: more frames than a segment has, or a crop that the encoder does not take.
+    """
+    if encoder is not None:
+        count, crop_size = config.frames_per_segment or 1, config.crop_size or identity["crop_size"]
+    else:
+        visual = config.pretraining().visual.backbone
+        reads = BACKBONES["visual"][visual.name].reads(visual)
+        count, crop_size = config.frames_per_segment or reads.frames, config.crop_size or reads.pixels
+    there = clips.grid.frames_per_segment
+    if count > there:
         raise ConfigError(
-            f"frames_per_segment={frames}, and {clips.location.url} has {grid.frames_per_segment} of each",
-            hint=f"--frames-per-segment {grid.frames_per_segment}",
+            f"frames_per_segment={count}, and {clips.location.url} has {there} of each",
+            hint=f"--frames-per-segment {there}",
         )
     if has_agva(identity) and crop_size != identity["crop_size"]:
         raise ConfigError(
             f"crop_size={crop_size}: the encoder attends over the cells of {identity['crop_size']} pixels",
             hint="leave out --crop-size",
         )
-    waveform = _waveform(encoder, config)
-    if waveform and not clips.attributes.waveform:
-        clips.waveform(clips.staged[0])  # raises StoreError, with what to do
-    cnn = ["cnn_a", "cnn_v"] if config.keep_cnn or config.keep_maps else []
-    return {
-        "encoder": identity,
-        "staging": {"digest": clips.digest, "settings": clips.settings},
-        "preprocessing": {
-            "frames": evenly_spaced(grid.frames_per_segment, frames),
-            "crop": "centre, 7/8 of each side",
-            "crop_size": crop_size,
-            "dtype": config.dtype,
-        }
-        | waveform
-        # Not there where all clips fill the grid, so that caches of such clips stay what they are
-        | ({} if clips.dataset.longest_seconds is None else {"own_lengths": True}),
-        "arrays": ["f_a", "f_v", *cnn, *(["maps"] if config.keep_maps else [])],
-    }
+    crop = "centre, 7/8 of each side"
+    return {"frames": evenly_spaced(there, count), "crop": crop, "crop_size": crop_size}
 
 
-def _frames_and_crop(
-    encoder: Path | None, config: CacheConfig, identity: Mapping[str, Any]
-) -> tuple[int, int]:
-    """Returns how many frames of a segment are taken, and the side of their crop in pixels."""
-    if encoder is not None:
-        return config.frames_per_segment or 1, config.crop_size or identity["crop_size"]
-    visual = config.pretraining().visual.backbone
-    reads = VISUAL_BACKBONES[visual.name].reads(visual)
-    return config.frames_per_segment or reads.frames, config.crop_size or reads.pixels
+def _waveform(clips: ClipStore, encoder: Path | None, config: CacheConfig) -> dict[str, Any]:
+    """Returns what the audio backbone reads of the waveform; nothing where it reads log-mel patches.
 
-
-def _waveform(encoder: Path | None, config: CacheConfig) -> dict[str, Any]:
-    """Returns what the audio backbone reads of the waveform; nothing where it reads log-mel patches."""
+    Raises:
+        StoreError: the store has no waveform.
+    """
     if encoder is not None:
         return {}  # avel pretrain trains on patches
     audio = config.pretraining().audio.backbone
-    reads = AUDIO_BACKBONES[audio.name].reads(audio)
-    return {} if reads is None else {"waveform": vars(reads)}
-
-
-def frames_of_clip(grid: Grid, frames: Sequence[int]) -> list[int]:
-    """Returns the same frames of every segment, as frames of the clip.
-
-    >>> frames_of_clip(Grid(segments=3), [8])
-    [8, 24, 40]
-    """
-    return [segment * grid.frames_per_segment + frame for segment in range(grid.segments) for frame in frames]
+    reads = BACKBONES["audio"][audio.name].reads(audio)
+    if reads is None:
+        return {}
+    if not clips.attributes.waveform:
+        clips.waveform(clips.staged[0])  # raises StoreError, with what to do
+    return {"waveform": vars(reads)}
 
 
 def pretraining_seed(encoder: Path | None) -> int | None:
@@ -112,18 +108,19 @@ def pretraining_seed(encoder: Path | None) -> int | None:
     return Run.open(folder, "pretrain").config(PretrainConfig).seed if (folder / RECORD).is_file() else None
 
 
-def _encoder_identity(encoder: Path | None, config: CacheConfig) -> dict[str, Any]:
+def _encoder_identity(
+    encoder: Path | None, config: CacheConfig, modality: FeatureModality | None
+) -> dict[str, Any]:
     if encoder is not None:
         spec, digest = encoder_file_digest(encoder)
         _refuse_beside_encoder(config, spec)
         return {"kind": "run", "digest": digest, **spec}
     networks = config.pretraining()
-    chosen: dict[str, Any] = {
-        "visual": _backbone(VISUAL_BACKBONES, networks.visual),
-        "audio": _backbone(AUDIO_BACKBONES, networks.audio),
-    }
+    given: dict[FeatureModality, BackboneConfig]
+    given = {name: getattr(networks, name) for name in BACKBONES if modality in (None, name)}
+    chosen: dict[str, Any] = {name: _backbone(BACKBONES[name], each) for name, each in given.items()}
     kind = "untrained" if config.untrained else "backbones"
-    if config.untrained or RANDOM in (config.visual.weights, config.audio.weights):
+    if config.untrained or RANDOM in (each.weights for each in given.values()):
         chosen["seed"] = config.seed
     return {"kind": kind, "digest": digest_of([kind, _without_places(chosen)]), **chosen}
 
@@ -131,7 +128,7 @@ def _encoder_identity(encoder: Path | None, config: CacheConfig) -> dict[str, An
 def _without_places(identity: Any) -> Any:
     if not isinstance(identity, dict):
         return identity
-    networks = {kind: identity.get(kind) for kind in ("visual", "audio")}
+    networks = {kind: identity.get(kind) for kind in BACKBONES}
     return identity | {
         kind: without_place(about) for kind, about in networks.items() if isinstance(about, dict)
     }
@@ -171,9 +168,9 @@ def encoder_file_digest(path: Path) -> tuple[dict[str, Any], str]:
         StoreError: not an encoder file.
     """
     path = encoder_file(path)
-    _, spec = read_spec(path, read_header(path, AGAIN))
-    if broken := fault_of_file(path):
-        raise StoreError(f"{path}: {broken}", hint=AGAIN)
+    _, spec = read_spec(path)
+    if broken := file_seal_fault(path):
+        raise StoreError(f"{path}: {broken}", hint=ANOTHER_RUN)
     with safe_open(path, framework="numpy") as file:
         return spec, digest_of(spec, ((name, file.get_tensor(name)) for name in sorted(file.keys())))
 

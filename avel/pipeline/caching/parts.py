@@ -19,9 +19,10 @@ from avel.stores.hdf5 import (
     CHECKSUMS,
     array_of,
     attribute,
-    new_file,
-    opened,
-    read_texts,
+    decoded,
+    new_hdf5,
+    open_hdf5,
+    read_column,
     read_verified_rows,
     texts,
     write_rows,
@@ -76,9 +77,11 @@ class Parts:
         parts = {}
         for path in sorted(self.folder.glob("*.h5")):
             try:
-                with opened(path, "") as file:
-                    columns = (read_texts(file, name, "") for name in ("video_ids", "sources", "made_with"))
-                    names, sources, (cnn, hardware) = columns
+                with open_hdf5(path, "") as file:
+                    names, sources, (cnn, hardware) = (
+                        decoded(read_column(file, name, np.bytes_, ""))
+                        for name in ("video_ids", "sources", "made_with")
+                    )
                     part = Part(names, sources, cnn, hardware)
                     if attribute(file, "digest") != digest_of(vars(part)):
                         raise StoreError(f"{path}: is damaged")
@@ -93,7 +96,7 @@ class Parts:
         names = tuple(sources)
         path = self.folder / f"{digest_of(list(sources.items()))}.h5"
         room = sum(values.nbytes for values in arrays.values()) + NAME_BYTES * len(names)
-        with new_file(path, room) as file:
+        with new_hdf5(path, room) as file:
             file["video_ids"], file["sources"] = texts(names), texts(sources.values())
             file["made_with"] = texts([cnn, hardware])
             part = Part(list(names), list(sources.values()), cnn, hardware)
@@ -122,7 +125,7 @@ class Gathered:
 
     def __init__(self, name: str, places: Sequence[Row]) -> None:
         self._name, self._places = name, places
-        with opened(places[0].path, _remove(places[0].path)) as file:
+        with open_hdf5(places[0].path, _remove(places[0].path)) as file:
             array = array_of(file, name, _remove(places[0].path))
             self.shape: tuple[int, ...] = (len(places), *array.shape[1:])
             self.dtype: np.dtype[Any] = array.dtype
@@ -131,7 +134,7 @@ class Gathered:
         chosen = self._places[key]
         result = np.empty((len(chosen), *self.shape[1:]), self.dtype)
         for path, first, last in _same_file(chosen):
-            with opened(path, _remove(path)) as file:
+            with open_hdf5(path, _remove(path)) as file:
                 array, sums = (array_of(file, self._name + end, _remove(path)) for end in ("", CHECKSUMS))
                 rows = [chosen[place].index for place in range(first, last)]
                 result[first:last] = read_verified_rows(array, sums[()], rows, _remove(path))

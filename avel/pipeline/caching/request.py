@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avel.config import default_text, settings_of, split_set
 from avel.errors import StoreError
-from avel.pipeline.caching.key import annotations_digest, frames_of_clip, recipe, refuse_stale
+from avel.pipeline.caching.key import annotations_digest, recipe, refuse_stale
 from avel.pipeline.caching.parts import Row
 from avel.pipeline.config import CacheConfig
 from avel.stores.clips import ClipStore
 from avel.stores.features import FeatureCache, cache_command
+from avel.stores.named_features import FeatureModality
 
 if TYPE_CHECKING:
     from avel.pipeline.caching.encode import Work
@@ -95,6 +96,7 @@ def make_request(
         StoreError: nothing is staged.
     """
     path = None if encoder is None else Path(encoder)
+    caches = (None if overwrite else cache, cnn_from)
     sources = clips.staged_entries.by_id("source_sha256")
     if not sources:
         where = clips.location.url
@@ -103,14 +105,14 @@ def make_request(
         )
     reasons = {
         name: f"{entry.reason or entry.state}: {entry.detail}".removesuffix(": ")
-        for name, entry in clips.entries.take((~clips.entries.is_one_of(clips.staged)).nonzero()[0]).items()
+        for name, entry in clips.entries.filter(~clips.entries.is_one_of("video_id", clips.staged)).items()
     }
     return Request(
         clips,
         cache,
         path,
         config,
-        recipe(clips, path, replace(config, dtype=_dtype(config, cache, cnn_from, overwrite, scheduler))),
+        recipe(clips, path, replace(config, dtype=_dtype(config, caches, scheduler))),
         sources,
         reasons,
         annotations_digest(clips, reasons),
@@ -118,13 +120,24 @@ def make_request(
     )
 
 
-def _dtype(
-    config: CacheConfig, cache: Path, cnn_from: Path | str | None, overwrite: bool, scheduler: str | None
-) -> Any:
-    """Returns the number format asked for; for auto that of the cache or vectors, or the device's own."""
+def request_of_one(
+    clips: ClipStore,
+    cache: Path,
+    modality: FeatureModality,
+    config: CacheConfig,
+    sources: dict[str, str],
+    scheduler: str | None,
+) -> Request:
+    """Returns the request of one backbone's features, which are added to a cache."""
+    chosen = replace(config, dtype=_dtype(config, (), scheduler))
+    return Request(clips, cache, None, config, recipe(clips, None, chosen, modality), sources, {}, "", None)
+
+
+def _dtype(config: CacheConfig, caches: Iterable[Path | str | None], scheduler: str | None) -> Any:
+    """Returns the number format asked for; for auto that of the first cache there, or the device's own."""
     if config.dtype != "auto":
         return config.dtype
-    for path in (None if overwrite else cache, cnn_from):
+    for path in caches:
         if path is not None and Path(path).exists():
             recorded = FeatureCache.open(path).provenance.get("preprocessing", {}).get("dtype")
             if recorded is not None:
@@ -190,7 +203,7 @@ def _damage(request: Request, video_id: str) -> str:
     try:
         read = clips.waveform if "waveform" in preprocessing else clips.log_mel
         read(video_id)
-        clips.frames(video_id, frames_of_clip(clips.grid, preprocessing["frames"]))
+        clips.frames(video_id, clips.grid.frames_at(preprocessing["frames"]))
     except StoreError as error:
         return f"damaged in the store: {error.message}"
     return ""
@@ -221,7 +234,7 @@ def parse_options(text: str) -> dict[str, Any]:
     >>> parse_options("--keep-maps --dtype bfloat16 --set window_seconds=2.0")
     {'keep_maps': True, 'dtype': 'bfloat16', 'window_seconds': '2.0'}
     """
-    flags = {setting.name for setting in settings_of(CacheConfig) if setting.hinted is bool}
+    flags = {setting.name for setting in settings_of(CacheConfig) if setting.value_type is bool}
     words, options = iter(shlex.split(text)), dict[str, Any]()
     for word in words:
         name = word.removeprefix("--").replace("-", "_")

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import suppress
 from functools import lru_cache
 from multiprocessing import get_context
+from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from avel.device import choose_device, choose_dtype, explain_full_memory, note_slow_bfloat16, tf32
 from avel.errors import AvelError
 from avel.pipeline.caching.encode import Encoded, PartEncoder, Work, part_encoder
 from avel.pipeline.caching.forecast import check_batch_fits, note_long_encoding
 from avel.pipeline.caching.parts import Row
-from avel.pipeline.caching.places import place_of
 from avel.progress import Progress
 
 if TYPE_CHECKING:
@@ -32,6 +37,9 @@ _computing = Lock()
 forward takes all cores anyway."""
 _device = ""
 """Device that a process of `_on_devices` was given."""
+_dealing = Lock()
+_places: dict[str, tuple[int, FileLock]] = {}
+"""Dask workers of this process -> their place on this machine, and the lock that holds it while they live."""
 
 
 def encode_all(work: Work, parts: Sequence[Sources], scheduler: str | None) -> Iterator[Written]:
@@ -125,6 +133,22 @@ def _encode_on_worker(work: Work, sources: Sources, expected: Versions) -> Writt
     check_versions(expected)
     devices = devices_of(work.config.device)
     return encode_part(work, sources, devices[place_of(get_worker().address) % len(devices)])
+
+
+def place_of(worker: str) -> int:
+    """Returns a dask worker's place among those of its machine, by which the machine's devices are dealt out.
+
+    It is the first that no running worker holds, so one that joins late takes a free device.
+    """
+    with _dealing:
+        places = itertools.count()
+        while worker not in _places:
+            place = next(places)
+            lock = FileLock(Path(tempfile.gettempdir()) / f"avel-worker-{os.getuid()}-{place}.lock")
+            with suppress(Timeout):
+                lock.acquire(blocking=False)
+                _places[worker] = place, lock
+        return _places[worker][0]
 
 
 def _on_devices(

@@ -15,12 +15,10 @@ from torch import Tensor, nn
 
 from avel.config import ComponentConfig
 from avel.errors import MissingPathError, WeightsError
+from avel.pipeline.config import PUBLISHED, RANDOM
 from avel.pipeline.encoders.weights import PublishedWeights, State, fetch, load_into
 from avel.stores.files import sha256_file
 from avel.stores.tensors import read_state
-
-RANDOM, PUBLISHED = "random", "published"
-"""Values of `weights` for an untrained CNN, and for the first published weights."""
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,18 @@
 """A config -> the encoder it asks for."""
 
-import dataclasses
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from avel.pipeline.config import AUDIO_BACKBONES, VISUAL_BACKBONES, PretrainConfig
+from avel.pipeline.config import BACKBONES, PUBLISHED, BackboneConfig, CacheConfig, PretrainConfig
 from avel.pipeline.encoders.backbones import load_backbone
-from avel.pipeline.encoders.encoder import BackboneSpec, Encoder, EncoderSpec, channels_last
+from avel.pipeline.encoders.encoder import BackboneSpec, CNNs, Encoder, EncoderSpec, channels_last
+from avel.pipeline.encoders.header import is_of_folder
 from avel.pipeline.encoders.hub import ModelConfig
 from avel.pipeline.encoders.kept import load_encoder
+from avel.stores.named_features import FeatureModality
 
 
 def build_encoder(config: PretrainConfig) -> Encoder:
@@ -23,18 +26,13 @@ def build_encoder(config: PretrainConfig) -> Encoder:
         AvelError: what `load_encoder` raises.
     """
     if config.start_from:
-        backbones = {"visual": config.visual.backbone, "audio": config.audio.backbone}
-        folders = {
-            kind: Path(backbone.model)
-            for kind, backbone in backbones.items()
-            if isinstance(backbone, ModelConfig) and Path(backbone.model).is_dir()
-        }
-        encoder = load_encoder(config.start_from, folders=folders).requires_grad_(True)
+        encoder = load_encoder(config.start_from, folders=model_folders(config)).requires_grad_(True)
         placed = {
-            kind: dataclasses.replace(getattr(encoder.spec, kind), backbone=backbones[kind])
-            for kind in folders
+            kind: replace(spec, backbone=getattr(config, kind).backbone)
+            for kind in BACKBONES
+            if is_of_folder(vars(spec := getattr(encoder.spec, kind)))
         }
-        encoder.spec = dataclasses.replace(encoder.spec, crop_size=config.augmentation.crop_size, **placed)
+        encoder.spec = replace(encoder.spec, crop_size=config.augmentation.crop_size, **placed)
     else:
         encoder = _new_encoder(config)
     for name in encoder.batch_statistics:
@@ -45,13 +43,36 @@ def build_encoder(config: PretrainConfig) -> Encoder:
     return channels_last(encoder)
 
 
+def model_folders(config: CacheConfig | PretrainConfig) -> dict[str, Path]:
+    """Returns modality -> where the model of another library is said to lie, for `load_encoder`.
+
+    The settings that name a backbone's model say it; beside an encoder, which has its own, the weights do.
+    """
+    folders: dict[str, Path] = {}
+    for kind in BACKBONES:
+        chosen: BackboneConfig = getattr(config, kind)
+        if isinstance(chosen.backbone, ModelConfig):
+            folders[kind] = Path(chosen.backbone.model)
+        elif chosen.weights != PUBLISHED:
+            folders[kind] = Path(chosen.weights)
+    return folders
+
+
+def build_cnn(config: PretrainConfig, modality: FeatureModality) -> CNNs:
+    """Builds one CNN of a config alone, on the CPU; where its weights are random, they are drawn from `seed`.
+
+    Raises:
+        UnknownNameError, WeightsError: what `build_encoder` raises.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return channels_last(CNNs(**{modality: _cnn(config, modality)}))
+
+
 def _new_encoder(config: PretrainConfig) -> Encoder:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        visual = VISUAL_BACKBONES[config.visual.backbone.name](config.visual.backbone)
-        audio = AUDIO_BACKBONES[config.audio.backbone.name](config.audio.backbone)
-        load_backbone(visual, config.visual.weights, "--visual-weights")
-        load_backbone(audio, config.audio.weights, "--audio-weights")
+        visual, audio = _cnn(config, "visual"), _cnn(config, "audio")
         spec = EncoderSpec(
             BackboneSpec(visual.config, visual.variant),
             BackboneSpec(audio.config, audio.variant),
@@ -59,3 +80,10 @@ def _new_encoder(config: PretrainConfig) -> Encoder:
             config.augmentation.crop_size,
         )
         return Encoder(spec, visual, audio)
+
+
+def _cnn(config: PretrainConfig, modality: FeatureModality) -> Any:
+    chosen = config.visual if modality == "visual" else config.audio
+    cnn = BACKBONES[modality][chosen.backbone.name](chosen.backbone)
+    load_backbone(cnn, chosen.weights, f"--{modality}-weights")
+    return cnn

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from avel.pipeline.encoders.folding import folded
 PIXELS_AT_ONCE = 8 * 224 * 224
 """Pixels of one forward pass on a CPU without gradients: eight frames, or 65 patches. With more, the
 kernel pages in the memory of each layer anew, which takes half of the time at 80 frames."""
+C = TypeVar("C", bound="CNNs")
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,57 @@ class EncoderSpec:
     crop_size: int
 
 
-class Encoder(nn.Module):
+class CNNs(nn.Module):
+    """CNN of the frames, CNN of the audio, or both.
+
+    Attributes:
+        compiles: whether they are compiled.
+        is_fixed: whether no weight changes any more.
+    """
+
+    def __init__(self, visual: VisualBackbone | None = None, audio: AudioBackbone | None = None) -> None:
+        super().__init__()
+        self.visual, self.audio = visual, audio
+        self.compiles = False
+        self.is_fixed = False
+        self._ways: dict[tuple[str, str, bool], Callable[[Tensor], Any]] = {}
+
+    def cnn_audio(self, audio: Tensor) -> Tensor:
+        """Runs the CNN of the audio: patches (B, T, 96, 64), or waveform (B, T, n) -> (B, T, Da)."""
+        return split(self.run("audio", audio.flatten(0, 1)), audio)
+
+    def run(self, cnn: Literal["visual", "audio"], x: Tensor, method: str = "forward") -> Any:
+        """Runs a CNN the fastest way: frames, uint8 or in [0, 1], or audio -> what its `method` gives.
+
+        Batch norms that keep their statistics are folded, once for all where `is_fixed` says that no weight
+        changes any more; `compiles` compiles what is left. On a CPU a large batch goes through in pieces
+        where nothing is learned.
+        """
+        module: nn.Module = getattr(self, cnn)
+        key = (cnn, method, module.training)
+        if key not in self._ways:
+            way = getattr(module, method) if module.training else folded(module, method, self.is_fixed)
+            self._ways[key] = torch.compile(way) if self.compiles else way
+        way = self._ways[key]
+        if self.compiles:
+            torch._dynamo.maybe_mark_dynamic(x, 0)  # batches differ by a clip; do not compile for each size
+        if x.device.type != "cpu" or torch.is_grad_enabled() or module.training:
+            return way(unit(x))
+        pieces = [way(unit(piece)) for piece in torch.split(x, at_once(cnn, x))]
+        if isinstance(pieces[0], tuple):
+            return tuple(torch.cat(parts) for parts in zip(*pieces, strict=True))
+        return torch.cat(pieces)
+
+
+class Encoder(CNNs):
     """Frames and log-mel patches to one vector of 2 x `hidden` per segment and modality."""
 
+    visual: VisualBackbone
+    audio: AudioBackbone
+
     def __init__(self, spec: EncoderSpec, visual: VisualBackbone, audio: AudioBackbone) -> None:
-        super().__init__()
-        self.spec, self.visual, self.audio = spec, visual, audio
+        super().__init__(visual, audio)
+        self.spec = spec
         self.visual_standard, self.audio_standard = Standard(visual.width), Standard(audio.width)
         self.visual_linear = narrowing(visual.width, spec.encoder.visual_width)
         self.audio_linear = narrowing(audio.width, spec.encoder.audio_width)
@@ -52,9 +98,6 @@ class Encoder(nn.Module):
         self.visual_lstm = bi_lstm(min(visual.width, spec.encoder.visual_width), spec.encoder.hidden)
         self.audio_lstm = bi_lstm(min(audio.width, spec.encoder.audio_width), spec.encoder.hidden)
         self.batch_statistics = {"visual": True, "audio": True}
-        self.compiles = False
-        self.is_fixed = False
-        self._ways: dict[tuple[str, str, bool], Callable[[Tensor], Any]] = {}
 
     @property
     def width(self) -> int:
@@ -80,10 +123,6 @@ class Encoder(nn.Module):
         """
         return self.cnn_audio(log_mel), self.cnn_visual(frames)
 
-    def cnn_audio(self, log_mel: Tensor) -> Tensor:
-        """Runs the CNN of the audio: (B, T, 96, 64), or windows of the waveform (B, T, n) -> (B, T, Da)."""
-        return split(self.run("audio", log_mel.flatten(0, 1)), log_mel)
-
     def cnn_visual(self, frames: Tensor) -> Tensor:
         """Runs the CNN of the frames: (B, T, 3, H, W) -> (B, T, Dv), or cells (B, T, H'W', Dv) with AGVA."""
         if self.attention is not None:
@@ -94,28 +133,6 @@ class Encoder(nn.Module):
         """Computes visual maps, channels last: (B, T, 3, 224, 224) -> (B, T, 7, 7, Dv)."""
         maps = self.run("visual", frames.flatten(0, 1), "maps")
         return split(maps.permute(0, 2, 3, 1), frames)
-
-    def run(self, cnn: Literal["visual", "audio"], x: Tensor, method: str = "forward") -> Any:
-        """Runs a CNN the fastest way: frames, uint8 or in [0, 1], or audio -> what its `method` gives.
-
-        Batch norms that keep their statistics are folded, once for all where `is_fixed` says that no weight
-        changes any more; `compiles` compiles what is left. On a CPU a large batch goes through in pieces
-        where nothing is learned.
-        """
-        module: nn.Module = getattr(self, cnn)
-        key = (cnn, method, module.training)
-        if key not in self._ways:
-            way = getattr(module, method) if module.training else folded(module, method, self.is_fixed)
-            self._ways[key] = torch.compile(way) if self.compiles else way
-        way = self._ways[key]
-        if self.compiles:
-            torch._dynamo.maybe_mark_dynamic(x, 0)  # batches differ by a clip; do not compile for each size
-        if x.device.type != "cpu" or torch.is_grad_enabled() or module.training:
-            return way(unit(x))
-        pieces = [way(unit(piece)) for piece in torch.split(x, at_once(cnn, x))]
-        if isinstance(pieces[0], tuple):
-            return tuple(torch.cat(parts) for parts in zip(*pieces, strict=True))
-        return torch.cat(pieces)
 
     def narrow(self, cnn_a: Tensor, cnn_v: Tensor) -> tuple[Tensor, Tensor]:
         """Computes what the Bi-LSTMs read: (B, T, Da), (B, T, Dv) -> the paper's (B, T, 128), (B, T, 512)."""
@@ -135,7 +152,7 @@ class Encoder(nn.Module):
         assert self.attention is not None
         layer = self.attention.video[0]
         assert isinstance(layer, nn.Linear)
-        weight, bias = self.visual_standard.before(layer)
+        weight, bias = self.visual_standard.folded_into(layer)
         autocast = torch.is_autocast_enabled(cells.device.type)
         attended: Tensor = functional_call(
             self.attention,
@@ -165,12 +182,12 @@ def at_once(cnn: str, x: Tensor) -> int:
     return max(1, PIXELS_AT_ONCE * (3 if cnn == "visual" else 1) // x[0].numel())
 
 
-def channels_last(encoder: Encoder) -> Encoder:
-    """Lays the weights of 2-D convolutions out channel by channel, which is faster; returns the encoder."""
-    for weight in encoder.parameters():
+def channels_last(cnns: C) -> C:
+    """Lays the weights of 2-D convolutions out channel by channel, which is faster; returns the same CNNs."""
+    for weight in cnns.parameters():
         if weight.dim() == 4:
             weight.data = weight.data.contiguous(memory_format=torch.channels_last)
-    return encoder
+    return cnns
 
 
 def unit(frames: Tensor) -> Tensor:

@@ -10,11 +10,12 @@ from avel.errors import MissingPathError, StoreError
 from avel.stores.documents import parse, typed
 from avel.stores.kinds import kind_of, not_a
 from avel.stores.runs import Run
+from avel.stores.tensors import read_header
 
 FORMAT = "3"
 LAST, BEST = "encoder.safetensors", "encoder-best.safetensors"
 """Files of a run that hold an encoder: after the last epoch, and after the one with the best score."""
-AGAIN = "name a run of this version's avel pretrain"
+ANOTHER_RUN = "name a run of this version's avel pretrain"
 FOLDER = "folder-"
 """Begins what names the model in a folder, before a digest of its files."""
 
@@ -62,39 +63,40 @@ def without_place(backbone: Mapping[str, Any]) -> dict[str, Any]:
     return {**backbone, str(name): {**settings, "model": ""}}
 
 
-def encoder_file(path: Path, which: str = LAST) -> Path:
-    """Returns the file of an encoder: in a run folder that of a name, or the path itself.
+def encoder_file(path: Path) -> Path:
+    """Returns the file of an encoder: in a run folder that after the last epoch, or the path itself.
 
     Raises:
         MissingPathError: there is none.
         StoreError: it is something else, such as a feature cache, or a run of avel train-head.
     """
-    file = path / which if path.is_dir() else path
+    file = path / LAST if path.is_dir() else path
     kind = kind_of(path)
     if file.is_file() and (path.is_dir() or kind == "file"):
         return file
     if kind in ("store", "runs") or path.is_file():
-        raise not_a("run of avel pretrain", path, AGAIN)
+        raise not_a("run of avel pretrain", path, ANOTHER_RUN)
     if kind == "run":
         Run.open(path, "pretrain")
         raise MissingPathError(f"{file}: no encoder yet", hint="the same avel pretrain command goes on")
     raise MissingPathError(f"{file}: no encoder", hint="avel pretrain STORE RUN trains one")
 
 
-def read_spec(path: Path, header: Mapping[str, str]) -> tuple[SpecHeader, dict[str, Any]]:
+def read_spec(path: Path) -> tuple[SpecHeader, dict[str, Any]]:
     """Returns what an encoder file's header says, typed and as the plain values that its digest is over.
 
     Raises:
         StoreError: it is not the header of an encoder of this format.
     """
+    header = read_header(path, ANOTHER_RUN)
     if header.get("format") != FORMAT or "encoder" not in header:
         raise StoreError(
             f"{path}: no encoder of format {FORMAT} (its header has {sorted(header)})",
-            hint=AGAIN,
+            hint=ANOTHER_RUN,
         )
     where = f"{path}: encoder"
-    plain = parse(header["encoder"].encode(), where, AGAIN)
-    return typed(SpecHeader, plain, where, AGAIN), plain
+    plain = parse(header["encoder"].encode(), where, ANOTHER_RUN)
+    return typed(SpecHeader, plain, where, ANOTHER_RUN), plain
 
 
 def read_pretrained(path: Path, header: Mapping[str, str]) -> tuple[bool, bool]:
@@ -107,4 +109,4 @@ def read_pretrained(path: Path, header: Mapping[str, str]) -> tuple[bool, bool]:
         plain = json.loads(header.get("pretrained", ""))
     except (ValueError, RecursionError):
         plain = header.get("pretrained")
-    return typed(Pretrained, {"pretrained": plain}, path, AGAIN).pretrained
+    return typed(Pretrained, {"pretrained": plain}, path, ANOTHER_RUN).pretrained

@@ -10,7 +10,8 @@ from torch import Tensor
 from avel.config import ComponentConfig, option
 from avel.digests import digest_of
 from avel.errors import ConfigError, StaleError, WeightsError, import_extra
-from avel.pipeline.encoders.backbones import PUBLISHED, RANDOM, Backbone
+from avel.pipeline.config import PUBLISHED, RANDOM
+from avel.pipeline.encoders.backbones import Backbone
 from avel.pipeline.encoders.header import FOLDER
 from avel.stores.files import sha256_file
 

@@ -12,12 +12,11 @@ from torch import Tensor
 from avel.config import as_dict
 from avel.digests import digest_of
 from avel.errors import MissingPathError, StoreError
-from avel.pipeline.config import AUDIO_BACKBONES, VISUAL_BACKBONES, EncoderConfig
-from avel.pipeline.encoders.encoder import BackboneSpec, Encoder, EncoderSpec, channels_last
+from avel.pipeline.config import BACKBONES, EncoderConfig
+from avel.pipeline.encoders.encoder import BackboneSpec, CNNs, Encoder, EncoderSpec, channels_last
 from avel.pipeline.encoders.header import (
-    AGAIN,
+    ANOTHER_RUN,
     FORMAT,
-    LAST,
     BackboneHeader,
     encoder_file,
     is_of_folder,
@@ -26,10 +25,10 @@ from avel.pipeline.encoders.header import (
     without_place,
 )
 from avel.pipeline.encoders.hub import ModelConfig
-from avel.registry import Registry
 from avel.stores.documents import typed
+from avel.stores.named_features import FeatureModality
 from avel.stores.runs import read_config
-from avel.stores.tensors import load_tensors, read_header, save_tensors
+from avel.stores.tensors import load_tensors, save_tensors
 
 
 def save_encoder(
@@ -49,8 +48,8 @@ def save_encoder(
     )
 
 
-def load_encoder(path: Path | str, which: str = LAST, folders: Mapping[str, Path] | None = None) -> Encoder:
-    """Loads the encoder of a run folder or of a file: on the CPU, in eval mode, without gradients.
+def load_encoder(path: Path | str, folders: Mapping[str, Path] | None = None) -> Encoder:
+    """Loads the encoder of a run folder, the last one, or of a file: on the CPU, in eval mode, fixed.
 
     Args:
         folders: "visual" and "audio" -> where the folder of a model of another library lies now, if moved.
@@ -61,40 +60,37 @@ def load_encoder(path: Path | str, which: str = LAST, folders: Mapping[str, Path
         StoreError: the file is not an encoder of a format this avel reads.
         UnknownNameError: its backbone, or a setting of it, is of a package that is not installed.
     """
-    path = encoder_file(Path(path), which)
-    kept, _ = read_spec(path, read_header(path, AGAIN))
-    state, header = load_tensors(path, AGAIN)
+    path = encoder_file(Path(path))
+    kept, _ = read_spec(path)
+    state, header = load_tensors(path, ANOTHER_RUN)
     spec = EncoderSpec(
-        _backbone_spec(VISUAL_BACKBONES, kept.visual, path),
-        _backbone_spec(AUDIO_BACKBONES, kept.audio, path),
-        typed(EncoderConfig, kept.encoder, f"{path}: encoder", AGAIN),
+        _backbone_spec("visual", kept.visual, path),
+        _backbone_spec("audio", kept.audio, path),
+        typed(EncoderConfig, kept.encoder, f"{path}: encoder", ANOTHER_RUN),
         kept.crop_size,
     )
-    visual = _backbone(VISUAL_BACKBONES, "visual", spec.visual, path, folders or {})
-    audio = _backbone(AUDIO_BACKBONES, "audio", spec.audio, path, folders or {})
+    visual = _backbone("visual", spec.visual, path, folders or {})
+    audio = _backbone("audio", spec.audio, path, folders or {})
     visual.pretrained, audio.pretrained = read_pretrained(path, header)
     try:
         encoder = Encoder(spec, visual, audio)
         encoder.load_state_dict(state)
     except RuntimeError as error:
         raise StoreError(
-            f"{path}: does not fit its header: {' '.join(str(error).split())}", hint=AGAIN
+            f"{path}: does not fit its header: {' '.join(str(error).split())}", hint=ANOTHER_RUN
         ) from None
     return channels_last(encoder).eval().requires_grad_(False)
 
 
-def _backbone_spec(registry: Registry[Any], kept: Mapping[str, Any], path: Path) -> BackboneSpec:
-    about = typed(BackboneHeader, {key: kept.get(key) for key in ("backbone", "variant")}, path, AGAIN)
-    settings = kept.get(about.backbone)
-    return BackboneSpec(
-        read_config(registry[about.backbone].Config, about.backbone, settings or {}, path), about.variant
-    )
+def _backbone_spec(kind: FeatureModality, kept: Mapping[str, Any], path: Path) -> BackboneSpec:
+    about = typed(BackboneHeader, {key: kept.get(key) for key in ("backbone", "variant")}, path, ANOTHER_RUN)
+    settings = kept.get(about.backbone) or {}
+    own = BACKBONES[kind][about.backbone].Config
+    return BackboneSpec(read_config(own, about.backbone, settings, path), about.variant)
 
 
-def _backbone(
-    registry: Registry[Any], kind: str, spec: BackboneSpec, path: Path, folders: Mapping[str, Path]
-) -> Any:
-    """Builds the CNN of a spec; a model in a folder of where it lies now, which its spec does not tell."""
+def _backbone(kind: FeatureModality, spec: BackboneSpec, path: Path, folders: Mapping[str, Path]) -> Any:
+    """Builds the CNN of a spec; a model in a folder of where that lies now, which the spec need not tell."""
     config = spec.backbone
     if is_of_folder(vars(spec)):
         assert isinstance(config, ModelConfig)
@@ -105,7 +101,7 @@ def _backbone(
                 hint=f"--{kind}-weights FOLDER says where it is now",
             )
         config = replace(config, model=str(folder))
-    backbone = registry[config.name](config)
+    backbone = BACKBONES[kind][config.name](config)
     backbone.become(spec.variant)
     return backbone
 
@@ -115,13 +111,13 @@ def encoder_digest(encoder: Encoder) -> str:
     return digest_of(as_dict(encoder.spec), _arrays(encoder.state_dict()))
 
 
-def cnn_digest(encoder: Encoder) -> str:
+def cnn_digest(cnns: CNNs) -> str:
     """Returns the digest of the CNNs and their form, which decide their vectors of a frame or patch."""
-    parts = [without_place(as_dict(spec)) for spec in (encoder.spec.visual, encoder.spec.audio)]
+    specs = [BackboneSpec(cnn.config, cnn.variant) for cnn in (cnns.visual, cnns.audio) if cnn is not None]
     state = {
-        name: value for name, value in encoder.state_dict().items() if name.startswith(("visual.", "audio."))
+        name: value for name, value in cnns.state_dict().items() if name.startswith(("visual.", "audio."))
     }
-    return digest_of(parts, _arrays(state))
+    return digest_of([without_place(as_dict(spec)) for spec in specs], _arrays(state))
 
 
 def _arrays(state: dict[str, Tensor]) -> Iterator[tuple[str, NDArray[Any]]]:

@@ -14,7 +14,7 @@ from avel.pipeline.config import AUDIO_BACKBONES, VISUAL_BACKBONES
 from avel.pipeline.encoders.backbones import AudioBackbone, Backbone, VisualBackbone
 from avel.pipeline.encoders.weights import State
 from avel.stores.features import FeatureCache
-from avel.stores.provenance import AGAIN
+from avel.stores.provenance import CACHE_AGAIN
 
 NAME = "vectors"
 
@@ -115,5 +115,7 @@ def read_vectors(cache: FeatureCache, config: VectorsConfig, videos: NDArray[np.
     broken = torch.nonzero(~vectors.isfinite().flatten(1).all(1))
     if len(broken):
         video_id = cache.video_ids[int(videos[int(broken[0])])]
-        raise StoreError(f"{cache.path}: {config.features} of video {video_id!r} is not finite", hint=AGAIN)
+        raise StoreError(
+            f"{cache.path}: {config.features} of video {video_id!r} is not finite", hint=CACHE_AGAIN
+        )
     return vectors

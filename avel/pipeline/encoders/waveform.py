@@ -2,14 +2,13 @@
 
 import math
 from dataclasses import dataclass
-from fractions import Fraction
 
 import torch
 from torch import Tensor
 from torchaudio.functional import resample
 
 from avel.config import ComponentConfig, option
-from avel.grid import FULL_SCALE
+from avel.grid import FULL_SCALE, exact
 from avel.pipeline.encoders.backbones import WaveformInput
 
 
@@ -38,7 +37,7 @@ def windows(
     margin = 1 + math.ceil((reads.seconds or 0) / segment_seconds / 2)
     per_segment = round(segment_seconds * sample_rate)
     first = max(0, segments.start - margin)
-    first -= first % (Fraction(segment_seconds) * reads.sample_rate).denominator  # begin at a whole sample
+    first -= first % (exact(segment_seconds) * reads.sample_rate).denominator  # begin at a whole sample
     piece = waveform[:, first * per_segment : (segments.stop + margin) * per_segment].float() / FULL_SCALE
     with torch.autocast(waveform.device.type, enabled=False):
         piece = resample(piece, sample_rate, reads.sample_rate)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from avel.grid import CHUNK_SEGMENTS, FULL_SCALE, Grid
 from avel.pipeline.media.container import FAULTS
 from avel.pipeline.media.sample_clock import DRIFT_SECONDS, GAP_SECONDS, SampleClock
-from avel.pipeline.media.scan import ScannedStream, packets, with_drain
+from avel.pipeline.media.scan import ScannedStream, to_decode
 
 BLOCK_SAMPLES = 16384
 """Least number of samples that are resampled at once."""
@@ -127,13 +127,13 @@ class AudioReader:
 
     def _stamped(self) -> Iterator[tuple[float | None, AudioFrame]]:
         """Yields decoded frames with their time stamps in seconds, None where there is none."""
-        for packet, context in with_drain(packets(self._path, self._stream)):
+        for packet, context in to_decode(self._path, self._stream):
             try:
                 frames = context.decode(packet)
-            except FAULTS as error:
+            except MemoryError:
+                raise
+            except FAULTS:
                 self.errors += 1
-                if isinstance(error, MemoryError):
-                    raise
                 continue
             for frame in frames:
                 pts = frame.pts if frame.pts is not None else frame.dts
@@ -189,9 +189,9 @@ class _Run:
             return
         try:
             mixed = self._resampler.resample(block)
-        except FAULTS as error:
-            if isinstance(error, MemoryError):
-                raise
+        except MemoryError:
+            raise
+        except FAULTS:
             self.failed = True
             return
         for piece in mixed:
@@ -205,14 +205,15 @@ def as_int16(samples: NDArray[np.float32]) -> NDArray[np.int16]:
 
 def is_decodable(path: Path, stream: ScannedStream) -> bool:
     """Returns whether the first packets of a stream can be decoded, and mixed to mono."""
-    for packet, context in islice(with_drain(packets(path, stream)), MOST_TRIED_PACKETS):
+    for packet, context in islice(to_decode(path, stream), MOST_TRIED_PACKETS):
         try:
             for frame in context.decode(packet):
                 AudioResampler(format="s16", layout="mono", rate=frame.sample_rate).resample(frame)
                 return True
-        except FAULTS as error:
-            if isinstance(error, MemoryError):
-                raise
+        except MemoryError:
+            raise
+        except FAULTS:
+            continue
     return False
 
 

@@ -10,10 +10,12 @@ from pathlib import Path
 import av
 from av.container import InputContainer
 
-from avel.pipeline.media.refusal import ClipRefused, Reason
+from avel.pipeline.media.refusal import ClipRefused
+from avel.stores.manifest import Reason
 
 FAULTS = (av.error.FFmpegError, OSError, ValueError, IndexError)
-"""Errors that PyAV raises for bad data; IndexError where a broken MPEG-TS changes its streams."""
+"""Errors that PyAV raises for bad data; IndexError where a broken MPEG-TS changes its streams. Its error of
+too little memory is one of them and a MemoryError, so that has to be caught first."""
 
 FORWARDING = {"concat", "dash", "hls", "image2", "imf", "rtsp", "sdp", "vobsub", "webm_dash_manifest"}
 """Formats that make FFmpeg read other files or hosts instead of this file."""

@@ -18,7 +18,7 @@ STILL_BRANDS = frozenset({"avif", "heic", "heif", "heix", "mif1"})
 
 @dataclass(frozen=True)
 class MediaInfo:
-    """Properties of a media file. Times are seconds after the clip's origin, but for `origin_seconds`."""
+    """Properties of a media file. Times are seconds after the clip's origin."""
 
     video_codec: str
     width: int
@@ -26,8 +26,6 @@ class MediaInfo:
     fps: float
     audio_codec: str
     """Empty where there is no audio that can be decoded."""
-    origin_seconds: float
-    """Clip's origin on the container's clock."""
     video_end_seconds: float
     audio_start_seconds: float
     audio_end_seconds: float
@@ -47,7 +45,6 @@ def media_info(video: ScannedStream, audio: ScannedStream | None, grid: Grid, or
         height=video_codec.height,
         fps=float(video.av_stream.average_rate or video.av_stream.guessed_rate or 0),
         audio_codec=audio_codec.name if audio_codec else "",
-        origin_seconds=float(origin),
         video_end_seconds=video_end,
         audio_start_seconds=float(audio.start_seconds - origin) if audio else 0.0,
         audio_end_seconds=audio_end,

@@ -31,9 +31,7 @@ class PictureScaler:
     FFmpeg's command line does. Interlaced pictures are not deinterlaced: scaling mixes their two fields.
     """
 
-    def __init__(
-        self, size: int, resize: Resize = "squash", aspect: float = 1.0, colours: Colours = "rgb"
-    ) -> None:
+    def __init__(self, size: int, resize: Resize, aspect: float, colours: Colours) -> None:
         self._size, self._resize, self._aspect, self.colours = size, resize, aspect, colours
         self._reformatter, self._planes_scaler = VideoReformatter(), PlanesScaler(SCALING)
         self._matrix: tuple[int, int, int, int] | None = None

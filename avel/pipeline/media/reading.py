@@ -37,20 +37,15 @@ from avel.pipeline.media.container import (
     unread_file,
     unread_fragment,
 )
-from avel.pipeline.media.info import (
-    MediaInfo,
-    is_still,
-    media_info,
-    stamp_faults,
-    stated_seconds,
-)
+from avel.pipeline.media.info import MediaInfo, is_still, media_info, stamp_faults, stated_seconds
 from avel.pipeline.media.parts import follow_parts
 from avel.pipeline.media.picture import PictureScaler, Resize, jpeg_colours
-from avel.pipeline.media.refusal import ClipRefused, Reason
+from avel.pipeline.media.refusal import ClipRefused
 from avel.pipeline.media.sample_clock import GAP_SECONDS
 from avel.pipeline.media.scan import ScannedStream, scan
 from avel.pipeline.media.video import VideoReader
 from avel.stores.jpeg import Colours
+from avel.stores.manifest import Reason
 
 MissingAudio = Literal["silence", "fail"]
 
@@ -78,7 +73,7 @@ class Media:
     @property
     def colours(self) -> Colours:
         """Layout of the frames."""
-        return self._video.colours
+        return self._video.scaler.colours
 
     @property
     def has_audio(self) -> bool:
@@ -118,7 +113,7 @@ class Media:
             ClipRefused: as `pictures` does.
         """
         step, left = segments * self._grid.frames_per_segment, self._grid.frames
-        chunk, filled = self._video.allocate(min(step, left)), 0
+        chunk, filled = self._video.scaler.allocate(min(step, left)), 0
         for picture, slots in self.pictures():
             for _ in range(slots):
                 chunk[filled] = picture
@@ -126,7 +121,7 @@ class Media:
                 if filled == len(chunk):
                     yield chunk
                     left -= filled
-                    chunk, filled = self._video.allocate(min(step, left)), 0
+                    chunk, filled = self._video.scaler.allocate(min(step, left)), 0
 
     def samples(self) -> Iterator[NDArray[np.float32]]:
         """Yields chunks (n,) in [-1, 1] of at most ten segments, `grid.samples` in all.

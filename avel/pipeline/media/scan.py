@@ -128,11 +128,6 @@ class ScannedStream:
         packet.dts = None if packet.dts is None else packet.dts + offset
 
     @property
-    def start_pts(self) -> int | None:
-        """Time stamp of the first picture or sample, None without any."""
-        return min((part.start + part.offset for part in self.parts if part.start is not None), default=None)
-
-    @property
     def end_pts(self) -> int:
         """Time stamp at which the last scanned picture or sample ends."""
         return max((part.end + part.offset for part in self.parts if part.start is not None), default=0)
@@ -140,7 +135,7 @@ class ScannedStream:
     @property
     def start_seconds(self) -> Fraction:
         """Seconds on the container's clock at which the first picture or sample is presented."""
-        start = self.start_pts or 0
+        start = min((part.start + part.offset for part in self.parts if part.start is not None), default=0)
         return (start if self.primed_pts is None else max(start, self.primed_pts)) * self.time_base
 
     @property
@@ -249,10 +244,10 @@ def packets(path: Path, stream: ScannedStream) -> "Iterator[Packet[Any]]":
                 yield packet
 
 
-def with_drain(packets: "Iterator[Packet[Any]]") -> "Iterator[tuple[Packet[Any] | None, Any]]":
-    """Yields each packet with its decoder; at the end None, which makes the decoder return its rest."""
+def to_decode(path: Path, stream: ScannedStream) -> "Iterator[tuple[Packet[Any] | None, Any]]":
+    """Yields `packets`, each with its decoder; at the end None, which makes the decoder return its rest."""
     context: Any = None
-    for packet in packets:
+    for packet in packets(path, stream):
         context = packet.stream.codec_context
         yield packet, context
     if context is not None:

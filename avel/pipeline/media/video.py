@@ -15,8 +15,7 @@ from avel.grid import Grid
 from avel.pipeline.media.container import FAULTS
 from avel.pipeline.media.picture import PictureScaler
 from avel.pipeline.media.refusal import ClipRefused
-from avel.pipeline.media.scan import ScannedStream, packets, with_drain
-from avel.stores.jpeg import Colours
+from avel.pipeline.media.scan import ScannedStream, to_decode
 
 SKIPPING = frozenset({"h264", "hevc"})
 """Codecs of which FFmpeg can skip unreferenced pictures; tests show that the others stay bit-exact."""
@@ -29,13 +28,14 @@ class VideoReader:
         decoded: number of decoded pictures.
         errors: number of packets that could not be decoded.
         corrupt: number of pictures that the decoder calls incomplete.
+        scaler: makes frames of the pictures.
         scale_seconds: time spent on scaling.
     """
 
     def __init__(
         self, path: Path, stream: ScannedStream, grid: Grid, origin: Fraction, scaler: PictureScaler
     ) -> None:
-        self._path, self._stream, self._grid, self._scaler = path, stream, grid, scaler
+        self._path, self._stream, self._grid, self.scaler = path, stream, grid, scaler
         self._origin = origin
         self._clock = Clock(stream.time_base, origin, grid.fps)
         all_timed = stream.timed and not stream.untimed
@@ -44,11 +44,6 @@ class VideoReader:
         self._frozen = 0, 0
         self.scale_seconds = 0.0
         self._covered_pts: int | None = None
-
-    @property
-    def colours(self) -> Colours:
-        """Layout of the frames."""
-        return self._scaler.colours
 
     @property
     def covered_seconds(self) -> float:
@@ -68,10 +63,6 @@ class VideoReader:
             left, right = (float(pts * self._stream.time_base - self._origin) for pts in self._frozen)
             yield f"none of {len(times) - 2} pictures decoded between {left:.2f} s and {right:.2f} s"
 
-    def allocate(self, frames: int) -> NDArray[np.uint8]:
-        """Allocates n frames in `colours`."""
-        return self._scaler.allocate(frames)
-
     def pictures(self) -> Iterator[tuple[NDArray[np.uint8], int]]:
         """Yields each scaled picture with the number of slots it is on screen; the last stays to the end.
 
@@ -82,12 +73,12 @@ class VideoReader:
         """
         self.decoded = self.errors = self.corrupt = 0
         self._covered_pts, self._frozen = None, (0, 0)
-        scaled = self.allocate(1)[0]
+        scaled = self.scaler.allocate(1)[0]
         done = 0  # slots filled so far
         for frame, after in self._shown():
             if after > done:
                 began = time.perf_counter()
-                self._scaler.write(scaled, frame)
+                self.scaler.write(scaled, frame)
                 self.scale_seconds += time.perf_counter() - began
                 yield scaled, after - done
                 done = after
@@ -148,7 +139,7 @@ class VideoReader:
         """
         timed, last = self._stream.timed, None
         decode_times: list[int] = []  # a heap, used where there are no times of presentation (AVI)
-        for packet, context in with_drain(packets(self._path, self._stream)):
+        for packet, context in to_decode(self._path, self._stream):
             if not context.is_open:
                 context.thread_type = "NONE"
                 context.thread_count = 1
@@ -159,10 +150,10 @@ class VideoReader:
             context.skip_frame = "NONREF" if skipping else "DEFAULT"
             try:
                 frames = context.decode(packet)
-            except FAULTS as error:
+            except MemoryError:
+                raise
+            except FAULTS:
                 self.errors += 1
-                if isinstance(error, MemoryError):
-                    raise
                 continue
             if not timed and packet is not None and packet.dts is not None:
                 heappush(decode_times, packet.dts)

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from avel.errors import ConfigError, TrainingError
 from avel.pipeline.config import (
-    AUDIO_BACKBONES,
-    VISUAL_BACKBONES,
+    BACKBONES,
+    RANDOM,
     AudioBackboneConfig,
     AugmentConfig,
     FrozenConfig,
@@ -20,9 +20,6 @@ from avel.pipeline.config import (
 from avel.pipeline.encoders.vectors import NAME, VectorsConfig, width_of
 from avel.progress import note
 from avel.stores.features import FeatureCache
-
-OWN = {"audio": "cnn_a", "visual": "cnn_v"}
-"""Modality -> the features that are read where none are named."""
 
 
 def vector_config(
@@ -42,28 +39,22 @@ def vector_config(
         raise ConfigError("--agva with vectors of a cache, which have no cells", hint="leave out --agva")
     if config.probe_every:
         raise ConfigError("--probe-every without a clip store", hint="train a head on the encoder's features")
-    if idle := config.set_of_clips():
-        note(f"without effect, since vectors of a cache are read: {', '.join(idle)}")
-    names = {"audio": audio, "visual": visual}
-    chosen = {modality: name or default_names(cache, modality) for modality, name in names.items()}
-    widths = {modality: width_of(cache, modality, name) for modality, name in chosen.items()}
+    if idle := config.changed(config.of_clips):
+        note(f"without effect, since vectors of a cache are read: {idle}")
+    asked, backbones = {"audio": audio, "visual": visual}, {}
+    for modality, registry in BACKBONES.items():
+        letter = modality[0]
+        names = asked[modality] or (f"cnn_{letter}" if f"cnn_{letter}" in cache.shapes else f"f_{letter}")
+        width = width_of(cache, modality, names)
+        backbones[modality] = registry[NAME].Config(features=names, dimensions=width)
     return replace(
         config,
         freeze_backbone=True,
         frozen=FrozenConfig(),
         augmentation=AugmentConfig(),
-        visual=VisualBackboneConfig(
-            VISUAL_BACKBONES[NAME].Config(features=chosen["visual"], dimensions=widths["visual"]), "random"
-        ),
-        audio=AudioBackboneConfig(
-            AUDIO_BACKBONES[NAME].Config(features=chosen["audio"], dimensions=widths["audio"]), "random"
-        ),
+        visual=VisualBackboneConfig(backbones["visual"], RANDOM),
+        audio=AudioBackboneConfig(backbones["audio"], RANDOM),
     )
-
-
-def default_names(cache: FeatureCache, modality: str) -> str:
-    """Returns the features that are read where none are named: the CNNs' vectors, else f_a or f_v."""
-    return OWN[modality] if OWN[modality] in cache.shapes else OWN[modality].replace("cnn", "f")
 
 
 def read_by(config: PretrainConfig) -> tuple[VectorsConfig, VectorsConfig]:

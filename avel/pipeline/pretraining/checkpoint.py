@@ -17,11 +17,11 @@ from torch.optim import Optimizer
 from avel.config import default_text, settings_of
 from avel.errors import MissingPathError, StoreError
 from avel.pipeline.config import PretrainConfig
-from avel.pipeline.encoders.header import AGAIN, encoder_file, is_of_folder, read_spec
+from avel.pipeline.encoders.header import encoder_file, is_of_folder, read_spec
 from avel.pipeline.pretraining.projector import ProjectedEncoder
 from avel.stores.documents import parse, typed
 from avel.stores.runs import Run
-from avel.stores.tensors import load_tensors, read_header, save_tensors
+from avel.stores.tensors import load_tensors, save_tensors
 
 CHECKPOINT = "checkpoint.safetensors"
 FORMAT = "avel-checkpoint-3"
@@ -34,10 +34,9 @@ NO_FORM = {"visual.weights", "audio.weights"}
 
 @dataclass(frozen=True)
 class Reached:
-    """Progress of a run: epochs and steps done, and the best score so far with its epoch."""
+    """Progress of a run: epochs done, and the best score so far with its epoch."""
 
     epochs: int = 0
-    steps: int = 0
     best_score: float | None = None
     best_epoch: int = 0
 
@@ -122,8 +121,7 @@ def _moved(run: Path, name: str, ours: Mapping[str, Any]) -> bool:
     kind, _, setting = name.partition("_")
     if setting != "model" or not Path(ours.get(name, "")).is_dir():
         return False
-    file = encoder_file(run)
-    return is_of_folder(read_spec(file, read_header(file, AGAIN))[1][kind])
+    return is_of_folder(read_spec(encoder_file(run))[1][kind])
 
 
 def load_start(model: nn.Module, run: Path) -> None:

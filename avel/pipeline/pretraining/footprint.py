@@ -60,7 +60,7 @@ def choose_clips_at_once(
     free_bytes: int,
     *,
     can_cut: bool,
-    on_gpu: bool = True,
+    on_gpu: bool,
 ) -> int:
     """Returns how many clips the CNNs take together, 0 for all `clips` of a step: as many as fit.
 
@@ -72,8 +72,6 @@ def choose_clips_at_once(
         ConfigError: even one clip does not fit, or all must go together and do not fit.
     """
     limit = USABLE * free_bytes
-    if config.clips_at_once is not None:
-        return config.clips_at_once
     memory = "GPU memory" if on_gpu else "memory"
     needs = shortage(f"a step of {clips} clips", footprint.step(clips), free_bytes, memory)
     if not needs:

@@ -24,12 +24,7 @@ from avel.pipeline.encoders.build import build_encoder
 from avel.pipeline.encoders.encoder import Encoder
 from avel.pipeline.encoders.kept import encoder_digest
 from avel.pipeline.encoders.vectors import NAME, read_vectors
-from avel.pipeline.pretraining.cached import (
-    as_float16,
-    read_by,
-    train_places,
-    vector_config,
-)
+from avel.pipeline.pretraining.cached import as_float16, read_by, train_places, vector_config
 from avel.pipeline.pretraining.checkpoint import load_start
 from avel.pipeline.pretraining.footprint import choose_clips_at_once, measure_footprint, note_long_pretraining
 from avel.pipeline.pretraining.loader import Batches, ClipLoader, steps_per_epoch

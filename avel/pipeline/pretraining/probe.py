@@ -20,7 +20,7 @@ CLIPS_AT_ONCE = 64
 class Probe:
     """Segment accuracy on val of a linear classifier on [f_a, f_v]; with frozen CNNs they are run once."""
 
-    def __init__(self, store: ClipStore, *, frozen: bool, workers: int = 2) -> None:
+    def __init__(self, store: ClipStore, *, frozen: bool, workers: int) -> None:
         dataset, staged = store.dataset, set(store.staged)
         self._store, self._frozen, self._classes = store, frozen, dataset.background + 1
         self._workers = workers

@@ -1,7 +1,7 @@
 """Checks the settings of a pretraining run before anything is made, and finds its device."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ def check_config(config: PretrainConfig) -> PretrainConfig:
     _refuse_other_inputs(config)
     values = {setting.name: setting.of(config) for setting in settings_of(config)}
     for (setting, value), names in IDLE.items():
-        idle = _changed(config, names)
+        idle = config.changed(names)
         if idle and values[setting] == value:
             note(f"without effect, since {setting} is {str(value).lower()}: {idle}")
     check_watchers(config.metrics_hook, config.tensorboard)
@@ -63,7 +63,7 @@ def _refuse_unusable(config: PretrainConfig) -> None:
         )
     if config.frozen.vectors and Path(config.frozen.vectors).is_file():
         raise ConfigError(f"frozen_vectors={config.frozen.vectors!r} is a file", hint="name a folder")
-    idle = _changed(config, AUGMENTATIONS - {"crop_size"})  # the centre crop has that size, too
+    idle = config.changed(AUGMENTATIONS - {"crop_size"})  # the centre crop has that size, too
     if config.freeze_backbone and not config.frozen.augment and idle:
         raise ConfigError(
             f"frozen CNNs read centre crops: {idle} would change nothing", hint="--frozen-augment"
@@ -87,12 +87,6 @@ def _refuse_other_inputs(config: PretrainConfig) -> None:
             f"{other}, and avel pretrain trains CNNs on one frame and one log-mel patch of a segment",
             hint="avel cache-features keeps its vectors, on which heads are trained",
         )
-
-
-def _changed(config: PretrainConfig, names: Iterable[str]) -> str:
-    """Returns those of `names` that are not at their default."""
-    changed = (s.name for s in settings_of(config) if s.of(config) != s.default)
-    return ", ".join(name for name in changed if name in names)
 
 
 def device_of_process(name: str) -> torch.device:

@@ -18,13 +18,7 @@ from avel.pipeline.config import AugmentConfig
 from avel.pipeline.encoders.encoder import Encoder
 from avel.pipeline.encoders.kept import cnn_digest
 from avel.pipeline.pretraining.augment import augment_clips, centre_crop
-from avel.pipeline.pretraining.loader import (
-    Batch,
-    Batches,
-    batches_of,
-    lengths_of,
-    random_choices,
-)
+from avel.pipeline.pretraining.loader import Batch, Batches, batches_of, lengths_of, random_choices
 from avel.pipeline.pretraining.parallel import barrier, rank, world_size
 from avel.progress import Progress
 from avel.stores.clips import ClipStore
@@ -198,11 +192,8 @@ def compute_vectors(
 def read_segments(store: ClipStore, video_id: str, frames: int) -> tuple[Tensor, Tensor]:
     """Reads k evenly spaced frames of each segment, and its patch: (T, k, 3, H, W) uint8, (T, 96, 64)."""
     inside = evenly_spaced(store.grid.frames_per_segment, frames)
-    starts = range(0, store.grid.frames, store.grid.frames_per_segment)
-    pictures = torch.from_numpy(
-        store.frames(video_id, [start + frame for start in starts for frame in inside])
-    )
-    images = pictures.permute(0, 3, 1, 2).reshape(len(starts), len(inside), 3, *pictures.shape[1:3])
+    pictures = torch.from_numpy(store.frames(video_id, store.grid.frames_at(inside))).permute(0, 3, 1, 2)
+    images = pictures.reshape(store.grid.segments, len(inside), *pictures.shape[1:])
     return images, torch.from_numpy(store.log_mel(video_id))
 
 

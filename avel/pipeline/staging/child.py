@@ -17,9 +17,9 @@ import zarr
 
 from avel.errors import AvelError
 
-ALIVE, HASHED = "alive", "hashed"
-"""Signs of life: one more chunk of the clip is done; one more MiB of its file is hashed, or a store is waited
-for."""
+ALIVE, UNCOUNTED = "alive", "uncounted"
+"""Signs of life: one more chunk of the clip is done; the time so far is not the clip's, since its file was
+hashed, or a store waited for."""
 SIGN_SECONDS = 0.05
 """Least time between two signs of one kind, since each wakes the parent, which has no core of its own."""
 IDLE_SECONDS = 300.0
@@ -40,7 +40,7 @@ def serve(connection: Connection) -> None:
         from avel.pipeline.staging.stage import Stager
 
         zarr.config.set({"async.concurrency": 1, "threading.max_workers": 1})
-        stager = Stager(store, config, run, Sign(connection, ALIVE), Sign(connection, HASHED))
+        stager = Stager(store, config, run, Sign(connection, ALIVE), Sign(connection, UNCOUNTED))
     except AvelError as error:
         connection.send(error)
         return

@@ -23,7 +23,15 @@ from avel.pipeline.staging.workers import stage_all
 from avel.progress import Progress, note
 from avel.stores.clip_check import damaged_clips
 from avel.stores.clip_layout import read_attributes, read_video_ids
-from avel.stores.clip_writer import check_place, end_run, erase, prepare_store, sweep, write_dataset, writing
+from avel.stores.clip_writer import (
+    check_place,
+    end_run,
+    erase,
+    prepare_store,
+    remove_leftovers,
+    write_dataset,
+    writing,
+)
 from avel.stores.clips import ClipStore
 from avel.stores.datasets.dataset import Dataset
 from avel.stores.datasets.formats import read_dataset
@@ -125,7 +133,7 @@ def extract(
     with ExitStack() as stack:
         with writing(location):
             check_lock = stack.enter_context(location.lock())
-            sweep(location)
+            remove_leftovers(location)
             restage = replace(restage, damaged=_damaged(location)) if repair else restage
             manifest = ManifestWriter(location)
             plan = _plan(location, data, config, manifest.entries, restage)

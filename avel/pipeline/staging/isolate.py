@@ -21,13 +21,12 @@ from avel.config import digest
 from avel.errors import AvelError
 from avel.grid import CHUNK_SEGMENTS
 from avel.pipeline.config import ExtractConfig
-from avel.pipeline.media.refusal import Reason
-from avel.pipeline.staging.child import HASHED, MIB
+from avel.pipeline.staging.child import MIB, UNCOUNTED
 from avel.stores.clip_layout import ARRAYS, read_attributes
 from avel.stores.clip_writer import erase, is_run_of
 from avel.stores.files import file_at
 from avel.stores.location import locate
-from avel.stores.manifest import Entry, failed
+from avel.stores.manifest import Entry, Reason, failed
 
 CHILD_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
@@ -165,7 +164,7 @@ class Isolated:
                     return message
                 if isinstance(message, Exception):
                     raise message
-                silent, used = 0.0, 0.0 if message == HASHED else used
+                silent, used = 0.0, 0.0 if message == UNCOUNTED else used
             if self._closed:
                 return LostChild("crashed", "closed")
             used_mib = self._resident_mib()
@@ -252,10 +251,11 @@ class Isolated:
             connection.close()
 
 
-def fail_lost_clip(entry: Entry, lost: LostChild, store: str, config: ExtractConfig, run: str = "") -> Entry:
+def fail_lost_clip(entry: Entry, lost: LostChild, store: str, config: ExtractConfig, run: str) -> Entry:
     """Returns the entry of a clip whose child was lost, as failed, and deletes the chunks it wrote.
 
-    The chunks stay if another run has begun on the store, which may have staged the clip meanwhile.
+    It has size and modification time of the file, which the next run compares. The chunks stay if another run
+    has begun on the store, which may have staged the clip meanwhile.
 
     Raises:
         WriteError: the store cannot be written.
@@ -264,13 +264,8 @@ def fail_lost_clip(entry: Entry, lost: LostChild, store: str, config: ExtractCon
     attributes = read_attributes(location)
     if attributes is not None and attributes.digest == made_with and is_run_of(location, run):
         erase(location, attributes, [entry.row])
-    entry = failed(with_source(entry), lost.reason, lost.detail)
-    return replace(entry, settings=made_with, decode_seconds=round(lost.seconds, 6))
-
-
-def with_source(entry: Entry) -> Entry:
-    """Returns the entry with size and modification time of its file, which the next run compares."""
     with suppress(OSError):
         status = os.stat(file_at(entry.source_path))
-        return replace(entry, source_bytes=status.st_size, source_mtime_ns=status.st_mtime_ns)
-    return entry
+        entry = replace(entry, source_bytes=status.st_size, source_mtime_ns=status.st_mtime_ns)
+    entry = failed(entry, lost.reason, lost.detail)
+    return replace(entry, settings=made_with, decode_seconds=round(lost.seconds, 6))

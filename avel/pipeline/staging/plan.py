@@ -16,10 +16,10 @@ from avel.pipeline.config import ExtractConfig
 from avel.pipeline.media.refusal import ClipRefused
 from avel.pipeline.staging.stage import core_seconds, fingerprint
 from avel.stores.clip_layout import StoreAttributes
-from avel.stores.columns import as_bools
+from avel.stores.columns import BLOCK_RECORDS, as_bools
 from avel.stores.datasets.dataset import Dataset
 from avel.stores.files import file_at
-from avel.stores.manifest import BLOCK_ENTRIES, Cause, Entry, Manifest, joined, pending, to_table
+from avel.stores.manifest import Cause, Entry, Manifest, joined, pending, to_table
 from avel.stores.shards import Packing
 from avel.text import as_plain
 
@@ -184,9 +184,9 @@ def _look(
     files = old.set_column(0, "source_path", paths.take(pa.array(open_numbers)))
     changed = as_bools(pc.not_equal(files["source_path"], old["source_path"])) | restage.overwrite
     if restage.damaged:
-        changed |= entries.is_one_of(sorted(restage.damaged))[open_places]
-    for begin in () if restage.overwrite else range(0, len(changed), BLOCK_ENTRIES):
-        block = files.slice(begin, BLOCK_ENTRIES)
+        changed |= entries.is_one_of("video_id", sorted(restage.damaged))[open_places]
+    for begin in () if restage.overwrite else range(0, len(changed), BLOCK_RECORDS):
+        block = files.slice(begin, BLOCK_RECORDS)
         rows = zip(*(column.to_pylist() for column in block.columns), strict=True)
         changed[begin : begin + len(block)] |= [_status(path) != (size, mtime) for path, size, mtime in rows]
     if restage.retry_failed:

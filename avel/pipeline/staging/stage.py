@@ -79,7 +79,7 @@ class Stager:
     Args:
         run: token with which `prepare_store` was called.
         alive: called after each chunk of a clip, so that a watching process can tell slow from hung.
-        hashed: called where time passes that is not the clip's: after each MiB of the source file that was
+        uncounted: called where time passed that is not the clip's: after each MiB of the source file that was
             hashed, and while an object store does not answer.
     """
 
@@ -87,7 +87,7 @@ class Stager:
     config: ExtractConfig
     run: str = ""
     alive: Callable[[], None] = lambda: None
-    hashed: Callable[[], None] = lambda: None
+    uncounted: Callable[[], None] = lambda: None
     writer: ClipWriter = field(init=False)
 
     def __post_init__(self) -> None:
@@ -105,7 +105,7 @@ class Stager:
         watch = Stopwatch()
         try:
             with watch.timing("decode"):
-                entry = fingerprint(entry, self.hashed)
+                entry = fingerprint(entry, self.uncounted)
             if entry.cause != "new":  # of a new clip only the very files can be there that are written now
                 self._erase(entry.row)
             return replace(self._stage(entry, watch), **watch.columns())
@@ -126,7 +126,7 @@ class Stager:
 
     @contextmanager
     def _waiting(self) -> Iterator[None]:
-        """Calls `hashed` while the block waits for an object store, which is not the clip's time."""
+        """Calls `uncounted` while the block waits for an object store, which is not the clip's time."""
         if not isinstance(self.writer.location, RemoteLocation):
             yield
             return
@@ -134,7 +134,7 @@ class Stager:
 
         def tell() -> None:
             while not done.wait(TELL_SECONDS):
-                self.hashed()
+                self.uncounted()
 
         teller = threading.Thread(target=tell, daemon=True)
         teller.start()

@@ -133,8 +133,10 @@ def stage_isolated(
     Raises:
         MixedVersionsError: this worker has other versions than the run.
     """
+    from distributed import get_worker
+
     check_versions(expected)
-    decoders, done = decoders_of(run, store, config, most=_threads()), []
+    decoders, done = decoders_of(run, store, config, most=int(get_worker().state.nthreads)), []
     began = time.monotonic()
     for entry in entries:
         done.append(decoders.stage(entry))
@@ -164,13 +166,6 @@ def close_decoders(run: str) -> None:
         decoders = _decoders.pop(run, None)
     if decoders is not None:
         decoders.close()
-
-
-def _threads() -> int:
-    """Returns the number of threads of the dask worker that runs this task."""
-    from distributed import get_worker
-
-    return int(get_worker().state.nthreads)
 
 
 def stage_all(

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from avel.heads.config import WeakLabels
 from avel.heads.evaluation.paired import Difference, resolved_points
 from avel.heads.models.head import Published
-from avel.heads.tasks.results import Spread
+from avel.heads.tasks.results import Spread, interval_text
 from avel.text import plural, table
 
 
@@ -23,7 +23,7 @@ class HeadLine:
         interval_percent: 95 % bootstrap interval of the score over videos.
         holding_background_percent: accuracy on the clips that hold background.
         best_test_epoch_percent: test accuracy where the epoch is chosen by test, too high a figure.
-        published: accuracy reported for it on AVE, for this supervision; None where none is known.
+        published: accuracy reported for it on AVE under this supervision; None where none is known.
         parameters: their number on the features of this cache.
         epoch_seconds: training time of one epoch of a trial; None in runs that did not record it.
         differences: metric -> this head's minus the chosen head's; empty for that head itself.
@@ -72,7 +72,7 @@ class Leaderboard:
     """Heads on one cache, the best first.
 
     Attributes:
-        measure: what heads are judged by, in words.
+        measure: main metric of the task, in words.
         against: the head that all are compared with.
         samples: number of test samples with known events.
         level: heads whose difference to `against` may be chance: 0 is within its interval.
@@ -118,7 +118,7 @@ class Leaderboard:
         return [*table(header, rows), "", *self.notes(), ""]
 
     def notes(self) -> list[str]:
-        """Says what is level, what was left out, and what the figures are worth."""
+        """Returns notes: the heads that are level, those left out, and what the figures can tell."""
         notes = [
             f"epochs chosen by labels of validation {kind}: {names}"
             for kind, names in self._by("selected_by")
@@ -159,19 +159,18 @@ class Leaderboard:
 
 
 def _row(line: HeadLine) -> tuple[Any, ...]:
-    low, high = line.interval_percent or (None, None)
     return (
         line.head,
         str(len(line.seeds)),
-        str(line.score_percent),
-        "" if low is None else f"{low:.1f} to {high:.1f}",
-        str(line.holding_background_percent),
-        str(line.event_f1_percent),
-        str(line.best_test_epoch_percent),
-        str(line.published or ""),
+        line.score_percent,
+        interval_text(line.interval_percent),
+        line.holding_background_percent,
+        line.event_f1_percent,
+        line.best_test_epoch_percent,
+        line.published or "",
         short(line.parameters),
         "" if line.epoch_seconds is None else f"{line.epoch_seconds:.2f}",
-        str(line.difference or ""),
+        line.difference or "",
     )
 
 

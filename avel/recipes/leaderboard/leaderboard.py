@@ -14,12 +14,12 @@ from avel.heads.training.plan import plan
 from avel.heads.training.trials import Trial
 from avel.progress import note
 from avel.recipes.leaderboard.board import Leaderboard, SkippedHead
-from avel.recipes.leaderboard.writing import NAME, BoardWriter
+from avel.recipes.leaderboard.writing import STEM, BoardWriter
 from avel.stores.files import check_own
 from avel.stores.runs import RESULTS
 from avel.text import plural
 
-OWN = ("head", "seeds", "supervision")
+DECIDED = ("head", "seeds", "supervision")
 """Settings that `leaderboard` decides itself."""
 
 
@@ -57,7 +57,7 @@ def leaderboard(
     if against is not None and against not in configs:
         raise UnknownNameError("head", against, configs, where="--against")
     folder = Path(out)
-    check_own(folder, f"{NAME}.json", (f"{NAME}.{ending}" for ending in ("json", "csv", "html")))
+    check_own(folder, f"{STEM}.json", (f"{STEM}.{ending}" for ending in ("json", "csv", "html")))
     loaded = LoadedCache.open(cache, next(iter(configs.values())).device)
     _note_long(loaded, configs, folder)
     trained = {name for name in configs if (folder / name / RESULTS).is_file()}
@@ -77,7 +77,7 @@ def leaderboard(
         else:
             writer.add(name)
         waiting = order[number:]
-        # so that an end during the next one leaves a board
+        # Interrupted during the next head, this call leaves a board
         if writer.heads and waiting and waiting[0] not in trained:
             note(f"{writer.write(waiting).page}: {writer.heads} of {plural(len(order), 'head')} so far")
     if not writer.heads:
@@ -107,7 +107,7 @@ def plan_heads(
         UnknownNameError: no such head.
         ConfigError: no names; a setting that one of the heads does not know, or that the leaderboard decides.
     """
-    for key in OWN:
+    for key in DECIDED:
         if key in settings:
             raise ConfigError(
                 f"{key}={settings[key]!r} among the settings of all heads", hint=f"give --{key}"

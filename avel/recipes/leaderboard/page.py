@@ -4,10 +4,10 @@ from html import escape
 from pathlib import Path
 
 from avel.heads.evaluation.paired import Difference
-from avel.heads.tasks.results import Spread
+from avel.heads.tasks.results import interval_text
 from avel.recipes.leaderboard.board import HeadLine, Leaderboard, short
 
-STYLE = """
+CSS = """
 :root { color-scheme: light dark;
   --paper: #fff; --ink: #1b1b1b; --muted: #5f6368; --rule: #d9dce0; --mark: #0072b2; }
 @media (prefers-color-scheme: dark) {
@@ -43,7 +43,7 @@ line { stroke: var(--ink); } .zero { stroke: var(--muted); stroke-dasharray: 3 2
 }
 circle { fill: var(--mark); } .level circle { fill: var(--paper); stroke: var(--muted); stroke-width: 2; }
 """
-WIDTH = 160
+WIDTH_PIXELS = 160
 """Width of the drawn intervals in pixels."""
 
 
@@ -74,7 +74,7 @@ def page(board: Leaderboard) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
 <title>avel leaderboard</title>
-<style>{STYLE}</style>
+<style>{CSS}</style>
 </head>
 <body>
 <h1>avel leaderboard</h1>
@@ -114,21 +114,22 @@ def _columns(board: Leaderboard) -> list[str]:
 
 
 def _row(line: HeadLine, columns: list[str], against: str, widest: float) -> str:
-    low, high = line.interval_percent or (None, None)
     reported = "-"
     if line.published is not None:
         told = escape(f"{line.published.features}; {line.published.source}")
         reported = f"{line.published}<small>{told}</small>"  # in sight: paper and touch show no tooltip
     difference = line.difference
     cells = (
-        _spread(line.score_percent),
-        "-" if low is None else f"{low:.1f} to {high:.1f}",
+        str(line.score_percent) or "-",
+        interval_text(line.interval_percent) or "-",
         "" if difference is None else _drawn(difference, widest),
         "all are compared with it" if difference is None else escape(str(difference)),
-        _spread(line.event_f1_percent),
+        str(line.event_f1_percent) or "-",
         escape(str(line.differences.get("event_f1", ""))),
-        *map(_spread, (line.segment_f1_percent, line.holding_background_percent)),
-        *map(_spread, (line.validation_percent, line.best_test_epoch_percent)),
+        str(line.segment_f1_percent) or "-",
+        str(line.holding_background_percent) or "-",
+        str(line.validation_percent) or "-",
+        str(line.best_test_epoch_percent) or "-",
         reported,
         short(line.parameters),
         "-" if line.epoch_seconds is None else f"{line.epoch_seconds:.2f}",
@@ -142,19 +143,15 @@ def _row(line: HeadLine, columns: list[str], against: str, widest: float) -> str
     return f"<tr{marked}>{name}{filled}</tr>"
 
 
-def _spread(value: Spread) -> str:
-    return str(value) or "-"
-
-
 def _drawn(found: Difference, widest: float) -> str:
     """Draws the interval on an axis from -widest to widest, 0 in the middle."""
     low, middle, high = (
-        WIDTH / 2 * (1 + 0.95 * points / widest)
+        WIDTH_PIXELS / 2 * (1 + 0.95 * points / widest)
         for points in (found.low_points, found.points, found.high_points)
     )
     level = ' class="level"' if found.level else ""
     return (
-        f'<svg width="{WIDTH}" height="18" role="img" aria-label="{escape(str(found), quote=True)}"{level}>'
-        f'<line class="zero" x1="{WIDTH / 2}" x2="{WIDTH / 2}" y1="0" y2="18"/>'
+        f'<svg width="{WIDTH_PIXELS}" height="18" role="img" aria-label="{escape(str(found))}"{level}>'
+        f'<line class="zero" x1="{WIDTH_PIXELS / 2}" x2="{WIDTH_PIXELS / 2}" y1="0" y2="18"/>'
         f'<line x1="{low:.1f}" x2="{high:.1f}" y1="9" y2="9"/><circle cx="{middle:.1f}" cy="9" r="4"/></svg>'
     )

@@ -21,7 +21,7 @@ from avel.stores.features import FeatureCache
 from avel.stores.files import write_json, write_text
 from avel.text import as_plain
 
-NAME = "leaderboard"
+STEM = "leaderboard"
 
 
 class BoardWriter:
@@ -59,30 +59,30 @@ class BoardWriter:
             (self._lines[name, chosen] for name in groups),
             key=lambda line: -(line.score_percent.mean or 0),
         )
-        judged = evaluate(self.folder / chosen)
+        evaluation = evaluate(self.folder / chosen)
         board = Leaderboard(
             cache=str(self.cache.path),
             cache_digest=self.cache.digest,
             supervision=self.supervision,
             against=chosen,
-            samples=judged.samples,
-            trivial_baselines_percent=judged.trivial_baselines_percent,
+            samples=evaluation.samples,
+            trivial_baselines_percent=evaluation.trivial_baselines_percent,
             heads=tuple(lines),
-            measure=judged.measure,
+            measure=evaluation.measure,
             level=tuple(line.head for line in lines if (told := line.difference) is not None and told.level),
             skipped=tuple(self.skipped),
             waiting=tuple(waiting),
             seconds=round(time.monotonic() - self._began, 1),
-            page=str(self.folder / f"{NAME}.html"),
+            page=str(self.folder / f"{STEM}.html"),
         )
-        write_json(self.folder / f"{NAME}.json", as_plain(board))
-        write_text(self.folder / f"{NAME}.csv", as_csv(board))
-        write_text(self.folder / f"{NAME}.html", page(board))
+        write_json(self.folder / f"{STEM}.json", as_plain(board))
+        write_text(self.folder / f"{STEM}.csv", as_csv(board))
+        write_text(self.folder / f"{STEM}.html", page(board))
         return board
 
 
 def _line(group: GroupPredictions, against: GroupPredictions, supervision: str) -> HeadLine:
-    judged = evaluate(group.run.path).groups[group.name]
+    figures = evaluate(group.run.path).groups[group.name]
     first = group.trials[0]
     head = head_class(first.config)
     with torch.device("meta"):
@@ -90,20 +90,20 @@ def _line(group: GroupPredictions, against: GroupPredictions, supervision: str) 
     epochs = sum(trial.epochs for trial in group.trials)
     seconds = sum(trial.train_seconds for trial in group.trials)
     return HeadLine(
-        head=judged.head,
+        head=figures.head,
         source=head.source,
-        inputs=judged.inputs,
-        weak_labels=judged.weak_labels,
-        selected_by=judged.selected_by,
+        inputs=figures.inputs,
+        weak_labels=figures.weak_labels,
+        selected_by=figures.selected_by,
         run=str(group.run.path),
-        seeds=judged.seeds,
-        accuracy_percent=judged.accuracy_percent,
-        interval_percent=judged.interval_percent,
-        holding_background_percent=judged.accuracy_holding_background_percent,
-        segment_f1_percent=judged.segment_f1_percent,
-        event_f1_percent=judged.events.f1_percent,
-        validation_percent=judged.validation_score_percent,
-        best_test_epoch_percent=judged.score_at_best_test_epoch_percent,
+        seeds=figures.seeds,
+        accuracy_percent=figures.accuracy_percent,
+        interval_percent=figures.interval_percent,
+        holding_background_percent=figures.accuracy_holding_background_percent,
+        segment_f1_percent=figures.segment_f1_percent,
+        event_f1_percent=figures.events.f1_percent,
+        validation_percent=figures.validation_score_percent,
+        best_test_epoch_percent=figures.score_at_best_test_epoch_percent,
         published=next((each for each in head.published if each.supervision == supervision), None),
         parameters=sum(weight.numel() for weight in model.parameters()),
         epoch_seconds=seconds / epochs if seconds else None,

@@ -1,6 +1,7 @@
 """Events of a video, and the files that hold them, those of other tools and datasets among them."""
 
 import csv
+import html
 import io
 import json
 from collections.abc import Callable, Sequence
@@ -163,8 +164,7 @@ def stamp(seconds: float) -> str:
 
 def _cue_text(text: str) -> str:
     """Escapes markup, and removes line breaks, which would end the cue."""
-    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return " ".join(escaped.split())
+    return " ".join(html.escape(text, quote=False).split())
 
 
 WRITERS: dict[str, Callable[[Sequence[VideoEvents]], str]] = {

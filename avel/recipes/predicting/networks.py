@@ -1,4 +1,4 @@
-"""Finds the networks behind features of a cache, as its provenance tells of them, and runs them again.
+"""Finds the networks that made the features of a cache, by its provenance, and runs them again.
 
 Features come from CNNs on staged clips, alone or under the Bi-LSTMs of an encoder; or from an encoder that
 was trained on vectors of another cache, which come from networks in turn.
@@ -22,7 +22,7 @@ from avel.nn import mask_of
 from avel.pipeline.caching.encode import PartEncoder, Work
 from avel.pipeline.caching.key import encoder_file_digest
 from avel.pipeline.caching.parts import Parts
-from avel.pipeline.config import CacheConfig, ExtractConfig
+from avel.pipeline.config import BACKBONES, CacheConfig, ExtractConfig
 from avel.pipeline.encoders.encoder import Encoder
 from avel.pipeline.encoders.header import FOLDER, is_of_folder
 from avel.pipeline.encoders.hub import folder_name, settings_name
@@ -31,18 +31,31 @@ from avel.pipeline.encoders.vectors import VectorsConfig
 from avel.stores.documents import typed
 from avel.stores.features import FeatureCache
 from avel.stores.files import sha256_file
-from avel.stores.named_features import MAPS, MAPS_ENDING, OWN, NamedFeatures, read_named
-from avel.stores.provenance import AGAIN, NETWORK, VECTORS, NetworkProvenance, Staging, places_of
+from avel.stores.named_features import (
+    MAPS,
+    MAPS_ENDING,
+    OWN_ARRAYS,
+    FeatureModality,
+    NamedFeatures,
+    read_named,
+)
+from avel.stores.provenance import (
+    CACHE_AGAIN,
+    NETWORK,
+    VECTORS,
+    NetworkProvenance,
+    Staging,
+    VisualPreprocessing,
+)
 from avel.stores.runs import read_config
 
-MODALITIES = ("visual", "audio")
 Windows = Sequence[Mapping[str, Tensor]]
-"""Vectors and maps that each pair of CNNs gives of W windows, name -> (W, T, ...); in order of `place`."""
+"""Vectors and maps that each of the networks gives of W windows, name -> (W, T, ...); in order of `place`."""
 
 
 @dataclass(frozen=True)
 class Array:
-    """Features of a name, and the networks that give them."""
+    """Named features, and the networks that compute them."""
 
     source: Source
     name: str
@@ -50,10 +63,10 @@ class Array:
 
 @dataclass(frozen=True, eq=False)
 class StagedNetworks:
-    """A pair of CNNs and the Bi-LSTMs on them, if any.
+    """CNNs of clips, a pair or one alone, and the Bi-LSTMs on them, if any.
 
     Attributes:
-        place: number of this pair of CNNs among all.
+        place: their number among all.
         staging: settings that the clips which they read were staged with.
     """
 
@@ -71,7 +84,7 @@ class StagedNetworks:
 
 @dataclass(frozen=True, eq=False)
 class VectorNetworks:
-    """An encoder that was trained on vectors of a cache, and the networks that give these."""
+    """An encoder that was trained on vectors of a cache, and the networks that compute these."""
 
     encoder: Encoder
     audio: tuple[Array, ...]
@@ -83,7 +96,7 @@ class VectorNetworks:
     ) -> dict[str, Tensor]:
         """Returns f_a and f_v, and as cnn_a and cnn_v what the encoder reads, name -> (W, T, ...).
 
-        `read` gives features of other networks.
+        `read` returns the features of other networks.
         """
         cnn_a, cnn_v = (
             torch.cat([read(array).float() for array in arrays], -1) for arrays in (self.audio, self.visual)
@@ -94,7 +107,7 @@ class VectorNetworks:
 
 
 Source = StagedNetworks | VectorNetworks
-"""Networks that give several arrays at once."""
+"""Networks that compute several arrays at once."""
 
 
 @dataclass(frozen=True)
@@ -102,26 +115,26 @@ class Origin:
     """Provenance of features.
 
     Attributes:
-        where: begins errors.
-        told: provenance of a cache, or what another cache keeps of it.
+        where: names the features, at the beginning of errors.
+        provenance: that of a cache, or what another cache keeps of it.
         runs: where the run of its encoder was, then those of the encoders below.
-        again: command that makes the cache anew, "" for what another cache keeps.
+        again: command that makes the cache anew, "" where another cache keeps the provenance.
     """
 
     where: str
-    told: Mapping[str, Any]
+    provenance: Mapping[str, Any]
     runs: tuple[str, ...] = ()
     again: str = ""
 
     @classmethod
     def of(cls, cache: FeatureCache) -> Origin:
         """Returns the provenance of a cache."""
-        runs = places_of(cache.path, cache.provenance).runs
+        runs = cache.inputs.runs
         return cls(str(cache.path), cache.provenance, runs, cache.command("--overwrite"))
 
 
 class Networks:
-    """Networks behind features of a cache, each pair of CNNs once.
+    """Networks behind features of a cache, each once.
 
     Args:
         encoder: where a run of `pretrain` lies now, if not where the cache says.
@@ -161,7 +174,7 @@ class Networks:
             MissingPathError: encoder or weights are gone.
             StaleError: encoder, weights or staging are not those of the cache.
         """
-        named = read_named(Path(origin.where), origin.told)
+        named = read_named(Path(origin.where), origin.provenance)
         maps = any(name == MAPS or name.endswith(MAPS_ENDING) for name in names)
         own: Source | None = None
         array_of: dict[str, Array] = {}
@@ -221,22 +234,24 @@ class Networks:
                 hint="add it again with the same avel cache-features command and --overwrite",
             )
         array = MAPS if name.endswith(MAPS_ENDING) else {"audio": "f_a", "visual": "f_v"}[about.modality]
-        return Array(self._of_clips(Origin(f"{origin.where}: {name!r}", about.made), maps), array)
+        own = Origin(f"{origin.where}: {name!r}", about.made)
+        return Array(self._of_clips(own, [about.modality], maps), array)
 
     def _own(self, origin: Origin, name: str, maps: bool) -> Source:
-        if VECTORS in origin.told:
+        if VECTORS in origin.provenance:
             return self._of_vectors(origin)
-        if "staging" not in origin.told or name not in OWN:
+        if "staging" not in origin.provenance or name not in OWN_ARRAYS:
             raise _not_of_avel(f"{origin.where}: {name!r}")
-        return self._of_clips(origin, maps)
+        return self._of_clips(origin, [*BACKBONES], maps)
 
     def _of_vectors(self, origin: Origin) -> VectorNetworks:
-        about = origin.told[VECTORS]
+        about = origin.provenance[VECTORS]
         if "provenance" not in about:
             raise StoreError(
-                f"{origin.where}: does not tell how the vectors were made that its encoder reads", hint=AGAIN
+                f"{origin.where}: does not tell how the vectors were made that its encoder reads",
+                hint=CACHE_AGAIN,
             )
-        wanted = origin.told["encoder"]["digest"]
+        wanted = origin.provenance["encoder"]["digest"]
         encoder = load_encoder(self.run_of(origin, wanted)).to(self._device)
         audio, visual = encoder.spec.audio.backbone, encoder.spec.visual.backbone
         assert isinstance(audio, VectorsConfig)
@@ -246,35 +261,40 @@ class Networks:
         read = (tuple(array_of[name] for name in each.names) for each in (audio, visual))
         return VectorNetworks(encoder, *read)
 
-    def _of_clips(self, origin: Origin, maps: bool) -> StagedNetworks:
-        about = typed(NetworkProvenance, origin.told, f"{origin.where}: provenance", AGAIN)
-        key = digest_of([maps, *(origin.told[name] for name in NETWORK)])
+    def _of_clips(self, origin: Origin, modalities: Sequence[FeatureModality], maps: bool) -> StagedNetworks:
+        about = typed(NetworkProvenance, origin.provenance, f"{origin.where}: provenance", CACHE_AGAIN)
+        key = digest_of([maps, *(origin.provenance[name] for name in NETWORK)])
         if key not in self._staged:
             staging = staging_config(about.staging, origin.where)
-            frames_per_segment = staging.grid().frames_per_segment
-            if not all(0 <= frame < frames_per_segment for frame in about.preprocessing.frames):
-                raise StoreError(f"{origin.where}: preprocessing.frames: a segment has fewer", hint=AGAIN)
+            if "visual" in modalities:
+                _check_frames(origin, staging.grid().frames_per_segment)
             arrays = ["f_a", "f_v", *([MAPS] if maps else [])]
-            encoder = PartEncoder(self._work(origin, about, arrays), self._device)
+            encoder = PartEncoder(self._work(origin, about, modalities, arrays), self._device)
             _check_cnns(origin, about.cnn, encoder.cnn_digest)
             self._staged[key] = StagedNetworks(len(self._staged), encoder, staging)
         return self._staged[key]
 
-    def _work(self, origin: Origin, network: NetworkProvenance, arrays: list[str]) -> Work:
+    def _work(
+        self,
+        origin: Origin,
+        network: NetworkProvenance,
+        modalities: Sequence[FeatureModality],
+        arrays: list[str],
+    ) -> Work:
         """Returns what PartEncoder makes these CNNs of."""
-        recipe = {**origin.told, "arrays": arrays}
+        recipe = {**origin.provenance, "arrays": arrays}
         dtype, identity = network.preprocessing.dtype, network.encoder_identity(origin.where)
         if identity.kind == "run":
             path = self.run_of(origin, identity.digest)
             chosen: dict[str, Any] = {
                 kind: {"weights": str(self._folder_of(origin, kind, about, about["variant"]))}
-                for kind in MODALITIES
+                for kind in modalities
                 if is_of_folder(about := network.encoder[kind])
             }
         else:
             path = None
             chosen = {
-                **{kind: self._backbone_of(origin, network, kind) for kind in MODALITIES},
+                **{kind: self._backbone_of(origin, network, kind) for kind in modalities},
                 "untrained": identity.kind == "untrained",
                 "seed": network.encoder.get("seed") or 0,
             }
@@ -302,7 +322,7 @@ class Networks:
         return self._given(origin, kind, wanted, "FOLDER", f", that were in {recorded}")
 
     def _given(self, origin: Origin, kind: str, wanted: str, what: str, before: str = "") -> Path:
-        """Returns the path of weights that were given, by what names them.
+        """Returns the path of weights that were given, by their name in the provenance.
 
         Raises:
             MissingPathError: none were given.
@@ -367,12 +387,20 @@ def find_encoder(cache: FeatureCache) -> Path:
 
 
 def _names_of(path: Path, kind: str) -> tuple[str, ...]:
-    """Returns what names weights in a provenance: a file's hash; of a folder its model, and its settings."""
+    """Returns the names of weights in a provenance: a file's hash, or a folder's model and settings."""
     if path.is_dir():
         return folder_name(path), settings_name(path)
     if not path.is_file():
         raise MissingPathError(f"{path}: no such file or folder", hint=f"--{kind}-weights FILE or FOLDER")
     return (sha256_file(path),)
+
+
+def _check_frames(origin: Origin, there: int) -> None:
+    """Checks that a segment, with `there` frames, has those that the visual CNN sees."""
+    where = f"{origin.where}: provenance: preprocessing"
+    about = typed(VisualPreprocessing, origin.provenance["preprocessing"], where, CACHE_AGAIN)
+    if not about.frames or not all(0 <= frame < there for frame in about.frames):
+        raise StoreError(f"{where}: frames {list(about.frames)} of a segment with {there}", hint=CACHE_AGAIN)
 
 
 def _check_cnns(origin: Origin, made_with: str | None, found: str) -> None:

@@ -6,7 +6,6 @@ from typing import Any
 
 import av
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from avel.errors import AvelError
@@ -53,7 +52,7 @@ def write_preview(video: VideoEvents, out: Path) -> None:
 
 def _picture(video: VideoEvents, out: Path) -> None:
     length, seconds = len(video.segments), video.segment_seconds
-    grid = _grid(video, length, size=PICTURE_PIXELS)
+    grid = Grid.without_frames(length, seconds, size=PICTURE_PIXELS)
     with open_media(file_at(video.video), grid) as media:
         frames = np.concatenate(list(media.frames()))[:: grid.frames_per_segment]
         patches = [log_mel(chunk.reshape(-1, grid.samples_per_segment)) for chunk in media.samples()]
@@ -87,18 +86,13 @@ def _tracks(video: VideoEvents) -> tuple[Track, ...]:
     return tuple(tracks)
 
 
-def _grid(video: VideoEvents, segments: int, **options: int) -> Grid:
-    """Returns a grid of the fewest frames whose segments are as long as those of the events."""
-    fps = Fraction(video.segment_seconds).denominator
-    return Grid(segments, video.segment_seconds, fps, **options)
-
-
 def _copy(video: VideoEvents, partial: Path) -> None:
     """Encodes picture and audio again, with a band below the picture: where events are, and which is on now.
 
     Both come as staging reads them, so the copy shows and plays what the head was given, but in full size.
     """
-    grid = _grid(video, len(video.segments) + 1, sample_rate=SAMPLE_RATE)
+    length = len(video.segments) + 1
+    grid = Grid.without_frames(length, video.segment_seconds, sample_rate=SAMPLE_RATE)
     with open_media(file_at(video.video), grid) as media, av.open(str(partial), "w", format="mp4") as target:
         pictures = _PictureWriter(target, video)
         audio = _AudioWriter(target, media, video.valid_seconds) if media.info.audio_codec else None
@@ -162,13 +156,13 @@ class _PictureWriter:
         if ticks <= self._last:
             return
         self._last = ticks
-        pixels = np.rot90(
-            frame.to_ndarray(format="rgb24"), round(frame.rotation / 90)
-        )  # as the container says
+        turns = round(frame.rotation / 90)  # as the container says
+        pixels = np.rot90(frame.to_ndarray(format="rgb24"), turns)
         if self._band is None:
             self._begin(*pixels.shape[:2])
         assert self._band is not None
-        whole = np.concatenate((_resized(pixels, self._width, self._height), self._band.at(seconds)))
+        resized = np.asarray(Image.fromarray(pixels).resize((self._width, self._height)))
+        whole = np.concatenate((resized, self._band.at(seconds)))
         encoded = av.VideoFrame.from_ndarray(np.ascontiguousarray(whole), format="rgb24")
         encoded.pts, encoded.time_base = ticks, CLOCK
         self._target.mux(self._stream.encode(encoded))
@@ -184,9 +178,3 @@ class _PictureWriter:
         self._band = Band(self._video, self._width)
         self._stream.width = self._width
         self._stream.height = self._height + self._band.height
-
-
-def _resized(pixels: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
-    if pixels.shape[:2] == (height, width):
-        return pixels
-    return np.asarray(Image.fromarray(pixels).resize((width, height)))

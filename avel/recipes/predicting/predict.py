@@ -1,4 +1,4 @@
-"""`avel predict`: finds events in videos by a trained head and the encoders of its features."""
+"""`predict`: finds events in videos by a trained head and the encoders of its features."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -106,7 +106,7 @@ def predict(
         DeviceMemoryError: the GPU has no room for the networks and a part of a video.
         ClipRefused: `preview` of a video that cannot be read.
     """
-    kind = _check(videos, out, format, preview)
+    format_name = _check(videos, out, format, preview)
     opened = Run.open(run, "heads")
     chosen, cache = choose_trials(opened, trial), open_cache(opened)
     names = dict.fromkeys(name for record in chosen for names in arrays_of(record.source) for name in names)
@@ -134,7 +134,7 @@ def predict(
                 failed[path_text(video)] = refused.message
                 note(f"{video}: {refused.message}")
             progress.advance(failed=int(path_text(video) in failed))
-    written = _write(found, out, kind, preview)
+    written = _write(found, out, format_name, preview)
     return Predicted(tuple(found), failed, tuple(record.name for record in chosen), written)
 
 
@@ -174,7 +174,7 @@ def _windows(
 
 
 def choose_trials(run: Run, name: str | None) -> list[TrialRecord]:
-    """Returns the trial of that name, or all of the setting with the best mean validation accuracy.
+    """Returns the trial of that name, or all of the setting with the best mean validation score.
 
     Raises:
         StoreError: no such trial, or none that was trained to its end.
@@ -212,10 +212,10 @@ def _paths(paths: Paths) -> list[Path]:
 
 
 def _check(videos: Sequence[Any], out: Path | str | None, format: str, preview: Path | str | None) -> str:
-    """Returns the name of the format of `out`, "" without `out`."""
+    """Checks what is asked for, and returns the name of the format of `out`, "" without `out`."""
     if not videos:
         raise ConfigError("no videos", hint="avel predict RUN VIDEO...")
-    kind = "" if out is None else _format_of(Path(out), format)
+    name = "" if out is None else _format_of(Path(out), format)
     if preview is not None and Path(preview).suffix.lower() not in (".png", ".mp4"):
         raise ConfigError(f"{preview}: --preview ends in .png, .mp4")
     for target in (out, preview):
@@ -226,17 +226,17 @@ def _check(videos: Sequence[Any], out: Path | str | None, format: str, preview: 
             raise ConfigError(
                 f"{target}: is one of the videos, and would be overwritten", hint="name another file"
             )
-    single = preview if preview is not None else out if kind in OF_ONE_VIDEO else None
+    single = preview if preview is not None else out if name in OF_ONE_VIDEO else None
     if single is not None and len(videos) > 1:
         raise ConfigError(f"{single}: holds one video, {len(videos)} are given", hint="name one video")
-    names = Counter(Path(video).stem for video in videos)
-    twice = next((name for name, count in names.items() if count > 1), None)
-    if twice is not None and kind in ("activitynet", "desed"):
+    counts = Counter(Path(video).stem for video in videos)
+    twice = next((stem for stem, count in counts.items() if count > 1), None)
+    if twice is not None and name in ("activitynet", "desed"):
         raise ConfigError(
-            f"{out}: several videos are named {twice!r}, and {kind} names no folders",
+            f"{out}: several videos are named {twice!r}, and {name} names no folders",
             hint="predict them one by one",
         )
-    return kind
+    return name
 
 
 def _format_of(out: Path, format: str) -> str:
@@ -252,10 +252,10 @@ def _format_of(out: Path, format: str) -> str:
 
 
 def _write(
-    found: list[VideoEvents], out: Path | str | None, kind: str, preview: Path | str | None
+    found: list[VideoEvents], out: Path | str | None, format_name: str, preview: Path | str | None
 ) -> tuple[str, ...]:
     if out is not None:
-        write_text(Path(out), WRITERS[kind](found))
+        write_text(Path(out), WRITERS[format_name](found))
     if preview is not None:
         if not found:
             raise AvelError(f"{preview}: nothing to draw, the video could not be read")

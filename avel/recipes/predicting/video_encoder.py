@@ -26,7 +26,7 @@ LONGEST_SECONDS = 86400
 
 @dataclass(frozen=True)
 class VideoFeatures:
-    """Vectors and maps that each pair of CNNs gives of one video, name -> (L, ...).
+    """Vectors and maps that each of the networks gives of one video, name -> (L, ...).
 
     L is the number of segments, at least T unless the clips of the cache have lengths of their own.
     """
@@ -37,7 +37,7 @@ class VideoFeatures:
 
     def __len__(self) -> int:
         """Returns L."""
-        return len(self.vectors[0]["cnn_a"])
+        return len(next(iter(self.vectors[0].values())))
 
     def segments(self, segment_seconds: float) -> int:
         """Counts the segments that the video covers by half or more, 1 at least."""
@@ -107,20 +107,24 @@ class VideoEncoder:
         vectors: list[dict[str, Tensor]],
     ) -> MediaInfo:
         """Runs networks whose clips were staged alike, and puts their vectors into `vectors`, by place."""
-        grid, first = _of_length(staging, segments), 0
-        reads_waveform = any(each.encoder.reads_waveform for each in networks)
+        grid, first = _grid_of(staging, segments), 0
+        reads_waveform = any(each.encoder.waveform is not None for each in networks)
         waveform = self._waveform(path, staging, segments) if reads_waveform else torch.empty(0)
         parts: list[dict[str, list[Tensor]]] = [{} for _ in networks]
         with _open(path, staging, grid) as media:
             for frames, samples in zip(media.frames(), media.samples(), strict=True):
                 patches = log_mel(samples.reshape(-1, grid.samples_per_segment))
                 log_mels = torch.from_numpy(patches)[None]
+                read = range(first, first + len(patches))
                 for each, parts_of in zip(networks, parts, strict=True):
-                    pictures = _pictures(each, frames, media.colours)
-                    audio = waveform if each.encoder.reads_waveform else log_mels
-                    for name, values in each.encoder.cnn(pictures, audio, first).items():
+                    inputs = {}
+                    if "visual" in each.encoder.modalities:
+                        inputs["visual"] = _pictures(each, frames, media.colours)
+                    if "audio" in each.encoder.modalities:
+                        inputs["audio"] = log_mels if each.encoder.waveform is None else waveform
+                    for name, values in each.encoder.cnn(inputs, read).items():
                         parts_of.setdefault(name, []).append(values[0].cpu())
-                first += len(patches)
+                first = read.stop
             info = media.info
         for each, parts_of in zip(networks, parts, strict=True):
             vectors[each.place] = {name: torch.cat(values) for name, values in parts_of.items()}
@@ -130,7 +134,7 @@ class VideoEncoder:
         """Counts the segments that a video has, but no fewer than are needed."""
         staging = self.networks[0].staging
         longest = int(LONGEST_SECONDS / self.segment_seconds)
-        with _open(path, staging, _of_length(staging, longest)) as media:
+        with _open(path, staging, _grid_of(staging, longest)) as media:
             covered = int(media.info.valid_seconds / self.segment_seconds + 0.5)
         return max(self._fewest, covered)
 
@@ -156,7 +160,7 @@ def _through_jpeg(staging: ExtractConfig, frames: NDArray[np.uint8], colours: Co
     return np.stack([decode_jpeg(encode_jpeg(frame, staging.jpeg_quality, colours)) for frame in frames])
 
 
-def _of_length(staging: ExtractConfig, segments: int) -> Grid:
+def _grid_of(staging: ExtractConfig, segments: int) -> Grid:
     return replace(staging.grid().at(SAMPLE_RATE), segments=segments)
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from avel.heads.evaluation.paired import Difference, difference_cells, resolved_points
+from avel.heads.evaluation.paired import IT_TAKES, Difference, difference_cells, resolved_points
 from avel.heads.tasks.results import Spread
 from avel.recipes.reproducing.tables import AGAINST, TITLES
 from avel.text import plural
@@ -39,7 +39,7 @@ class Reproduced:
     """A table of the paper on other clips.
 
     Attributes:
-        trivial_baselines_percent: rule that needs no model -> its accuracy on this test split.
+        trivial_baselines_percent: rule without a model -> its accuracy on this test split.
         reversed_order: pairs of rows whose order is not the paper's: (better here, better in the paper).
         notes: how rows differ from the paper's, and which setting changes that.
         seconds: wall time of this call, which trains only what was missing.
@@ -65,11 +65,11 @@ class Reproduced:
         rows: list[tuple[Any, ...]] = [
             (
                 row.name,
-                f"{row.paper_percent:.1f}" if row.paper_percent is not None else "",
-                str(row.accuracy_percent),
-                str(row.holding_background_percent),
-                str(row.event_f1_percent),
-                str(row.best_test_epoch_percent),
+                Spread(row.paper_percent),
+                row.accuracy_percent,
+                row.holding_background_percent,
+                row.event_f1_percent,
+                row.best_test_epoch_percent,
                 *difference_cells(row.differences.get("accuracy")),
             )
             for row in self.rows
@@ -78,15 +78,12 @@ class Reproduced:
             (f"trivial baseline: {name}", "", f"{value:.1f}", *[""] * 5)
             for name, value in self.trivial_baselines_percent.items()
         ]
-        reversed_pairs = [f"  {better} > {worse}" for better, worse in self.reversed_order]
-        order = (
-            ["order of the paper: held"]
-            if not reversed_pairs
-            else ["not in the order of the paper:", *reversed_pairs]
-        )
+        order = ["order of the paper: held"]
+        if self.reversed_order:
+            pairs = [f"  {better} > {worse}" for better, worse in self.reversed_order]
+            order = ["not in the order of the paper:", *pairs]
         shown = as_table(header, [*rows, *baselines])
-        resolution = self._resolution()
-        return [TITLES[self.table], "", *shown, "", *resolution, *self.notes, *order, ""]
+        return [TITLES[self.table], "", *shown, "", *self._resolution(), *self.notes, *order, ""]
 
     def _resolution(self) -> list[str]:
         """Says which differences these clips and seeds can show, beside those that the paper reports."""
@@ -101,10 +98,7 @@ class Reproduced:
             told += (
                 f"; the paper's differences to {AGAINST[self.table]} are {min(gaps):.1f} to {max(gaps):.1f}"
             )
-        return [
-            told,
-            "it takes: clips or seeds with which a level difference of this size would be told from none",
-        ]
+        return [told, IT_TAKES]
 
     def headline(self) -> str:
         """Returns the result in one line."""

@@ -67,10 +67,8 @@ def reproduce(
     if table not in TABLES:
         raise UnknownNameError("table", table, TABLES)
     pretraining, caching, heads = pretraining or PretrainConfig(), caching or CacheConfig(), dict(heads or {})
-    for name, hint in (
-        ("head", "leave it out; each row has its own"),
-        ("seeds", "--seeds of avel reproduce"),
-    ):
+    own = {"head": "leave it out; each row has its own", "seeds": "--seeds of avel reproduce"}
+    for name, hint in own.items():
         if name in heads:
             raise ConfigError(f"{name}={heads[name]!r} of the heads has no effect here", hint=hint)
     if table == "table5" and pretraining.freeze_backbone and not pretraining.frozen.augment:
@@ -169,14 +167,11 @@ class _Stages:
             return path
         encoder = self.encoder(name, seed)
         path = self.out / "features" / f"{encoder.name}.h5"
-        own = VisualConfig(), AudioConfig()  # unset: the encoder has CNNs of its own
-        config = dataclasses.replace(
-            self.caching, keep_maps=False, keep_cnn=False, visual=own[0], audio=own[1]
-        )
-        frozen = self.pretraining.freeze_backbone and not ENCODERS[name].get(
-            "agva", self.pretraining.encoder.agva
-        )
-        vectors = self.features(BACKBONES, 0) if frozen else None
+        # Unset CNNs: the encoder has its own
+        unset: dict[str, Any] = {"visual": VisualConfig(), "audio": AudioConfig()}
+        config = dataclasses.replace(self.caching, keep_maps=False, keep_cnn=False, **unset)
+        agva = ENCODERS[name].get("agva", self.pretraining.encoder.agva)
+        vectors = self.features(BACKBONES, 0) if self.pretraining.freeze_backbone and not agva else None
         cache_features(self.store, path, config, encoder=encoder, cnn_from=vectors)
         return path
 
@@ -195,24 +190,24 @@ class _Stages:
 
 
 Repetitions = list[tuple[GroupEvaluation, GroupPredictions]]
-"""A row's head, trained and judged once for each seed."""
+"""Results and test predictions of a row's head, one for each seed."""
 
 
 def _measured(row: PaperRow, repetitions: Repetitions, against: Repetitions) -> Measured:
     if row.head is None:
         return Measured(row.name, row.paper_percent)
-    groups = [group for group, _ in repetitions]
-    ours, theirs = ([item for _, said in each for item in said.items] for each in (repetitions, against))
-    without_maps = head_class(row_config(row, {})).sources[0] == "maps" != groups[0].inputs
+    figures = [each for each, _ in repetitions]
+    own, others = ([item for _, group in each for item in group.items] for each in (repetitions, against))
+    without_maps = head_class(row_config(row, {})).sources[0] == "maps" != figures[0].inputs
     return Measured(
         row.name + WITHOUT_MAPS * without_maps,
         row.paper_percent,
-        _over_seeds(group.accuracy_percent for group in groups),
-        _over_seeds(group.accuracy_holding_background_percent for group in groups),
-        _over_seeds(group.events.f1_percent for group in groups),
-        _over_seeds(group.validation_accuracy_percent for group in groups),
-        _over_seeds(group.accuracy_at_best_test_epoch_percent for group in groups),
-        {} if repetitions is against else differences(ours, theirs, repetitions[0][1].task),
+        _over_seeds(each.accuracy_percent for each in figures),
+        _over_seeds(each.accuracy_holding_background_percent for each in figures),
+        _over_seeds(each.events.f1_percent for each in figures),
+        _over_seeds(each.validation_accuracy_percent for each in figures),
+        _over_seeds(each.accuracy_at_best_test_epoch_percent for each in figures),
+        {} if repetitions is against else differences(own, others, repetitions[0][1].task),
     )
 
 

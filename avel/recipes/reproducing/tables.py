@@ -99,7 +99,7 @@ TABLES: Mapping[str, tuple[PaperRow, ...]] = {
 }
 
 TITLES: Mapping[str, str] = {
-    "table2": "Table 2: AV-BT's features, judged by a three-layer MLP",
+    "table2": "Table 2: AV-BT's features, evaluated by a three-layer MLP",
     "table3": "Table 3: the whole method beside others",
     "table4": "Table 4: changes to AV-BT's architecture",
     "table5": "Table 5: augmentations",

@@ -118,7 +118,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def seconds(text: str) -> float:
+def parse_seconds(text: str) -> float:
     """Parses a time; unlike `float` it refuses `1_000` and non-ASCII digits.
 
     Raises:
@@ -145,7 +145,7 @@ def parse_event(
         DatasetError: a time is no number.
     """
     try:
-        return Event(category, seconds(onset), seconds(offset), where, modality)
+        return Event(category, parse_seconds(onset), parse_seconds(offset), where, modality)
     except ValueError as error:
         raise DatasetError(f"{where} ({video}): {error}") from None
 

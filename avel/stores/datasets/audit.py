@@ -12,6 +12,7 @@ from avel.grid import Grid
 from avel.stores.datasets.dataset import Dataset
 from avel.stores.datasets.labels import EventTable, class_segments, overlaps, whole_segments
 from avel.stores.datasets.sample import MODALITIES, SPLITS, Sample
+from avel.text import first_of
 
 
 @dataclass(frozen=True)
@@ -110,19 +111,19 @@ class Audit:
             if samples
         ]
         if self.empty_samples:
-            found.append(f"samples {_some(self.empty_samples)} hold no event segment: all background")
+            found.append(f"samples {first_of(self.empty_samples)} hold no event segment: all background")
         weak = set(self.weak_samples)
         if unknown := tuple(number for number in self.unknown_samples if number not in weak):
-            found.append(f"samples {_some(unknown)} have events that are not known")
+            found.append(f"samples {first_of(unknown)} have events that are not known")
         if self.weak_samples:
             found.append(
-                f"samples {_some(self.weak_samples)} have classes that are known, but not when they are: "
+                f"samples {first_of(self.weak_samples)} have classes that are known, but not when they are: "
                 "--supervision weak learns from them"
             )
         if self.overlapping_samples:
             found.append(
-                f"samples {_some(self.overlapping_samples)} hold events of two classes at once: no head that "
-                "gives a segment one label can be trained on them, --task multi_label trains others"
+                f"samples {first_of(self.overlapping_samples)} hold events of two classes at once: no head "
+                "that gives a segment one label can be trained on them, --task multi_label trains others"
             )
         if self.samples_of_shared_videos:
             count = len(self.samples_of_shared_videos)
@@ -132,9 +133,9 @@ class Audit:
         if self.samples and not set(self.samples_of_split) & set(SPLITS):
             found.append("no splits: nothing can be trained and evaluated without them")
         if self.missing_files:
-            found.append(f"{len(self.missing_files)} videos have no file: {_some(self.missing_files)}")
+            found.append(f"{len(self.missing_files)} videos have no file: {first_of(self.missing_files)}")
         if self.extra_files:
-            found.append(f"{len(self.extra_files)} files have no annotation: {_some(self.extra_files)}")
+            found.append(f"{len(self.extra_files)} files have no annotation: {first_of(self.extra_files)}")
         return tuple(found)
 
 
@@ -291,8 +292,3 @@ def _extra_files(dataset: Dataset) -> tuple[str, ...]:
     named = {sample.video_id for sample in dataset.samples}
     unnamed = (video.path for video in dataset.videos if named and video.video_id not in named)
     return (*dataset.extra_files, *unnamed)
-
-
-def _some(values: tuple[Any, ...], most: int = 5) -> str:
-    shown = ", ".join(map(str, values[:most]))
-    return shown if len(values) <= most else f"{shown} and {len(values) - most} more"

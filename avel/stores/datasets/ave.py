@@ -1,11 +1,11 @@
 """Reads AVE's layout: lines `Category&VideoID&Quality&Start&End`, split or order files, `AVE/VIDEOID.mp4`."""
 
-import dataclasses
 import io
+from dataclasses import replace
 from pathlib import Path
 
 from avel.errors import DatasetError, MissingPathError, StoreError
-from avel.stores.datasets.annotation_text import read_text, seconds
+from avel.stores.datasets.annotation_text import parse_seconds, read_text
 from avel.stores.datasets.dataset import Dataset, make_dataset
 from avel.stores.datasets.formats import FORMATS, DatasetFormat, folder_with
 from avel.stores.datasets.media import match_media, media_files
@@ -35,7 +35,9 @@ class AVE(DatasetFormat[None]):
         found = folder_with([ANNOTATIONS], folder, "AVE_Dataset")
         if found is None:
             raise MissingPathError(f"{folder}: holds no {ANNOTATIONS}")
-        samples = _with_splits(found, read_annotations(found / ANNOTATIONS))
+        samples = read_annotations(found / ANNOTATIONS)
+        split_of = _split_files(found, samples) or _order_files(found, len(samples))
+        samples = tuple(replace(each, split=split_of.get(each.number, "")) for each in samples)
         media = found / "AVE" if (found / "AVE").is_dir() else found
         videos, extra = match_media(samples, media_files(media, below=False))
         return make_dataset(folder.resolve().name, folder, samples, videos, extra)
@@ -60,7 +62,7 @@ def read_annotations(path: Path) -> tuple[Sample, ...]:
 
 def _is_time(text: str) -> bool:
     try:
-        seconds(text)
+        parse_seconds(text)
     except ValueError:
         return False
     return True
@@ -69,16 +71,11 @@ def _is_time(text: str) -> bool:
 def _parse(fields: list[str], number: int, where: str) -> Sample:
     try:
         category, video_id, quality, start, end = fields
-        event = Event(category, seconds(start), seconds(end), where)
+        event = Event(category, parse_seconds(start), parse_seconds(end), where)
         return Sample(number, video_id, (event,), quality, where=where)
     except ValueError:
         shown = "&".join(fields)
         raise DatasetError(f"{where}: {shown!r} is not Category&VideoID&Quality&Start&End") from None
-
-
-def _with_splits(folder: Path, samples: tuple[Sample, ...]) -> tuple[Sample, ...]:
-    split_of = _split_files(folder, samples) or _order_files(folder, len(samples))
-    return tuple(dataclasses.replace(each, split=split_of.get(each.number, "")) for each in samples)
 
 
 def _split_files(folder: Path, samples: tuple[Sample, ...]) -> dict[int, str]:
@@ -112,10 +109,10 @@ def read_order(path: Path) -> list[int]:
     Raises:
         StoreError: damaged, or no order file.
     """
-    from avel.stores.hdf5 import array_of, opened
+    from avel.stores.hdf5 import array_of, open_hdf5
 
     hint = "fetch it again, or take it away"
-    with opened(path, hint) as file:
+    with open_hdf5(path, hint) as file:
         order = array_of(file, "order", hint, dimensions=1)
         numbers: list[int] = order[()].tolist()
     if not all(isinstance(number, int) for number in numbers):

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from avel.errors import DatasetError
+from avel.errors import DatasetError, StoreError
 from avel.grid import Grid
 from avel.stores.columns import as_bools, is_one_of, places_in
 from avel.stores.datasets.sample import MODALITIES, SPLITS, Event, Sample, Samples, Video, Videos, schemas
@@ -97,7 +97,7 @@ class Dataset:
         for sample in samples:
             if sample.video_id not in self.stated_seconds:
                 raise DatasetError(
-                    f"{self.place(sample)}: the annotations do not say how long the video is",
+                    f"{self.line_of(sample)}: the annotations do not say how long the video is",
                     hint="--format-set longest_seconds=0 takes all clips to be as long as the grid",
                 )
         seconds = np.array([self.stated_seconds[sample.video_id] for sample in samples], np.float64)
@@ -119,11 +119,10 @@ class Dataset:
         return segment_labels(
             chosen.column("events_known"),
             self.event_table(chosen),
-            self.background,
+            self.categories,
             grid.segments,
             grid.segment_seconds,
-            lambda number: self.place(chosen[number]),
-            self.categories,
+            lambda number: self.line_of(chosen[number]),
             self.stated_lengths(grid, chosen) if lengths is None else lengths,
         )
 
@@ -192,12 +191,12 @@ class Dataset:
             sample, event = self.samples.of_event(int(beyond[0]))
             others = f", and {len(beyond) - 1} more do" if len(beyond) > 1 else ""
             raise DatasetError(
-                f"{self.place(sample, event)}: event from {event.onset_seconds:g} s to "
+                f"{self.line_of(sample, event)}: event from {event.onset_seconds:g} s to "
                 f"{event.offset_seconds:g} s lies beyond the grid of {grid.seconds:g} s{others}",
                 hint="give times in seconds from the clip's start, or make the grid longer (--segments)",
             )
 
-    def place(self, sample: Sample, event: Event | None = None) -> str:
+    def line_of(self, sample: Sample, event: Event | None = None) -> str:
         """Returns file, line and video of a sample or one of its events, for messages."""
         where = (event.where if event else "") or sample.where
         return f"{where or f'{self.root}: sample {sample.number}'} ({sample.video_id})"
@@ -239,20 +238,13 @@ class Dataset:
         """
         import numpy as np
 
-        about = describe(tables["samples"])
+        about = read_description(tables["samples"])
         samples = Samples(tables["samples"], tables["events"])
         has_events = np.append(samples.column("events_known"), False)[samples.place]  # place -1: the last
         if not has_events.all():
             sample = samples.events["sample"][int(has_events.argmin())]
             raise DatasetError(f"events: of sample {sample}, which has none")
-        dataset = cls(
-            name=about.name,
-            root=about.root,
-            categories=about.categories,
-            samples=samples,
-            videos=Videos(tables["videos"]),
-            longest_seconds=about.longest_seconds,
-        )
+        dataset = cls(samples=samples, videos=Videos(tables["videos"]), **vars(about))
         _check(dataset)
         return dataset
 
@@ -267,7 +259,7 @@ class Description:
     longest_seconds: float | None
 
 
-def describe(samples: pa.Table) -> Description:
+def read_description(samples: pa.Table) -> Description:
     """Reads what the table "samples" says of the whole dataset.
 
     Raises:
@@ -284,7 +276,7 @@ def describe(samples: pa.Table) -> Description:
         name=metadata["name"],
         root=metadata["root"],
         categories=tuple(metadata["categories"].split("\n")) if metadata["categories"] else (),
-        longest_seconds=_seconds(metadata.get("longest_seconds")),
+        longest_seconds=_read_length(metadata.get("longest_seconds")),
     )
 
 
@@ -293,7 +285,13 @@ def split_sizes(splits: Iterable[str]) -> str:
     return ", ".join(f"{split or 'no split'} {count:,}" for split, count in Counter(splits).items()) or "none"
 
 
-def _seconds(text: str | None) -> float | None:
+def no_sample(what: str, split: str | None, splits: Iterable[str]) -> StoreError:
+    """Returns the error that a split, or for None the whole dataset, has no sample."""
+    of_split = "" if split is None else f" of split {split!r}"
+    return StoreError(what + of_split, hint=f"samples by split: {split_sizes(splits)}")
+
+
+def _read_length(text: str | None) -> float | None:
     """Reads `longest_seconds` of the schema; raises DatasetError where it is not a length."""
     try:
         seconds = None if text is None else float(text)
@@ -357,12 +355,12 @@ def _check(dataset: Dataset) -> None:
         sample = samples[first]
         _check_sample(dataset, sample)
         if not known[first]:
-            raise DatasetError(f"{dataset.place(sample)}: no such video")
-        raise DatasetError(f"{dataset.place(sample)}: two samples have number {sample.number}")
+            raise DatasetError(f"{dataset.line_of(sample)}: no such video")
+        raise DatasetError(f"{dataset.line_of(sample)}: two samples have number {sample.number}")
 
 
 def _check_sample(dataset: Dataset, sample: Sample) -> None:
-    where = dataset.place(sample)
+    where = dataset.line_of(sample)
     if not sample.video_id:
         raise DatasetError(f"{where}: names no video")
     if "\0" in sample.video_id:
@@ -372,8 +370,13 @@ def _check_sample(dataset: Dataset, sample: Sample) -> None:
     if sample.events is not None and sample.categories is not None:
         raise DatasetError(f"{where}: gives classes beside its events", hint="leave the classes out")
     for event in sample.events or ():
-        _check_category(dataset, event.category, dataset.place(sample, event))
-        _check_event(event, dataset.place(sample, event))
+        at = dataset.line_of(sample, event)
+        _check_category(dataset, event.category, at)
+        if event.modality not in MODALITIES:
+            hint = f"choose from {', '.join(MODALITIES)}"
+            raise DatasetError(f"{at}: modality {event.modality!r}", hint=hint)
+        if not 0 <= event.onset_seconds <= event.offset_seconds < math.inf:
+            raise DatasetError(f"{at}: event from {event.onset_seconds} s to {event.offset_seconds} s")
     for category in sample.categories or ():
         _check_category(dataset, category, where)
 
@@ -398,12 +401,3 @@ def _category_fault(category: str) -> tuple[str, str] | None:
         hint = "take the event out: every segment without an event is background"
         return f"a class may not be named {category!r}", hint
     return None
-
-
-def _check_event(event: Event, where: str) -> None:
-    if event.modality not in MODALITIES:
-        raise DatasetError(
-            f"{where}: modality {event.modality!r}", hint=f"choose from {', '.join(MODALITIES)}"
-        )
-    if not 0 <= event.onset_seconds <= event.offset_seconds < math.inf:
-        raise DatasetError(f"{where}: event from {event.onset_seconds} s to {event.offset_seconds} s")

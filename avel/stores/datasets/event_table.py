@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from avel.errors import DatasetError, MissingPathError
 from avel.stores.arrow import read_parquet
 from avel.stores.columns import Columns, as_bools, is_one_of
-from avel.stores.datasets.annotation_text import parse_event, read_records, seconds
+from avel.stores.datasets.annotation_text import parse_event, parse_seconds, read_records
 from avel.stores.datasets.dataset import Dataset, make_dataset
 from avel.stores.datasets.sample import MODALITIES, Event, Samples, Video
 from avel.stores.files import path_text
@@ -37,6 +37,9 @@ COLUMNS = {
 
 OPTIONAL = ("split", "quality", "modality")
 TIMES = ("onset_seconds", "offset_seconds")
+OF_ROW = ("name", "known", "quality", "split", "where", "tag")
+OF_EVENT = ("category", *TIMES, "modality")
+"""Fields of a row, and of its event, that are columns of `TableRows`."""
 UNKNOWN_EVENTS = "?"
 """Class of a row without times that marks the video's events as not known."""
 
@@ -72,27 +75,21 @@ class TableRows(Columns[TableRow]):
             return rows
         import pyarrow as pa
 
-        rows, nothing = list(rows), Event("", 0, 0)
-        events = [row.event or nothing for row in rows]
-        columns = {
-            "name": [row.name for row in rows],
-            "has_event": [row.event is not None for row in rows],
-            "known": [row.known for row in rows],
-            "quality": [row.quality for row in rows],
-            "split": [row.split for row in rows],
-            "where": [row.where for row in rows],
-            "tag": [row.tag for row in rows],
-            "category": [event.category for event in events],
-            "onset_seconds": [event.onset_seconds for event in events],
-            "offset_seconds": [event.offset_seconds for event in events],
-            "modality": [event.modality for event in events],
-        }
-        return cls(pa.table([pa.array(columns[field.name], field.type) for field in _schema()], _schema()))
+        nothing = Event("", 0, 0)
+        found = [
+            {
+                **{name: getattr(row, name) for name in OF_ROW},
+                "has_event": row.event is not None,
+                **{name: getattr(row.event or nothing, name) for name in OF_EVENT},
+            }
+            for row in rows
+        ]
+        return cls(pa.Table.from_pylist(found, _schema()))
 
     def records(self, begin: int, end: int) -> list[TableRow]:
         found = []
         for row in self.table.slice(begin, end - begin).to_pylist():
-            own = {name: row.pop(name) for name in ("category", *TIMES, "modality")}
+            own = {name: row.pop(name) for name in OF_EVENT}
             event = Event(**own, where=row["where"]) if row.pop("has_event") else None
             found.append(TableRow(event=event, **row))
         return found
@@ -103,7 +100,7 @@ def _schema() -> pa.Schema:
     import pyarrow as pa
 
     kinds = {"has_event": pa.bool_(), "known": pa.bool_()} | dict.fromkeys(TIMES, pa.float64())
-    names = ("name", "has_event", "known", "quality", "split", "where", "tag", "category", *TIMES, "modality")
+    names = (*OF_ROW, "has_event", *OF_EVENT)
     return pa.schema([(name, kinds.get(name, pa.string())) for name in names])
 
 
@@ -139,7 +136,7 @@ def read_events(path: Path) -> TableRows:
         _refuse(*(column[row].as_py() for column in columns))
     known = pa.array(has_event | as_bools(pc.not_equal(category, UNKNOWN_EVENTS)))
     quality, split = text.get("quality", nothing), text.get("split", nothing)
-    of_row = names, pa.array(has_event), known, quality, split, where, nothing
+    of_row = names, known, quality, split, where, nothing, pa.array(has_event)
     return TableRows(pa.table([*of_row, category, *times, modality], _schema()))
 
 
@@ -164,7 +161,7 @@ def _seconds(text: pa.Array) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     is_number = np.array(plain, bool)
     for row in np.flatnonzero(~is_number & as_bools(pc.not_equal(text, ""))).tolist():
         with suppress(ValueError):
-            found[row] = seconds(text[row].as_py())
+            found[row] = parse_seconds(text[row].as_py())
             is_number[row] = True
     return found, is_number
 
@@ -232,7 +229,7 @@ def samples_of_rows(rows: Iterable[TableRow], video_ids: pa.Array | None = None)
         pa.table(columns | {name: samples[name] for name in ("quality", "split", "tag", "where")}),
         pa.table(
             {"sample": pa.array(sample[has_event], pa.int32())}
-            | {name: events[name] for name in ("category", *TIMES, "modality", "where")}
+            | {name: events[name] for name in (*OF_EVENT, "where")}
         ),
     )
 

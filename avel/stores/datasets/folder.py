@@ -19,6 +19,7 @@ from avel.stores.datasets.formats import FORMATS, PLAIN, DatasetFormat, LengthCo
 from avel.stores.datasets.sample import Videos
 from avel.stores.files import path_text
 from avel.stores.kinds import VIDEO_SUFFIXES
+from avel.text import first_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,7 +65,7 @@ class Files:
             ("folder cannot be read", self.closed),
             ("no file, or a broken link", self.broken),
         )
-        return "; ".join(f"{_first(names)} ({len(names)}: {why})" for why, names in groups if names)
+        return "; ".join(f"{first_of(names)} ({len(names)}: {why})" for why, names in groups if names)
 
 
 def list_files(root: Path, *, below: bool = True) -> Files:
@@ -249,7 +250,7 @@ def _files_of(
             row = rows[int((np.asarray(names.indices) == place).argmax())]
             fitting = (others if is_other else videos).filter(pc.equal(keys, wanted[place])).to_pylist()
             raise DatasetError(
-                f"{row.where} ({row.name}): may be {_first(fitting)}",
+                f"{row.where} ({row.name}): may be {first_of(fitting)}",
                 hint=f"name the file by its path below {root}",
             )
         (in_others if is_other else in_videos)[places >= 0] = places[places >= 0]
@@ -296,8 +297,3 @@ def _basename(paths: pa.Array) -> pa.Array:
     import pyarrow.compute as pc
 
     return pc.replace_substring_regex(paths, "(?s)^.*/", "")
-
-
-def _first(names: Collection[str], most: int = 5) -> str:
-    shown = ", ".join(list(names)[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

@@ -67,10 +67,6 @@ class EventTable:
     def __len__(self) -> int:
         return len(self.sample)
 
-    def take(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> EventTable:
-        """Returns some of the events."""
-        return take(self, chosen)
-
 
 @dataclass(frozen=True)
 class ClassTable:
@@ -118,7 +114,7 @@ def class_segments(
     events of one class cover count once.
     """
     order = np.lexsort((events.onset_seconds, events.category, events.sample))
-    sorted_events = events.take(order)
+    sorted_events = take(events, order)
     onset, offset = sorted_events.onset_seconds.copy(), sorted_events.offset_seconds
     pairs = np.stack((sorted_events.sample, sorted_events.category), 1)
     first = np.ones(len(events), bool)
@@ -139,11 +135,10 @@ def class_segments(
 def segment_labels(
     known: NDArray[np.bool_],
     events: EventTable,
-    background: int,
+    class_names: tuple[str, ...],
     segments: int,
     segment_seconds: float,
     name_of: Callable[[int], str],
-    class_names: tuple[str, ...],
     lengths: NDArray[np.int64] | None = None,
 ) -> NDArray[np.int64]:
     """Returns one class a segment, background where no class has it: int64 (R, T).
@@ -171,7 +166,7 @@ def segment_labels(
             f"{found.offset_seconds:g} s, and a segment has one label",
             hint="shorten one of them, leave one out, or train with --task multi_label",
         )
-    labels = np.where(known[:, None], background, UNKNOWN).repeat(segments, 1).astype(np.int64)
+    labels = np.where(known[:, None], len(class_names), UNKNOWN).repeat(segments, 1).astype(np.int64)
     sample, category, has = class_segments(events, segments, segment_seconds)
     for place in reversed(range(len(sample))):  # the class that comes first is written last, so it wins ties
         labels[sample[place], has[place]] = category[place]
@@ -198,7 +193,7 @@ def segment_classes(
     """
     labels = np.zeros((len(known), segments, len(modalities), classes), np.int8)
     for place, modality in enumerate(modalities):
-        chosen = events.take((events.modality == modality) | (events.modality == 0))
+        chosen = take(events, (events.modality == modality) | (events.modality == 0))
         sample, category, has = class_segments(chosen, segments, segment_seconds)
         labels[sample, :, place, category] = has
     labels[~known] = UNKNOWN

@@ -96,7 +96,7 @@ def _events(folder: Path) -> dict[str, list[Event]]:
 
 
 def _by_id(files: Mapping[str, list[Path]], video_ids: Iterable[str]) -> dict[str, list[Path]]:
-    """Files by the clip's id; a file may be named as the clip, or as the video that it is cut from."""
+    """Returns id -> files of each clip, named as the clip or as the video that it is cut from."""
     found = dict(files)
     for video_id in video_ids:
         if video_id not in found and video_id[:ID_LETTERS] in found:

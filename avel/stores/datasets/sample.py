@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
-from avel.stores.arrow import table_of
 from avel.stores.columns import Columns, places_in
 from avel.stores.files import path_text
 
@@ -130,8 +129,13 @@ class Videos(Columns[Video]):
         """Returns videos as columns; relative paths become absolute."""
         if isinstance(videos, Videos):
             return videos
-        paths = [path_text(os.path.abspath(video.path)) if video.path else "" for video in videos]
-        return cls(table_of([[video.video_id for video in videos], paths], schemas()["videos"]))
+        import pyarrow as pa
+
+        rows = [
+            {"video_id": each.video_id, "path": path_text(os.path.abspath(each.path)) if each.path else ""}
+            for each in videos
+        ]
+        return cls(pa.Table.from_pylist(rows, schemas()["videos"]))
 
     def records(self, begin: int, end: int) -> list[Video]:
         return [Video(**row) for row in self.table.slice(begin, end - begin).to_pylist()]
@@ -164,29 +168,34 @@ class Samples(Columns[Sample]):
             return samples
         import pyarrow as pa
 
-        events = [(sample.number, event) for sample in samples for event in sample.events or ()]
-        where = pa.array([sample.where for sample in samples], pa.string())
-        where_of_events = pa.array([event.where for _, event in events], pa.string())
-        table: list[list[object]] = [
-            [sample.number for sample in samples],
-            [sample.video_id for sample in samples],
-            [sample.events is not None for sample in samples],
-            [sample.quality for sample in samples],
-            [sample.split for sample in samples],
-            [sample.tag for sample in samples],
-            [sample.categories for sample in samples],
+        rows = [
+            {
+                "sample": sample.number,
+                "video_id": sample.video_id,
+                "events_known": sample.events is not None,
+                "quality": sample.quality,
+                "split": sample.split,
+                "tag": sample.tag,
+                "categories": sample.categories,
+                "where": sample.where,
+            }
+            for sample in samples
         ]
-        of_events: list[list[object]] = [
-            [number for number, _ in events],
-            [event.category for _, event in events],
-            [event.onset_seconds for _, event in events],
-            [event.offset_seconds for _, event in events],
-            [event.modality for _, event in events],
+        events = [
+            {
+                "sample": sample.number,
+                "category": event.category,
+                "onset_seconds": event.onset_seconds,
+                "offset_seconds": event.offset_seconds,
+                "modality": event.modality,
+                "where": event.where,
+            }
+            for sample in samples
+            for event in sample.events or ()
         ]
-        return cls(
-            table_of(table, schemas()["samples"]).append_column("where", where),
-            table_of(of_events, schemas()["events"]).append_column("where", where_of_events),
-        )
+        where = pa.field("where", pa.string())
+        of_samples, of_events = (schemas()[name].append(where) for name in ("samples", "events"))
+        return cls(pa.Table.from_pylist(rows, of_samples), pa.Table.from_pylist(events, of_events))
 
     def records(self, begin: int, end: int) -> list[Sample]:
         first = self._first_event
@@ -204,7 +213,7 @@ class Samples(Columns[Sample]):
             for place, row in enumerate(self.table.slice(begin, end - begin).to_pylist(), begin)
         ]
 
-    def only(self, chosen: NDArray[np.bool_]) -> Samples:
+    def filter(self, chosen: NDArray[np.bool_]) -> Samples:
         """Returns the chosen samples: bool (R,)."""
         import pyarrow as pa
 

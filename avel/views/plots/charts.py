@@ -129,7 +129,7 @@ def draw_accuracy(
 ) -> None:
     """Draws a bar for each run with its std over seeds, and `lines` across; accuracies in [0, 1]."""
     place = np.arange(len(names))[::-1]
-    spreads = [Spread.of((100 * values).tolist()) for values in accuracy]
+    spreads = [Spread.of_fractions(values) for values in accuracy]
     axes.barh(
         place,
         [spread.mean or 0 for spread in spreads],

@@ -22,15 +22,15 @@ from avel.views.plots.charts import (
     draw_curves,
     draw_sweep,
 )
-from avel.views.plots.style import figure, picture_path, save
+from avel.views.plots.style import SERIES, figure, picture_path, save
 from avel.views.plots.timeline import Clip, Track, draw_clip
 from avel.views.reading import HeadRun, read_run
 from avel.views.series import curves_of, runs_below, sweep_of
 
 PlotKind = Literal["confusion", "curves", "tsne", "sweep", "timeline"]
 KINDS: tuple[PlotKind, ...] = get_args(PlotKind)
-CLASSES_SHOWN = 7
-"""Most classes in colour in a t-SNE: the number of SERIES."""
+CLASSES_SHOWN = len(SERIES)
+"""Most classes in colour in a t-SNE."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def clip_of(runs: dict[str, HeadRun], sample: int, store: Path | str | None = No
 
 
 def named_tracks(name: str, task: Task, blocks: Sequence[tuple[Block, ...]]) -> list[Track]:
-    """Returns one bar for each track of a task."""
+    """Returns a bar for each track of the task."""
     pairs = zip(task.tracks, blocks, strict=True)
     return [Track(f"{name}, {track}" if track else name, own) for track, own in pairs]
 
@@ -148,7 +148,7 @@ def named_tracks(name: str, task: Task, blocks: Sequence[tuple[Block, ...]]) -> 
 def choose_clip(run: HeadRun, split: str) -> int:
     """Returns the place of the clip nearest to 45 % background and a score of 85 %."""
     places = run.known_places_of(split)
-    score = run.task.scores(run.prediction[0, places], run.label[places])
+    score = run.task.sample_scores(run.prediction[0, places], run.label[places])
     shown = run.task.shown_classes(run.label[places])
     background = (shown == len(run.task.categories)).sum(1) / run.lengths[places]
     distance = np.abs(score - 0.85) + np.abs(background - 0.45)
@@ -181,7 +181,8 @@ def _sweep_chart(path: Path, split: str, setting: str | None) -> tuple[Figure, s
 
 def _tsne(run: HeadRun, split: str) -> tuple[Figure, str]:
     embedding = embed(run, split)
-    for title, why in embedding.left_out.items():
+    if embedding.left_out:
+        title, why = next(iter(embedding.left_out.items()))
         raise StoreError(
             f"{run.run.path}: no t-SNE of {title} on {split}: {why}",
             hint=f"avel report {shlex.quote(str(run.run.path))} --out DIR shows the panels that can be drawn",

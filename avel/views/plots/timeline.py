@@ -33,7 +33,7 @@ class Track:
 
     @property
     def lanes(self) -> int:
-        """Number of blocks above each other, at least one."""
+        """Number of lanes of its blocks, at least one."""
         return 1 + max((block.lane for block in self.blocks), default=0)
 
 

@@ -20,10 +20,10 @@ from avel.views.report.pictures import link_video, write_pictures
 DETAIL_CLIPS, DETAIL_FILES = 32, 150
 """Clips in one detail file, so few that it loads at once; more only where the files would be too many."""
 BROWSED_RUNS, BROWSED_TRIALS, BROWSED_SEGMENTS = 8, 5, 4_000_000
-"""Most runs, and trials of each, whose predictions are on the page clip by clip, and segments of all these
-predictions, for which fewer runs and trials are shown; charts show all."""
+"""Most runs, trials of each and segments of all, whose predictions are on the page clip by clip; where the
+segments are too many, fewer runs and trials are shown. Charts show all."""
 PICTURED_VIDEOS, PICTURED_SEGMENTS = 900, 20_000
-"""Most videos with pictures and attention maps, and their segments at most."""
+"""Most videos with pictures and attention maps, and most segments of these."""
 TOP_CLASSES = 3
 DRAWN_CLASSES = 4
 """Classes of a clip whose probabilities the page draws over time: those that come highest."""
@@ -35,7 +35,7 @@ class BrowsedClips:
 
     Attributes:
         samples: (C,) numbers of the samples.
-        first: (C,) a run that predicts the sample, and the sample's index in its arrays.
+        first: (C,) the first run that has the sample, and the sample's index in its arrays.
         runs: runs whose predictions are shown, of `trials` trials each at most.
         pictured: videos that are shown with pictures and attention maps.
         places: run -> (C,) index of each clip in its arrays, -1 where it has none.
@@ -135,10 +135,10 @@ def clip_table(browsed: BrowsedClips, footage: Footage, folder: Path, *, copy_vi
 
 
 def _scores(run: HeadRun, predicted: Labels, places: NDArray[np.int64]) -> list[float | None]:
-    """Returns what each clip scores by the measure of the task, None where its events are not known: (C,)."""
-    judged = (places >= 0) & run.known[places]
+    """Returns the main metric of each clip, a fraction; None where its events are not known: (C,)."""
+    known = (places >= 0) & run.known[places]
     scores = np.full(len(places), np.nan)
-    scores[judged] = run.task.scores(predicted[places[judged]], run.label[places[judged]])
+    scores[known] = run.task.sample_scores(predicted[places[known]], run.label[places[known]])
     return [None if np.isnan(score) else round(score, 4) for score in scores.tolist()]
 
 
@@ -167,7 +167,7 @@ def details(browsed: BrowsedClips) -> Iterator[tuple[str, list[Any]]]:
     ids = [run.video_id[place] for run, place in browsed.first]
     pictured = [clip for clip, video_id in enumerate(ids) if video_id in browsed.pictured]
     inside = {clip: place for place, clip in enumerate(pictured)}
-    insides = [  # those of clips without predictions are not used
+    insides = [  # a run without predictions of a clip gets those of its first one, which nothing reads
         [
             look_inside(run, trial, np.maximum(places[pictured], 0))
             for trial, _ in enumerate(run.trials[: browsed.trials])
@@ -181,7 +181,7 @@ def details(browsed: BrowsedClips) -> Iterator[tuple[str, list[Any]]]:
 
 
 def _detail(browsed: BrowsedClips, insides: list[list[Inside]], clip: int, at: int | None) -> list[Any]:
-    """Returns what each run says of a clip; `at` is its place in `insides`, None where it has none there."""
+    """Returns the detail of each run for a clip; `at` is the clip's place in `insides`, None without one."""
     of_runs: list[Any] = []
     for run, places, trials in zip(browsed.runs, browsed.places, insides, strict=True):
         place = int(places[clip])

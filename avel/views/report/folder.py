@@ -37,7 +37,7 @@ def own_files(folder: Path) -> set[str]:
 
 
 def put_in_place(source: Path, folder: Path, old: set[str]) -> None:
-    """Moves the files below `made` into `folder`, where they replace the `old` ones.
+    """Moves the files below `source` into `folder`, where they replace the `old` ones.
 
     A process killed meanwhile leaves a folder without index.html, whose list names all files in it. The next
     report may then replace them.
@@ -77,6 +77,6 @@ def _folders(names: set[str]) -> set[str]:
 
 
 def _write_list(source: Path, folder: Path, names: set[str]) -> None:
-    """Writes the list in `made` and moves it, so that no kill leaves a partial file in the user's folder."""
+    """Writes the list in `source`, then moves it, so that a kill leaves no partial file in the folder."""
     write_json(source / LIST, {"files": sorted(names)})
     os.replace(source / LIST, folder / LIST)

@@ -55,16 +55,19 @@ def evaluations_of(run: HeadRun) -> dict[str, Evaluation]:
 
 
 def comparisons(groups: Sequence[HeadRun]) -> dict[str, dict[str, Any]]:
-    """Returns split -> "a-b", the places of two runs, a before b -> metric -> A's difference to B, as it is
-    and with the text `needed`.
+    """Compares runs in pairs: split -> places of both, "a-b" -> metric -> difference of A to B.
 
-    Pairs without samples that both have labels for are left out.
+    A stands before B; a difference has the text `needed` too. Pairs without labelled samples in common are
+    left out.
     """
+
+    def labelled(run: HeadRun, split: str) -> set[int]:
+        return {*run.sample[run.known & (run.split == split)].tolist()}
+
     of_split: dict[str, dict[str, Any]] = {}
     for (place_a, a), (place_b, b) in itertools.combinations(enumerate(groups), 2):
-        for split in sorted({*a.split.tolist()} & {*b.split.tolist()}):
-            common = {*a.sample[a.known_places_of(split)].tolist()} if a.has_predictions(split) else set()
-            if b.has_predictions(split) and common & {*b.sample[b.known_places_of(split)].tolist()}:
+        for split in sorted({*a.split.tolist(), *b.split.tolist()}):
+            if labelled(a, split) & labelled(b, split):
                 pair = differences(a.predictions(split), b.predictions(split), a.task)
                 shown = {name: as_plain(each) | {"needed": each.needed} for name, each in pair.items()}
                 of_split.setdefault(split, {})[f"{place_a}-{place_b}"] = shown
@@ -88,7 +91,7 @@ def run_summary(group: HeadRun, measured: Mapping[str, GroupEvaluation]) -> dict
         "measured": as_plain(measured),
         "mistakes": {split: mistakes(group, split) for split in measured if group.has_predictions(split)},
         "settings": settings_of_run(group),
-        "provenance": origins_of(group),
+        "provenance": provenance_of(group),
     }
 
 
@@ -115,8 +118,8 @@ def settings_of_run(group: HeadRun) -> dict[str, str]:
     }
 
 
-def origins_of(group: HeadRun) -> dict[str, str]:
-    """Returns what a run was made of and by: features, code, machine, versions and time, as text."""
+def provenance_of(group: HeadRun) -> dict[str, str]:
+    """Returns the provenance of a run as text: features, code, machine, versions and time."""
     record, inputs = group.run.record, group.run.read_inputs(HeadInputs)
     return {
         "run": str(group.run.path),
@@ -158,12 +161,12 @@ def cloud_summary(
     try:
         with Progress(len(groups[:CLOUD_RUNS]), "runs in t-SNE") as progress:
             for run in groups[:CLOUD_RUNS]:
-                known = sets.get(run.cache.digest)
-                panels = embed(run, split, points=CLOUD_POINTS, cached=known is None)
+                before = sets.get(run.cache.digest)
+                panels = embed(run, split, points=CLOUD_POINTS, cached=before is None)
                 notes += [f"t-SNE of {title} is left out: {why}" for title, why in panels.left_out.items()]
-                if known is not None:
-                    panels = replace(known[0], points=known[0].points | panels.points)
-                sets[run.cache.digest] = (panels, known[1] if known else run)
+                if before is not None:
+                    panels = replace(before[0], points=before[0].points | panels.points)
+                sets[run.cache.digest] = (panels, before[1] if before else run)
                 progress.advance()
     except ConfigError as error:
         return [], [f"t-SNE is left out: {error.message} ({error.hint})"]

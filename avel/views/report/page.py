@@ -97,15 +97,16 @@ def _write(
     put(folder, "clips", clips.clip_table(browsed, footage, folder, copy_videos=copy_videos))
     for name, part in clips.details(browsed):
         put(folder, name, part)
+    task = read[0].task
     summary = {
         "made": {"avel": library_versions()["avel"], "date": time.strftime("%Y-%m-%d")},
-        "classes": read[0].task.class_names,
-        "outputs": read[0].task.output_names,
-        "tracks": read[0].task.tracks,
-        "one_label": read[0].task.one_label,
-        "measure": read[0].task.measure,
-        "columns": read[0].task.columns,
-        "metrics": dict(read[0].task.metrics),
+        "classes": task.class_names,
+        "outputs": task.output_names,
+        "tracks": task.tracks,
+        "one_label": task.one_label,
+        "measure": task.measure,
+        "columns": task.columns,
+        "metrics": dict(task.metrics),
         "segments": read[0].label.shape[1],
         "segment_seconds": read[0].cache.segment_seconds,
         "trivial_baselines": {

@@ -104,7 +104,7 @@ def test_the_best_test_epoch_was_found_by_argmax_and_is_shown_with_it_alone(run:
     assert group.accuracy_at_best_test_epoch_percent == Spread(None, None)
 
 
-def test_samples_of_a_tag_are_judged_apart(run: Path) -> None:
+def test_samples_of_a_tag_are_evaluated_apart(run: Path) -> None:
     by_tag = evaluate(run, onset_tolerance=0, offset_tolerance=0).groups["tacma"].by_tag
     assert {tag: found.samples for tag, found in by_tag.items()} == {"seen": 2, "unseen": 1, "all": 3}
     assert by_tag["seen"].accuracy_percent.mean == pytest.approx(100 * (7 / 8 + 6 / 8) / 2)
@@ -128,7 +128,7 @@ def test_f1_over_clips_are_means_over_the_classes_of_each_clip(run: Path) -> Non
         assert getattr(by_tag["all"], name).mean == pytest.approx(100 * (2 * seen + unseen) / 3)
 
 
-def test_the_command_judges_as_the_function_does(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_evaluates_as_the_function_does(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = [
         "evaluate",
         str(run),

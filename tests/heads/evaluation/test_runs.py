@@ -139,9 +139,9 @@ def test_trials_that_failed_are_counted_and_a_group_of_them_keeps_its_line(tmp_p
         ("lr=0.001", 2, 1),
         ("lr=1e+38", 0, 2),
     ]
-    header, _, judged, failed = (re.split("  +", row) for row in run_table(lines))
+    header, _, evaluated, failed = (re.split("  +", row) for row in run_table(lines))
     assert header[:5] == ["run", "settings", "seeds", "failed", "test"]
-    assert judged[1:4] == ["mlp lr=0.001", "2", "1"]
+    assert evaluated[1:4] == ["mlp lr=0.001", "2", "1"]
     assert failed[1:4] == ["mlp lr=1e+38", "2", "failed"]
 
 

@@ -255,7 +255,7 @@ def test_event_and_segment_f1_are_those_of_sed_eval(collar: int) -> None:
         assert measured == pytest.approx(100 * 2 * precision * recall / (precision + recall))
 
 
-def test_seen_and_unseen_classes_are_judged_apart(tmp_path: Path) -> None:
+def test_seen_and_unseen_classes_are_evaluated_apart(tmp_path: Path) -> None:
     """Two clips have their class in seconds 0 to 4; the guess has one of them right, the other too long."""
     rows = ["train,arc,close,a", "test,arc,close,b", "test,cow,open,c"]
     (tmp_path / "ovave_dataset_meta.csv").write_text("\n".join(["split,cls_name,cls_type,vid_name", *rows]))

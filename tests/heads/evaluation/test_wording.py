@@ -10,7 +10,7 @@ from avel.heads.tasks.results import PredictionMetrics
 RULES = {"always background": 30.0, "right class, never background": 70.0}
 
 
-class Judged:
+class Interval:
     """Only the interval counts."""
 
     def __init__(self, low: float, high: float) -> None:
@@ -27,7 +27,7 @@ class Judged:
         ((35.0, 38.0), RULES | {"always Dog": 40.0}, "worse than always Dog"),
     ],
 )
-def test_a_score_is_judged_beside_the_best_rule_that_knows_nothing(
+def test_a_score_is_told_beside_the_best_rule_that_knows_nothing(
     interval: tuple[float, float], rules: dict[str, float], says: str
 ) -> None:
-    assert verdict(cast(PredictionMetrics, Judged(*interval)), rules) == says
+    assert verdict(cast(PredictionMetrics, Interval(*interval)), rules) == says

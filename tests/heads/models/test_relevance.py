@@ -6,12 +6,11 @@ import torch
 
 from avel.heads.models.relevance import (
     category_loss,
-    clip_category,
     decision_scores,
     multiple_instance_loss,
     relevance_loss,
 )
-from avel.heads.tasks.single_label import decode_event
+from avel.heads.tasks.single_label import clip_category, decode_event
 from tests.heads.models import rivals
 from tests.heads.models.rivals import LABELS, K, decide
 

@@ -12,14 +12,16 @@ from avel.grid import Grid
 from avel.heads.tasks.metrics import (
     bootstrap_interval,
     confusion,
-    event_scores,
+    event_counts,
     events_of,
     recall_by_class,
     segment_accuracy,
-    trivial_baselines,
 )
+from avel.heads.tasks.results import EventEvaluation, LabelSets
+from avel.heads.tasks.single_label import SingleLabel
 from avel.stores.datasets.formats import read_dataset
 
+TASK = SingleLabel(("bell", "dog"))
 BACKGROUND = 2
 LABEL = np.array([[2, 0, 0, 2], [1, 1, 1, 1], [2, 2, 2, 2]])
 PREDICTED = np.array([[0, 0, 0, 2], [1, 2, 1, 0], [2, 2, 1, 2]])
@@ -40,7 +42,7 @@ def test_confusion_and_recall() -> None:
 
 
 def test_trivial_baselines() -> None:
-    found = trivial_baselines(LABEL, BACKGROUND)
+    found = TASK.trivial_baselines(LABEL)
     assert found == {"always background": 6 / 12, "right class, never background": 6 / 12}
 
 
@@ -49,7 +51,7 @@ def test_trivial_baselines_of_ave(shared: Path) -> None:
     """The figures that belong beside every result on AVE, from its own annotations."""
     dataset = read_dataset(shared / "data" / "ave")
     test = [sample for sample in dataset.samples if sample.split == "test"]
-    found = trivial_baselines(dataset.labels(Grid(), test), dataset.background)
+    found = SingleLabel(dataset.categories).trivial_baselines(dataset.labels(Grid(), test))
     assert len(test) == 402
     assert 100 * found["always background"] == pytest.approx(17.79, abs=0.005)
     assert 100 * found["right class, never background"] == pytest.approx(82.21, abs=0.005)
@@ -62,24 +64,31 @@ def test_events_are_runs_of_one_class() -> None:
     assert events_of(np.array([1]), BACKGROUND) == [(1, 0, 1)]
 
 
-def test_event_scores_exact_and_with_tolerance() -> None:
+def events(predicted: np.ndarray, label: np.ndarray, onset: float = 0, offset: float = 0) -> EventEvaluation:
+    """Figures of events with these tolerances, of one seed and samples of as many videos."""
+    ids, leaked = np.arange(len(label)).astype(object), np.zeros(len(label), bool)
+    return TASK.results(LabelSets([predicted], {}, label, ids, leaked, {}, onset, offset)).events
+
+
+def test_events_exact_and_with_tolerance() -> None:
     """Clip 0: the onset is one too early. Clip 1: one event in three pieces. Clip 2: a false alarm."""
-    exact = event_scores(PREDICTED, LABEL, BACKGROUND)
-    assert (exact.matched, exact.predicted, exact.true) == (0, 5, 2)
-    assert (exact.precision, exact.recall, exact.f1) == (0.0, 0.0, 0.0)
-    near = event_scores(PREDICTED, LABEL, BACKGROUND, onset_tolerance=1)
-    assert (near.matched, near.precision, near.recall) == (1, 0.2, 0.5)
-    assert near.f1 == 2 / 7
-    wide = event_scores(PREDICTED, LABEL, BACKGROUND, onset_tolerance=1, offset_tolerance=3)
-    assert wide.matched == 2
-    perfect = event_scores(LABEL, LABEL, BACKGROUND)
-    assert (perfect.precision, perfect.recall, perfect.f1) == (1.0, 1.0, 1.0)
+    assert event_counts(PREDICTED, LABEL, BACKGROUND, 0, 0).sum(0).tolist() == [0, 5, 2]
+    exact = events(PREDICTED, LABEL)
+    assert (exact.precision_percent.mean, exact.recall_percent.mean, exact.f1_percent.mean) == (0, 0, 0)
+    assert event_counts(PREDICTED, LABEL, BACKGROUND, 1, 0).sum(0).tolist() == [1, 5, 2]
+    near = events(PREDICTED, LABEL, onset=1)
+    assert (near.precision_percent.mean, near.recall_percent.mean) == (20, 50)
+    assert near.f1_percent.mean == pytest.approx(200 / 7)
+    assert event_counts(PREDICTED, LABEL, BACKGROUND, 1, 3).sum(0).tolist() == [2, 5, 2]
+    perfect = events(LABEL, LABEL)
+    assert (perfect.precision_percent.mean, perfect.recall_percent.mean) == (100, 100)
+    assert perfect.f1_percent.mean == 100
 
 
 def test_no_events_at_all_score_0() -> None:
     nothing = np.full((2, 4), BACKGROUND)
-    scores = event_scores(nothing, nothing, BACKGROUND)
-    assert (scores.precision, scores.recall, scores.f1) == (0.0, 0.0, 0.0)
+    found = events(nothing, nothing)
+    assert (found.precision_percent.mean, found.recall_percent.mean, found.f1_percent.mean) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -94,8 +103,7 @@ def test_as_many_events_are_matched_as_can_be(seed: int) -> None:
     for chosen in itertools.permutations(range(long), short):
         pairs = enumerate(chosen) if len(true) <= len(found) else ((c, n) for n, c in enumerate(chosen))
         best = max(best, sum(fits[t][p] for t, p in pairs))
-    scores = event_scores(predicted, label, BACKGROUND, onset_tolerance=2, offset_tolerance=2)
-    assert scores.matched == best
+    assert event_counts(predicted, label, BACKGROUND, 2, 2)[0, 0] == best
 
 
 def test_bootstrap_interval_of_independent_videos() -> None:

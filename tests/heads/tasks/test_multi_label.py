@@ -65,7 +65,7 @@ def test_points_are_type_f1_of_what_the_threshold_gives() -> None:
     labels = torch.randint(0, 2, (5, 6, 4), generator=random)
     decoded = TASK.decode(TASK.probabilities(logits).flatten(0, 1).numpy()).reshape(3, 5, 6, 4)
     for trial in range(3):
-        wanted = TASK.scores(decoded[trial], labels.numpy())
+        wanted = TASK.sample_scores(decoded[trial], labels.numpy())
         assert TASK.points(logits, labels)[trial].tolist() == pytest.approx(wanted.tolist())
         assert wanted.tolist() == TASK.f1_by_type(decoded[trial], labels.numpy())[0]["Type@AV"].tolist()
     perfect = (labels.double() - 0.5) * 10

@@ -33,7 +33,7 @@ def test_a_label_is_right_where_its_score_is_the_highest() -> None:
     assert TASK.points(logits, torch.tensor([[1, 2]])).tolist() == [2]
     assert TASK.full_points(torch.tensor([[1, 2], [0, PADDED]])).tolist() == [2, 1]
     assert TASK.points(logits, torch.tensor([[-1, -1]])).tolist() == [0]
-    assert TASK.scores(np.array([[1, 0], [2, 2]]), np.array([[1, 2], [2, 2]])).tolist() == [0.5, 1.0]
+    assert TASK.sample_scores(np.array([[1, 0], [2, 2]]), np.array([[1, 2], [2, 2]])).tolist() == [0.5, 1.0]
     wanted = np.exp([1, 3, 2]) / np.exp([1, 3, 2]).sum()
     np.testing.assert_allclose(TASK.probabilities(logits)[0, 0], wanted, rtol=1e-6)
 

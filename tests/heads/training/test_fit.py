@@ -80,10 +80,10 @@ def test_dropout_acts_in_training_alone_and_keeps_trials_apart(head: str, tmp_pa
     models = [make_model(Trial("seed=0", config), data) for config in (with_dropout, without)]
     inputs = data.features.of(torch.arange(8))
     train = [model.train()(*inputs).logits for model in models]
-    judged = [model.eval()(*inputs).logits for model in models]
-    torch.testing.assert_close(judged[0], judged[1])
-    torch.testing.assert_close(train[1], judged[1])
-    assert not torch.allclose(train[0], judged[0])
+    evaluated = [model.eval()(*inputs).logits for model in models]
+    torch.testing.assert_close(evaluated[0], evaluated[1])
+    torch.testing.assert_close(train[1], evaluated[1])
+    assert not torch.allclose(train[0], evaluated[0])
 
 
 @pytest.mark.parametrize("head", ["tacma", "psp"])
@@ -163,8 +163,8 @@ def test_weak_training_chooses_the_epoch_by_labels_of_videos_alone(tmp_path: Pat
             data = data_of(tmp_path, config, label=label)
             val = data.splits["val"]
             other = data_of(tmp_path, config, label=changed).splits["val"]
-            judged = dataclasses.replace(val, labels=other.labels, video_labels=other.video_labels)
-            data.splits["val"] = judged
+            evaluated = dataclasses.replace(val, labels=other.labels, video_labels=other.video_labels)
+            data.splits["val"] = evaluated
             outcomes, _ = trained(trials_of(config, count), data)
             scores[by, name] = [(outcome.best_epoch, outcome.val_score) for outcome in outcomes]
     assert scores["auto", "same"] == scores["auto", "times"] != scores["auto", "classes"]

@@ -1,4 +1,4 @@
-"""Heads on a GPU: they learn, predict and are judged as on the CPU."""
+"""Heads on a GPU: they learn, predict and are evaluated as on the CPU."""
 
 import contextlib
 from pathlib import Path
@@ -125,7 +125,7 @@ def test_the_classes_of_videos_are_learned_in_bfloat16(head: str, tmp_path: Path
 
 
 @pytest.mark.parametrize("head", ONE_LABEL)
-def test_a_run_is_predicted_and_judged(head: str, cache: Path, tmp_path: Path) -> None:
+def test_a_run_is_predicted_and_evaluated(head: str, cache: Path, tmp_path: Path) -> None:
     """Five seeds, stacked where the head allows it, end in predictions that the CPU gives as well."""
     train_head(cache, tmp_path / "run", config_of(head, seeds=5, device=str(CUDA)))
     run = Run.open(tmp_path / "run", "heads")
@@ -137,6 +137,6 @@ def test_a_run_is_predicted_and_judged(head: str, cache: Path, tmp_path: Path) -
         # The GPU's are of TF32.
         np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-2)
     assert run.record.hardware.endswith("float32 as TF32")
-    judged = evaluate(run.path).groups[head]
+    group = evaluate(run.path).groups[head]
     mean = float(np.mean([trial.test_score for trial in trials]))
-    assert judged.accuracy_percent.mean == pytest.approx(100 * mean, abs=1e-3)
+    assert group.accuracy_percent.mean == pytest.approx(100 * mean, abs=1e-3)

@@ -1,4 +1,4 @@
-"""Training from weights of others, and judging them: published networks, trials, what is refused."""
+"""Training from weights of others, and evaluating them: published networks, trials, what is refused."""
 
 import json
 import shutil
@@ -52,7 +52,7 @@ def accuracy_of(network: PSPNet, cache: Path) -> float:
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".pth.tar", ".safetensors"])
-def test_a_published_network_is_started_from_and_judged(
+def test_a_published_network_is_started_from_and_evaluated(
     cache: Path, psp: PSPNet, tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / f"psp{suffix}"
@@ -63,9 +63,9 @@ def test_a_published_network_is_started_from_and_judged(
     wanted = accuracy_of(psp, cache)
     assert found.groups["psp"].accuracy_percent.mean == pytest.approx(wanted)
     assert found.groups["psp"].accuracy_percent.std == 0
-    judged = evaluate_checkpoint(file, cache, head="psp", device="cpu")
-    assert judged.accuracy_percent.mean == pytest.approx(wanted)
-    assert (judged.samples, judged.split, judged.predictions) == (12, "test", (str(file),))
+    found = evaluate_checkpoint(file, cache, head="psp", device="cpu")
+    assert found.accuracy_percent.mean == pytest.approx(wanted)
+    assert (found.samples, found.split, found.predictions) == (12, "test", (str(file),))
     inputs = Run.open(tmp_path / "run").read_inputs(HeadInputs)
     assert inputs.init == {str(file): sha256_file(file)}
 
@@ -128,7 +128,7 @@ def test_what_is_no_state_dict_of_the_head_is_refused(cache: Path, psp: PSPNet, 
         train_head(cache, tmp_path / "run", head="mlp", init=str(tmp_path / "avel.pt"), **STILL)
 
 
-def test_the_command_judges_a_file(
+def test_the_command_evaluates_a_file(
     cache: Path, psp: PSPNet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = str(tmp_path / "psp.pt")

@@ -1,16 +1,24 @@
 """Features of further backbones, added to a cache under names: the numbers of a cache of their own."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from avel.cli import cli
 from avel.console import DONE, run
-from avel.errors import ConfigError, MissingPathError, StaleError, StoreError
+from avel.errors import BusyError, ConfigError, MissingPathError, StaleError, StoreError
 from avel.pipeline.caching.cache import cache_features
+from avel.pipeline.caching.parts import parts_folder
+from avel.pipeline.config import AUDIO_BACKBONES, VISUAL_BACKBONES
+from avel.stores.clips import ClipStore
+from avel.stores.diff import diff
 from avel.stores.features import FeatureCache
+from avel.stores.files import only_one
+from avel.stores.tensors import save_tensors
 from tests.pipeline.caching.small_stores import NAMES, RANDOM_TINY, write_store
 
 OTHER: dict[str, Any] = {"visual_backbone": "tiny", "visual_weights": "random", "seed": 7, "crop_size": 32}
@@ -43,8 +51,111 @@ def test_a_named_backbone_stands_beside_with_its_numbers_and_provenance(
     assert made["staging"] == before.provenance["staging"]
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".c")]
     summary = cache_features(store, cache, audio_name="sound", visual_name="other", **both)
-    assert (summary.videos, summary.arrays["sound"][0]) == (10, 10)
-    np.testing.assert_array_equal(FeatureCache.open(cache).read("sound"), own.f_a)
+    assert (summary.videos, summary.encoded, summary.arrays["sound"][0]) == (10, 10, 10)
+    added, clips = FeatureCache.open(cache), ClipStore.open(store)
+    np.testing.assert_array_equal(added.read("other"), own.f_v)
+    with torch.random.fork_rng(), torch.inference_mode():
+        torch.manual_seed(7)
+        net = AUDIO_BACKBONES["tiny"](AUDIO_BACKBONES["tiny"].Config()).eval()
+        for place in (0, 9):
+            vectors = net(torch.from_numpy(clips.log_mel(added.video_ids[place])))
+            np.testing.assert_allclose(added.read("sound")[place], vectors, atol=1e-5)
+
+
+def test_each_name_tells_of_its_own_network_alone(
+    store: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = {**RANDOM_TINY, **OTHER, "frames_per_segment": 2}
+    alone = tmp_path / "alone.h5"
+    shutil.copy(cache, alone)
+    cache_features(store, cache, audio_name="sound", visual_name="look", keep_maps=True, **both)
+    cache_features(store, alone, visual_name="look", keep_maps=True, **both)
+    with monkeypatch.context() as patched:
+        patched.setattr(ClipStore, "frames", pytest.fail)
+        cache_features(store, alone, audio_name="sound", **both)
+    together, apart = FeatureCache.open(cache).named, FeatureCache.open(alone).named
+    assert together == apart, "whichever other network was named in the same call"
+    sound, look = together["sound"].made, together["look"].made
+    assert sound["encoder"].keys() == {"kind", "digest", "audio", "seed"}
+    assert look["encoder"].keys() == {"kind", "digest", "visual", "seed"}
+    assert sound["encoder"]["audio"] == {
+        "backbone": "tiny",
+        "weights": "random",
+        "tiny": {"channels": [16, 32, 64, 128]},
+    }
+    assert sound["preprocessing"] == {"dtype": "float32"}
+    assert look["preprocessing"].keys() == {"dtype", "frames", "crop", "crop_size"}
+    assert look["preprocessing"]["frames"] == [1, 3]
+    assert sound["cnn"] != look["cnn"]
+    assert sound["encoder"]["digest"] != look["encoder"]["digest"]
+    assert together["look.maps"].made == look
+    pretrained = tmp_path / "tiny.safetensors"
+    save_tensors(pretrained, VISUAL_BACKBONES["tiny"](VISUAL_BACKBONES["tiny"].Config()).state_dict())
+    given = {**both, "visual_weights": str(pretrained)}
+    cache_features(store, cache, audio_name="sound2", visual_name="look2", **given)
+    named = FeatureCache.open(cache).named
+    assert named["look2"].made["encoder"].keys() == {"kind", "digest", "visual"}, (
+        "no seed of the audio network"
+    )
+    assert named["sound2"].made == sound
+    assert run(cli, ["--quiet", "inspect", str(cache), "--verify"]) == DONE
+    assert diff(cache, arrays={"sound": "sound2"}).arrays["sound, sound2"].largest_difference == 0
+
+
+def test_an_interrupted_call_goes_on_where_it_stopped(
+    store: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = {**RANDOM_TINY, **OTHER}
+
+    def fail(*args: Any) -> Any:
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ClipStore, "frames", fail)
+        with pytest.raises(RuntimeError, match="killed"):  # when the audio is done
+            cache_features(store, cache, audio_name="sound", visual_name="look", **both)
+    assert not FeatureCache.open(cache).named
+    with monkeypatch.context() as patched:
+        patched.setattr(ClipStore, "log_mel", fail)
+        summary = cache_features(store, cache, audio_name="sound", visual_name="look", **both)
+    assert (summary.encoded, summary.resumed) == (10, 0), "the frames of all clips were still to be read"
+    assert {*FeatureCache.open(cache).named} == {"sound", "look"}
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".c")]
+    with only_one(parts_folder(cache), "feature cache"), pytest.raises(BusyError):
+        cache_features(store, cache, audio_name="third", **both)
+
+
+def test_settings_that_change_nothing_under_a_name_are_noted(
+    store: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache_features(store, cache, audio_name="sound", keep_cnn=True, **{**RANDOM_TINY, **OTHER})
+    noted = "keep_cnn, visual_backbone, visual_weights"
+    assert f"without effect on the features that are named: crop_size, {noted}" in capsys.readouterr().err
+    cache_features(store, cache, visual_name="look", audio_backbone="yamnet", **OTHER)
+    assert "without effect on the features that are named: audio_backbone\n" in capsys.readouterr().err
+    cache_features(store, cache, visual_name="plain", **OTHER)
+    assert "without effect" not in capsys.readouterr().err
+
+
+def test_a_clip_that_is_damaged_in_the_store_is_named(
+    store: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log_mel = ClipStore.log_mel
+
+    def damaged(clips: ClipStore, video_id: str) -> Any:
+        if video_id == "-v7":
+            raise StoreError("its bytes are damaged")
+        return log_mel(clips, video_id)
+
+    monkeypatch.setattr(ClipStore, "log_mel", damaged)
+    with pytest.raises(
+        StaleError, match=r"1 of 10 videos cannot be read .* '-v7': damaged in the store: its"
+    ):
+        cache_features(store, cache, audio_name="sound", **RANDOM_TINY)
+    assert not FeatureCache.open(cache).named
+    monkeypatch.undo()
+    summary = cache_features(store, cache, audio_name="sound", **RANDOM_TINY)
+    assert (summary.encoded, summary.resumed) == (1, 9)
 
 
 def test_what_cannot_be_added_is_refused_before_networks_run(

@@ -32,7 +32,8 @@ def test_features_are_computed_on_the_gpu(dtype: str, agva: bool, monkeypatch: p
     with fake_cuda():
         part = PartEncoder(Work("", None, CacheConfig(), recipe, Parts(Path())), "cuda:0")
         frames = torch.empty(2, 20, 3, 28, 28, dtype=torch.uint8)
-        clips = Clips(0, ("a", "b"), frames, torch.empty(2, 10, 96, 64), {})
+        inputs = {"visual": frames, "audio": torch.empty(2, 10, 96, 64)}
+        clips = Clips(0, ("a", "b"), inputs, {})
         part.encode(clips)  # folds the batch norms
         with Watch() as watch:
             found = part.encode(clips)

@@ -15,12 +15,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
 from avel.grid import Grid
 from avel.pipeline.media.reading import open_media
-from avel.pipeline.media.refusal import REASONS, ClipRefused
+from avel.pipeline.media.refusal import ClipRefused
+from avel.stores.manifest import Reason
 from tests.media import Film, compose, steady
 from tests.stores.fuzzing import cut, flip, move, overwrite
 
@@ -77,7 +79,9 @@ def outcome(path: Path) -> str:
             samples = sum(len(chunk) for chunk in media.samples())
             frames = sum(len(chunk) for chunk in media.frames())
     except ClipRefused as refused:
-        return refused.reason if refused.reason in REASONS and refused.detail else f"refused: {refused}"
+        return (
+            refused.reason if refused.reason in get_args(Reason) and refused.detail else f"refused: {refused}"
+        )
     except MemoryError:
         return "memory"
     except Exception as error:
@@ -101,7 +105,7 @@ def fuzz(folder: Path, mutants: int, seed: int) -> tuple[Counter[str], list[str]
         faulthandler.dump_traceback_later(HANG_SECONDS, exit=True)
         end = outcome(path)
         ends[end] += 1
-        if end != "read" and end not in REASONS:
+        if end != "read" and end not in get_args(Reason):
             wrong.append(f"{number}: {end}")
     faulthandler.cancel_dump_traceback_later()
     return ends, wrong

@@ -7,12 +7,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 
 from avel.errors import AvelError
-from avel.pipeline.media.refusal import REASONS, ClipRefused
+from avel.pipeline.media.refusal import ClipRefused
+from avel.stores.manifest import Reason
 from tests.media import Film, compose, heard_clicks, read_number, steady
 from tests.pipeline.media.reading import on_screen, read
 
@@ -175,7 +177,7 @@ def test_what_cannot_be_staged_is_refused_with_its_reason(
 
 
 def test_a_refusal_survives_its_way_between_processes() -> None:
-    for reason in REASONS:
+    for reason in get_args(Reason):
         refusal = pickle.loads(pickle.dumps(ClipRefused(reason, "why")))
         assert (refusal.reason, refusal.detail) == (reason, "why")
         assert isinstance(refusal, AvelError)

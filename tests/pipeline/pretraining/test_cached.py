@@ -149,6 +149,12 @@ def test_what_does_not_go_together_is_refused(
     for options, error, message in (
         ({}, ConfigError, "no encoder to run on it"),
         ({"encoder": tmp_path / "run", "keep_maps": True}, ConfigError, "keep_maps beside a feature cache"),
+        ({"encoder": tmp_path / "run", "cnn_from": cache}, ConfigError, "--cnn-from .* beside a feature"),
+        (
+            {"encoder": tmp_path / "run", "scheduler": "tcp://a:1"},
+            ConfigError,
+            "--scheduler beside a feature",
+        ),
     ):
         with pytest.raises(error, match=message):
             cache_features(cache, tmp_path / "out.h5", **options)

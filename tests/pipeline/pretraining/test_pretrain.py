@@ -46,7 +46,7 @@ def test_a_run_writes_what_it_did(store: ClipStore, tmp_path: Path) -> None:
         assert set(line["moved"]) == {"visual_cnn", "audio_cnn", "visual_lstm", "audio_lstm", "projector"}
     assert all(moved > 0 for moved in lines[-1]["moved"].values())
     assert load_encoder(tmp_path / "run").width == 8
-    assert load_encoder(tmp_path / "run", BEST).width == 8
+    assert load_encoder(tmp_path / "run" / BEST).width == 8
     assert pretrain(store, tmp_path / "run", CONFIG) == summary, "a finished run is not run again"
 
 

@@ -6,12 +6,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from avel.pipeline.media.refusal import REASONS
 from avel.stores.clip_check import verify_clips
 from avel.stores.clips import ClipStore
+from avel.stores.manifest import Reason
 from tests.pipeline.staging.small_clips import make_clip
 
 MUTANTS = 320
@@ -96,7 +97,7 @@ def check(folder: Path, store: Path, options: list[str]) -> dict[str, int]:
     count = len(list(folder.iterdir()))
     assert summary["staged"] + summary["failed"] == summary["videos"] == count == len(opened.entries)
     assert {entry.state for entry in opened.entries.values()} == {"staged", "failed"}
-    assert set(summary["reasons"]) <= set(REASONS)
+    assert set(summary["reasons"]) <= set(get_args(Reason))
     assert opened.entries["whole"].state == "staged"
     assert verify_clips(opened) == ()
     reasons: dict[str, int] = summary["reasons"]

@@ -195,7 +195,7 @@ def test_waiting_for_an_object_store_is_no_time_of_the_clip(
 ) -> None:
     stage(make_clip(tmp_path / "clip.mp4"), tmp_path / "store.zarr", SMALL)
     told = threading.Event()
-    stager = Stager(str(tmp_path / "store.zarr"), SMALL, hashed=told.set)
+    stager = Stager(str(tmp_path / "store.zarr"), SMALL, uncounted=told.set)
 
     def wait(row: int) -> None:
         assert told.wait(60)

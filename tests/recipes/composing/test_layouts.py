@@ -258,15 +258,15 @@ def test_from_clips_to_a_report(tmp_path: Path, layout: str, course: Course | No
         assert [label_of[sample.number, second] for second in range(seconds)] == truth
 
     names = {"annotations": annotations, "segments": seconds, "task": options["task"]}
-    judged, group = avel.score(run / "predictions.parquet", folder, **names), found.groups[options["head"]]
-    assert judged.trivial_baselines_percent == found.trivial_baselines_percent
+    scored, group = avel.score(run / "predictions.parquet", folder, **names), found.groups[options["head"]]
+    assert scored.trivial_baselines_percent == found.trivial_baselines_percent
     if not course:  # the audit counts a second as one label, or LLP's by their modalities
         audited = audit(dataset, Grid(seconds))
         baselines = audited.trivial_baselines or audited.parsing_baselines
         rules = list(dataclasses.asdict(baselines["test"]).values())
         assert rules == pytest.approx(list(found.trivial_baselines_percent.values()))
     for field in dataclasses.fields(PredictionMetrics):
-        assert getattr(judged, field.name) == getattr(group, field.name)
+        assert getattr(scored, field.name) == getattr(group, field.name)
     columns = [
         (title, reduce(getitem, place, as_plain(group))) for title, place in task_of(Run.open(run)).columns
     ]

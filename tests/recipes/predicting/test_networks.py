@@ -71,7 +71,12 @@ def test_a_video_passes_the_networks_of_every_name(folder: Path) -> None:
     cache = FeatureCache.open(folder / "c.h5")
     names = ["f_a", "sound", "seven", "seven.maps", "w8", "w9", "cnn_v"]
     encoder = VideoEncoder(cache, names, weights={"visual": weights(folder)})
-    assert len(encoder.networks) == 4, "f_a and cnn_v are of one pair of CNNs, sound and seven of another"
+    assert len(encoder.networks) == 5, "f_a and cnn_v are of one pair of CNNs, all others of one CNN each"
+    assert [each.encoder.modalities for each in encoder.networks[:3]] == [
+        ["visual", "audio"],
+        ["audio"],
+        ["visual"],
+    ]
     features = encoder.encode(folder / "clips" / "4.mp4")
     windows = [{name: values[None] for name, values in each.items()} for each in features.vectors]
     place = cache.video_ids.index("4")

@@ -1,4 +1,4 @@
-"""`avel reproduce`: rows of the paper, each from encoders to a judged head, kept and shared by the tables."""
+"""`avel reproduce`: rows of the paper, from encoders to an evaluated head, kept and shared by the tables."""
 
 import json
 import re

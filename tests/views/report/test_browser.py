@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import shutil
 import time
@@ -486,7 +487,7 @@ def test_clips_without_labels_show_predictions_that_are_neither_right_nor_wrong(
     train_head(tmp_path / "d.h5", tmp_path / "none", head="mlp", epochs=2, device="cpu")
     report([tmp_path / "none"], tmp_path / "bare", tsne=False)
     driver.get((tmp_path / "bare" / "index.html").as_uri())
-    assert "not judged: no labels" in driver.find_element("id", "accuracy").text
+    assert "not evaluated: no labels" in driver.find_element("id", "accuracy").text
     assert shown_samples(driver) == [1, 4, 7, 10]
     assert errors(driver) == []
 
@@ -525,6 +526,11 @@ def test_two_tracks_show_several_events_at_once(driver: Any, tmp_path: Path) -> 
         "return [...document.querySelectorAll('.truth')].map((bar) => +bar.style.getPropertyValue('--lanes'))"
     )
     assert max(lanes) >= counts[clip].max() >= 2
+    drawn = "return [...timelineDrawing(sourcesOf(player.clip)).querySelectorAll('rect')]"
+    places = ".map((box) => ['y', 'x', 'width'].map((name) => +box.getAttribute(name)))"
+    boxes = driver.execute_script(drawn + places)
+    pairs = itertools.pairwise(sorted(boxes))
+    assert all(one[0] < other[0] or one[1] + one[2] <= other[1] for one, other in pairs), "none hides another"
     own = labels[numbers[clip]][:, 0]
     until(driver, "return document.querySelector('.readout div:nth-child(2)')")
     said = driver.execute_script("seek(0.5); return document.querySelector('.readout div').textContent")
@@ -536,7 +542,7 @@ def test_two_tracks_show_several_events_at_once(driver: Any, tmp_path: Path) -> 
     wrong = ~run.task.right(run.prediction[0], run.label).all(1) & (run.split == split)
     assert sorted(shown_samples(driver)) == sorted(run.sample[wrong].tolist())
     scores = dict(
-        zip(run.sample.tolist(), run.task.scores(run.prediction[0], run.label).tolist(), strict=True)
+        zip(run.sample.tolist(), run.task.sample_scores(run.prediction[0], run.label).tolist(), strict=True)
     )
     choose(driver, "filter-order", "wrong")
     in_order = [scores[number] for number in shown_samples(driver)]

@@ -358,7 +358,7 @@ def test_what_tsne_cannot_embed_is_said(vectors: np.ndarray, why: str) -> None:
 def test_tsne_embeds_what_only_looks_degenerate(vectors: np.ndarray) -> None:
     pytest.importorskip("sklearn", reason="t-SNE needs scikit-learn")
     assert obstacle(vectors.astype(np.float32)) == ""
-    points = tsne(vectors.astype(np.float32), 0)
+    points = tsne(vectors.astype(np.float32))
     assert points.shape == (len(vectors), 2)
     assert np.isfinite(points).all()
 

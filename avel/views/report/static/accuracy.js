@@ -1,10 +1,10 @@
 "use strict";
-// What runs are judged by: a bar for each with its standard deviation over seeds, trivial baselines as lines, and all numbers in a table.
+// The main metric of the task: a bar for each with its standard deviation over seeds, trivial baselines as lines, and all numbers in a table.
 
 /** A figure of a run by its place in the results. */
 const figure = (row, place) => place.reduce((value, name) => value?.[name], row);
 
-/** What the task is judged by. */
+/** The main metric of the task. */
 const score = (row) => figure(row, avel.data.summary.columns[0][1]);
 
 /** Text of a figure: a spread, an interval or a number. */
@@ -49,7 +49,7 @@ function bars(rows, split) {
 
 function bar(name, row, number, lines) {
   const { mean, std } = score(row);
-  if (mean === null) return h("div", { class: "bar-row" }, h("span", { class: "bar-name" }, name), h("span", {}, "not judged: no labels"));
+  if (mean === null) return h("div", { class: "bar-row" }, h("span", { class: "bar-name" }, name), h("span", {}, "not evaluated: no labels"));
   const whisker = std === null ? null : h("i", { class: "whisker", style: { left: `${mean - std}%`, width: `${2 * std}%` } });
   const about = `${name}: ${spread(score(row))} %, ${plural(row.seeds.length, "seed")}`;
   return h(
@@ -97,15 +97,15 @@ function numbers(rows, split) {
 
 function accuracyDrawing(rows, split) {
   const x = (value) => 200 + 4.2 * value;
-  const judged = rows.filter(([, row]) => score(row).mean !== null);
-  const svg = rowsDrawing(judged.map(([name]) => name), 640, (at, y) => {
-    const { mean, std } = score(judged[at][1]);
+  const scored = rows.filter(([, row]) => score(row).mean !== null);
+  const svg = rowsDrawing(scored.map(([name]) => name), 640, (at, y) => {
+    const { mean, std } = score(scored[at][1]);
     const bar = s("rect", { x: 200, y: y - 11, width: x(mean) - 200, height: 22, style: { fill: seriesColour(at) } });
     const whisker = std === null ? [] : [s("line", { class: "line", x1: x(mean - std), x2: x(mean + std), y1: y, y2: y })];
-    return [bar, ...whisker, written(206, y + 5, "start", spread(score(judged[at][1])), { style: { fill: `var(--on-${at % SERIES})` } })];
+    return [bar, ...whisker, written(206, y + 5, "start", spread(score(scored[at][1])), { style: { fill: `var(--on-${at % SERIES})` } })];
   });
   for (const value of Object.values(avel.data.summary.trivial_baselines[split] || {})) {
-    svg.append(s("line", { class: "line", "stroke-dasharray": "4 3", x1: x(value), x2: x(value), y1: 5, y2: 30 * judged.length + 5 }));
+    svg.append(s("line", { class: "line", "stroke-dasharray": "4 3", x1: x(value), x2: x(value), y1: 5, y2: 30 * scored.length + 5 }));
   }
   return svg;
 }

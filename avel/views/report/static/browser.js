@@ -22,20 +22,20 @@ const AGREEMENT = {
     const all = avel.data.clips.predictions.map((_, run) => predicted(run, clip)).filter(Boolean);
     return all.some((found) => someSegment(all[0], found, (one, other) => !same(one, other)));
   }],
-  right: ["every run is all right", (clip) => judged(clip).length && judged(clip).every(({ score }) => score === 1)],
-  none: ["no run is all right", (clip) => judged(clip).length && judged(clip).every(({ score }) => score < 1)],
+  right: ["every run is all right", (clip) => scoredRuns(clip).length && scoredRuns(clip).every(({ score }) => score === 1)],
+  none: ["no run is all right", (clip) => scoredRuns(clip).length && scoredRuns(clip).every(({ score }) => score < 1)],
 };
 
 /** Runs with their score of a clip whose events are known. */
-function judged(clip) {
+function scoredRuns(clip) {
   const scores = avel.data.clips.predictions.map((_, run) => ({ run, score: chosenTrial("scores", run, clip) }));
   return scores.filter(({ score }) => score !== null);
 }
 
 /** The place of the run that a filter "best-NAME" is about, or null. */
 function bestRun(filter) {
-  const place = filter?.startsWith("best-") ? avel.data.summary.runs.findIndex((run) => run.name === filter.slice(5)) : -1;
-  return place < 0 || place >= avel.data.clips.predictions.length ? null : place;
+  const place = filter?.startsWith("best-") ? browsedRuns().findIndex((run) => run.name === filter.slice(5)) : -1;
+  return place < 0 ? null : place;
 }
 
 /** Whether what all runs say of a clip passes the filter; alone best is a run whose score is above all others. */
@@ -43,7 +43,7 @@ function agreementPasses(clip) {
   const best = bestRun(filters.runs);
   if (best === null) return AGREEMENT[filters.runs][1](clip);
   const own = chosenTrial("scores", best, clip);
-  return own !== null && judged(clip).every(({ run, score }) => run === best || score < own);
+  return own !== null && scoredRuns(clip).every(({ run, score }) => run === best || score < own);
 }
 
 function drawBrowser() {
@@ -60,12 +60,12 @@ function drawBrowser() {
 }
 
 function filterBar() {
-  const { classes, runs } = avel.data.summary;
+  const { classes } = avel.data.summary;
   const change = (name, read = (value) => value) => (value) => {
     filters[name] = read(value);
     refilter();
   };
-  const named = runs.slice(0, avel.data.clips.predictions.length).map((run, at) => [at, run.name]);
+  const named = browsedRuns().map((run, at) => [at, run.name]);
   const categories = [["", "every class"], ...classes.slice(0, -1).map((name, number) => [number, name])];
   const several = named.length > 1 ? Object.entries(AGREEMENT) : [];
   const agreements = [...several.map(([key, [text]]) => [key, text]), ...named.map(([, name]) => [`best-${name}`, `${name} alone is best`])];
@@ -130,10 +130,9 @@ function secondOf(clip) {
 }
 
 function passes(clip, found) {
-  const { clips } = avel.data;
-  const labels = clips.label[clip] || []; // none where nobody knows the events
+  const labels = avel.data.clips.label[clip] || []; // none where nobody knows the events
   if (filters.category !== "" && !labels.flat(2).includes(Number(filters.category))) return false;
-  if (filters.text && !clips.video_id[clips.video[clip]].toLowerCase().includes(filters.text.toLowerCase())) return false;
+  if (filters.text && !ofVideo("video_id", clip).toLowerCase().includes(filters.text.toLowerCase())) return false;
   if (!agreementPasses(clip)) return false;
   const test = segmentTest();
   return test === null || Boolean(found && someSegment(labels, found, test));
@@ -157,9 +156,7 @@ function paintList() {
 }
 
 function listRow(clip, number) {
-  const { clips, summary } = avel.data;
-  const media = clips.media[clips.video[clip]];
-  const name = clips.video_id[clips.video[clip]];
+  const media = ofVideo("media", clip);
   const picture = media ? h("img", { class: "thumb", src: `media/${media}-frames.jpg`, style: { "object-position": middleFrame(clip) }, alt: "", loading: "lazy" }) : h("span", { class: "thumb" });
   return h(
     "button",
@@ -171,7 +168,7 @@ function listRow(clip, number) {
       click: () => chooseRow(clip),
     },
     picture,
-    h("span", { class: "row-text" }, h("b", {}, name), h("small", {}, clips.title[clip])),
+    h("span", { class: "row-text" }, h("b", {}, ofVideo("video_id", clip)), h("small", {}, avel.data.clips.title[clip])),
     sparkline(clip)
   );
 }

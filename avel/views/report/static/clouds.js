@@ -117,14 +117,13 @@ function nearest(panel, canvas, event) {
 }
 
 function pointText(group, point) {
-  const clips = avel.data.clips;
   const second = group.segment[point] * avel.data.summary.segment_seconds;
-  return `${avel.data.summary.classes[group.class[point]]}, ${clips.video_id[clips.video[group.clip[point]]]} at ${second} s`;
+  return `${avel.data.summary.classes[group.class[point]]}, ${ofVideo("video_id", group.clip[point])} at ${second} s`;
 }
 
 function cloudRows(group, panel) {
-  const { clips, summary } = avel.data;
-  const row = (clip, point) => [clips.video_id[clips.video[clip]], group.segment[point], summary.classes[group.class[point]], panel.x[point], panel.y[point]];
+  const { classes } = avel.data.summary;
+  const row = (clip, point) => [ofVideo("video_id", clip), group.segment[point], classes[group.class[point]], panel.x[point], panel.y[point]];
   return [["video", "segment", "class", "x", "y"], ...group.clip.map(row)];
 }
 

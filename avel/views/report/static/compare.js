@@ -4,7 +4,7 @@
 const DIFFERING_CLIPS = 8;
 
 function drawComparison() {
-  const runs = avel.data.summary.runs.slice(0, avel.data.clips.predictions.length);
+  const runs = browsedRuns();
   const view = { a: runs.length - 1, b: 0 };
   const box = h("div");
   const redraw = () => box.replaceChildren(...comparison(runs, view));
@@ -24,7 +24,7 @@ function comparison(runs, { a, b }) {
   const held = avel.data.summary.comparisons[avel.state.split] || {};
   const sign = a < b ? 1 : -1;
   const pair = held[`${Math.min(a, b)}-${Math.max(a, b)}`];
-  if (!pair) return [h("p", { class: "note" }, "No clips of this split that both runs judge.")];
+  if (!pair) return [h("p", { class: "note" }, "No clips of this split with known events that both runs predict.")];
   const widest = Math.max(1, ...Object.values(pair).flatMap((each) => [Math.abs(each.low_points), Math.abs(each.high_points)]));
   const metrics = Object.entries(avel.data.summary.metrics);
   const rows = metrics.map(([name, title]) => differenceRow(title, pair[name], sign, widest));
@@ -77,7 +77,7 @@ function differenceRow(title, found, sign, widest) {
 
 /** The clips of the split on which the mean over seeds differs most, either way. */
 function differingClips(runs, a, b) {
-  const { scores, title, video, video_id: ids } = avel.data.clips;
+  const { scores, title } = avel.data.clips;
   const mean = (run, clip) => {
     const found = scores[run].map((trial) => trial[clip]).filter((score) => score !== null);
     return found.length ? found.reduce((sum, each) => sum + each, 0) / found.length : null;
@@ -92,7 +92,7 @@ function differingClips(runs, a, b) {
     h(
       "tr",
       {},
-      h("th", { scope: "row" }, h("button", { click: () => openClip(each.clip) }, ids[video[each.clip]])),
+      h("th", { scope: "row" }, h("button", { click: () => openClip(each.clip) }, ofVideo("video_id", each.clip))),
       h("td", {}, title[each.clip]),
       h("td", {}, percent(each.a, 0)),
       h("td", {}, percent(each.b, 0))

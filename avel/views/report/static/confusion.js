@@ -9,27 +9,27 @@ const ORDERS = {
 };
 
 function drawConfusion() {
-  const view = { run: 0, order: "dataset" };
+  const runs = browsedRuns();
+  const view = { run: runs.length - 1, order: "dataset" };
   const box = scrolled("confusion");
-  const runs = avel.data.summary.runs.slice(0, avel.data.clips.predictions.length);
   const redraw = () => box.replaceChildren(confusionTable(view));
-  const runChoice = choice(runs.map((run, at) => [at, run.name]), runs.length - 1, (value) => {
+  const chooseRun = (value) => {
     view.run = Number(value);
     redraw();
-  });
-  view.run = runs.length - 1;
-  const orderChoice = choice(Object.entries(ORDERS).map(([key, [text]]) => [key, text]), view.order, (value) => {
+  };
+  const chooseOrder = (value) => {
     view.order = value;
     redraw();
-  });
+  };
+  const runChoice = choice(runs.map((run, at) => [at, run.name]), view.run, chooseRun, { id: "confusion-run" });
+  const orders = Object.entries(ORDERS).map(([key, [text]]) => [key, text]);
+  const orderChoice = choice(orders, view.order, chooseOrder, { id: "confusion-order" });
   $("confusion").append(
     h("p", { class: "choices" }, h("label", {}, "run ", runChoice), h("label", {}, "order ", orderChoice)),
     h("p", { class: "note" }, "Rows are labels, columns predictions, in segments. A cell opens its clips below, at the first such second."),
     box,
     downloads("confusion", { svg: () => confusionDrawing(view), rows: () => confusionRows(view) })
   );
-  runChoice.id = "confusion-run";
-  orderChoice.id = "confusion-order";
   avel.listen(redraw);
 }
 

@@ -147,7 +147,8 @@ function runsOf(values) {
   return found;
 }
 
-/** What is shown of one track: a block for each run of a class (null: background) that is right or wrong, in lanes. */
+/** What is shown of one track: a block for each run of a class (null: background) that is right or wrong, in lanes.
+ *  Pictures have theirs from `Task.blocks`; the page holds classes alone, of which it filters and counts, too. */
 function blocks(found, labels) {
   const classes = [...new Set(found.flat())].sort((a, b) => a - b);
   const each = [null, ...classes].flatMap((number) => {
@@ -167,6 +168,15 @@ function blocks(found, labels) {
   }
   return each;
 }
+
+/** Runs that the clip browser shows. */
+const browsedRuns = () => avel.data.summary.runs.slice(0, avel.data.clips.predictions.length);
+
+/** What the page has of the video of a clip: its "video_id", "media" (number of its pictures) or "path". */
+const ofVideo = (key, clip) => avel.data.clips[key][avel.data.clips.video[clip]];
+
+/** Name of one track, by its place in the task. */
+const trackTitle = (name, at) => (avel.data.summary.tracks[at] ? `${name}, ${avel.data.summary.tracks[at]}` : name);
 
 /** What the chosen trial of a run has about a clip, of "predictions" or "scores", or null. */
 function chosenTrial(kind, run, clip) {

@@ -39,7 +39,7 @@ function followLink(hash) {
   const label = placeOf(summary.classes, words.get("label"));
   const called = placeOf(summary.classes, words.get("called"));
   const category = placeOf(summary.classes, words.get("class"));
-  const run = placeOf(summary.runs.slice(0, clips.predictions.length).map((each) => each.name), words.get("run"));
+  const run = placeOf(browsedRuns().map((each) => each.name), words.get("run"));
   Object.assign(filters, {
     run: run ?? filters.run,
     mistakes: Object.hasOwn(MISTAKES, words.get("show")) ? words.get("show") : "all",

@@ -22,12 +22,11 @@ function showClip(clip, seconds = 0) {
   const clips = avel.data.clips;
   player.clip = clip;
   player.detail = null;
-  const name = clips.video_id[clips.video[clip]];
   player.head = h("i", { class: "playhead" });
   player.readout = h("div", { class: "readout", "aria-live": "polite" });
   player.attention = h("div", { class: "attention" });
   player.box.replaceChildren(
-    h("h3", {}, name, h("small", {}, ` ${clips.title[clip]}, sample ${clips.sample[clip]}, ${clips.split[clip]}`)),
+    h("h3", {}, ofVideo("video_id", clip), h("small", {}, ` ${clips.title[clip]}, sample ${clips.sample[clip]}, ${clips.split[clip]}`)),
     videoBox(clip),
     trackBox(clip),
     player.readout,
@@ -47,9 +46,7 @@ function openClip(clip, segment = 0) {
 }
 
 function videoBox(clip) {
-  const { clips } = avel.data;
-  const media = clips.media[clips.video[clip]];
-  const source = clips.path[clips.video[clip]];
+  const [media, source] = [ofVideo("media", clip), ofVideo("path", clip)];
   player.video = null;
   if (!source) return h("p", { class: "note" }, "The video is not there; frames and sound are the staged ones.");
   const missing = h("p", { class: "note", hidden: true }, "This browser cannot play the video, or it was moved.");
@@ -106,15 +103,15 @@ function togglePlay() {
 
 function trackBox(clip) {
   const clips = avel.data.clips;
-  const media = clips.media[clips.video[clip]];
+  const media = ofVideo("media", clip);
   const rows = [];
   if (media) {
     rows.push(track("frames", h("img", { class: "frames", src: `media/${media}-frames.jpg`, alt: "one frame of each segment", draggable: "false" })));
     rows.push(track("log-mel", h("img", { class: "sound", src: `media/${media}-sound.jpg`, alt: "spectrogram", draggable: "false" })));
   }
-  const { tracks, runs } = avel.data.summary;
+  const { runs } = avel.data.summary;
   const bars = (name, found, labels) =>
-    found.map((own, at) => track(tracks[at] ? `${name}, ${tracks[at]}` : name, segmentBar(own, labels && labels[at], found === clips.label[clip])));
+    found.map((own, at) => track(trackTitle(name, at), segmentBar(own, labels && labels[at], found === clips.label[clip])));
   if (clips.label[clip]) rows.push(...bars("label", clips.label[clip], null));
   const found = clips.predictions.map((_, run) => [run, predicted(run, clip)]).filter(([, tracks]) => tracks);
   for (const [run, own] of found) rows.push(...bars(runs[run].name, own, clips.label[clip]));

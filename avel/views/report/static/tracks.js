@@ -33,7 +33,7 @@ function vttText(events) {
 function eafText(sources, link) {
   const tracks = avel.data.summary.tracks;
   const tiers = sources.flatMap(([name, found]) =>
-    tracks.map((track, at) => [track ? `${name}, ${track}` : name, eventsOf(tracks.map((_, other) => (other === at ? found[at] : [])))])
+    tracks.map((_, at) => [trackTitle(name, at), eventsOf(tracks.map((_, other) => (other === at ? found[at] : [])))])
   );
   const root = document.implementation.createDocument(null, "ANNOTATION_DOCUMENT");
   const add = (parent, tag, properties, text = "") => {
@@ -65,10 +65,9 @@ function eafText(sources, link) {
 
 /** Saves the tracks of the clip in the player, and its timeline as a drawing. */
 function trackSaves(clip) {
-  const { clips } = avel.data;
   const sources = sourcesOf(clip);
   if (!sources.length) return null;
-  const name = clips.video_id[clips.video[clip]];
+  const name = ofVideo("video_id", clip);
   const view = { source: 0 };
   const chosen = choice(sources.map(([text], at) => [at, text]), 0, (value) => (view.source = Number(value)), { id: "saved-tracks" });
   const button = (text, about, kind, content) =>
@@ -80,18 +79,26 @@ function trackSaves(clip) {
     h("label", {}, "save ", chosen),
     button("Audacity", "label track for Audacity", "txt", () => audacityText(events())),
     button("VTT", "subtitles, WebVTT", "vtt", () => vttText(events())),
-    button("ELAN", "all tracks for ELAN", "eaf", () => eafText(sources, clips.path[clips.video[clip]])),
+    button("ELAN", "all tracks for ELAN", "eaf", () => eafText(sources, ofVideo("path", clip))),
     button("SVG", "timeline as SVG", "svg", () => svgText(timelineDrawing(sources)))
   );
 }
 
+/** A row of a drawing for each lane of a track, [name, blocks]; the first has the name. */
+function lanes(name, shown) {
+  const count = 1 + Math.max(...shown.map((block) => block.lane));
+  return Array.from({ length: count }, (_, lane) => [lane ? "" : name, shown.filter((block) => block.lane === lane)]);
+}
+
 function timelineDrawing(sources) {
-  const { classes, tracks } = avel.data.summary;
+  const { classes } = avel.data.summary;
   const labels = sources[0][0] === "labels" ? sources[0][1] : null;
-  const rows = sources.flatMap(([name, found]) => found.map((track, at) => [tracks[at] ? `${name}, ${tracks[at]}` : name, track, labels && labels[at]]));
+  const rows = sources.flatMap(([name, found]) =>
+    found.flatMap((track, at) => lanes(trackTitle(name, at), blocks(track, labels && labels[at])))
+  );
   const x = (segment) => 200 + (430 * segment) / clipSegments();
   const svg = rowsDrawing(rows.map(([name]) => name), 640, (at, y) =>
-    blocks(rows[at][1], rows[at][2]).flatMap(({ first, end, class: number, right }) => {
+    rows[at][1].flatMap(({ first, end, class: number, right }) => {
       const box = s("rect", { class: right ? "filled" : "filled wrong", x: x(first), y: y - 11, width: x(end) - x(first) - 1, height: 22, style: { "fill-opacity": number === null ? 0.15 : 0.6 } });
       return [box, written((x(first) + x(end)) / 2, y + 5, "middle", short(number === null ? "bg" : classes[number], (x(end) - x(first)) / 7))];
     })

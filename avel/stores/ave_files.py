@@ -4,7 +4,7 @@ They hold no ids. What can be checked: shapes, label files against the annotatio
 splits, and that rows of one video have the same features.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from avel.errors import DatasetError, MissingPathError, StoreError
 from avel.stores.datasets.dataset import Dataset
 from avel.stores.datasets.labels import UNKNOWN, EventTable
 from avel.stores.datasets.sample import SPLITS
-from avel.stores.hdf5 import array_of, opened
+from avel.stores.hdf5 import array_of, open_hdf5
 
 KEYS = ("avadataset", "dataset")
 """Possible names of the one array, the first that is there is taken."""
@@ -43,14 +43,14 @@ MOST_WRONG = 0.01
 """Fraction of rows whose events may differ from the annotations; with more, the row order must be another."""
 
 
-def find_files(source: Path | Iterable[Path]) -> dict[str, Path]:
-    """Finds the known files in a folder, or among the given ones: file name -> path.
+def find_files(paths: Sequence[Path]) -> dict[str, Path]:
+    """Finds the known files in one folder, or among the given ones: file name -> path.
 
     Raises:
         MissingPathError: the folder or a file is not there, or there is no feature file.
     """
-    folder = source if isinstance(source, Path) and source.is_dir() else None
-    paths = sorted(folder.iterdir()) if folder else [source] if isinstance(source, Path) else list(source)
+    folder = paths[0] if len(paths) == 1 and paths[0].is_dir() else None
+    paths = sorted(folder.iterdir()) if folder else paths
     known = {*DIMENSIONS, *ORDERS, *NOT_READ}
     for path in paths:
         if not path.is_file() and not path.is_dir():
@@ -68,7 +68,7 @@ def find_files(source: Path | Iterable[Path]) -> dict[str, Path]:
 
 
 @contextmanager
-def array(path: Path, rows: int | None, *, any_size: bool = False) -> Iterator[h5py.Dataset]:
+def open_array(path: Path, rows: int | None, *, any_size: bool = False) -> Iterator[h5py.Dataset]:
     """Opens the one array of a file, read-only, and checks that it has `rows` rows of the published size.
 
     Without `rows` it may have any number of them.
@@ -77,7 +77,7 @@ def array(path: Path, rows: int | None, *, any_size: bool = False) -> Iterator[h
         StoreError: not HDF5, or no array under a known key.
         DatasetError: another number of rows or dimensions, or, without `any_size`, rows of another size.
     """
-    with opened(path, FETCH) as file:
+    with open_hdf5(path, FETCH) as file:
         key = next((key for key in KEYS if key in file), None)
         if key is None:
             raise StoreError(f"{path}: no array named {' or '.join(KEYS)}, only {', '.join(file) or 'none'}")
@@ -141,7 +141,7 @@ class Truth:
         return self.one_hot()
 
 
-def check_labels(files: dict[str, Path], truth: Truth, present: NDArray[np.bool_]) -> list[str]:
+def check_label_files(files: dict[str, Path], truth: Truth, present: NDArray[np.bool_]) -> list[str]:
     """Compares each label file with the annotations of rows that have features; returns a finding each.
 
     Raises:
@@ -152,7 +152,7 @@ def check_labels(files: dict[str, Path], truth: Truth, present: NDArray[np.bool_
         if name not in files:
             continue
         expected = truth.expected(name)
-        with array(files[name], len(truth.labels)) as stored:
+        with open_array(files[name], len(truth.labels)) as stored:
             if stored.shape != expected.shape:
                 raise DatasetError(f"{files[name]}: {stored.shape}, the annotations give {expected.shape}")
             values = stored[()]
@@ -168,7 +168,9 @@ def check_labels(files: dict[str, Path], truth: Truth, present: NDArray[np.bool_
     return findings
 
 
-def check_orders(orders: dict[str, list[int]], dataset: Dataset, present: NDArray[np.bool_]) -> list[str]:
+def check_order_files(
+    orders: dict[str, list[int]], dataset: Dataset, present: NDArray[np.bool_]
+) -> list[str]:
     """Compares each order file with the rows of its split that have features; returns a finding each."""
     findings = []
     absent = {sample.number for sample, there in zip(dataset.samples, present, strict=True) if not there}
