@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from avel.heads.models.head import ATTENTION, Model
-from avel.heads.models.parts import ClassifierMLP
+from avel.heads.models.head import Model
+from avel.heads.models.parts import AttentionMap, ClassifierMLP
 from avel.heads.training.data import inputs_of
 from avel.heads.training.fit import CLIPS_AT_ONCE
 from avel.heads.training.records import load_model
@@ -23,12 +23,11 @@ class Inside:
     Attributes:
         fused: (R, T, D) the extra `fused` of the head, else the input of its classification layer, that of
             several tracks side by side.
-        attention: extras of the head that are in `ATTENTION`: (R, T, T), over cells (R, T, N), or over time
-            alone (R, 1, T).
+        attention: the head's attention maps: (R, T, T), over cells (R, T, N), or of the clip (R, 1, T).
     """
 
     fused: NDArray[np.float32]
-    attention: dict[str, NDArray[np.float32]]
+    attention: dict[AttentionMap, NDArray[np.float32]]
 
 
 def look_inside(run: HeadRun, trial: int, places: NDArray[np.int64]) -> Inside:
@@ -43,7 +42,7 @@ def look_inside(run: HeadRun, trial: int, places: NDArray[np.int64]) -> Inside:
     read: list[Tensor] = []
     layer = classification_layer(model)
     hook = layer.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
-    maps: dict[str, list[Tensor]] = {name: [] for name in ATTENTION}
+    maps: dict[AttentionMap, list[Tensor]] = {each: [] for each in model.head.attention_maps}
     videos = videos_of(run, places)
     for start in range(0, len(videos), CLIPS_AT_ONCE):
         batch = videos[start : start + CLIPS_AT_ONCE]
@@ -52,12 +51,12 @@ def look_inside(run: HeadRun, trial: int, places: NDArray[np.int64]) -> Inside:
         with torch.inference_mode():
             extras = model(audio, visual, lengths).extras
         fused.append((extras["fused"] if "fused" in extras else read[-1]).float())
-        for name in ATTENTION:
-            if name in extras and extras[name].ndim < 4:  # with tracks they are no map
-                values = extras[name].float()
-                maps[name].append(values if values.ndim == 3 else values.unsqueeze(1))
+        for each, parts in maps.items():
+            if each.name in extras:  # maps over cells are there only where the cache has visual maps
+                values = extras[each.name].float()
+                parts.append(values if values.ndim == 3 else values.unsqueeze(1))
     hook.remove()
-    attention = {name: torch.cat(parts).numpy() for name, parts in maps.items() if parts}
+    attention = {each: torch.cat(parts).numpy() for each, parts in maps.items() if parts}
     return Inside(torch.cat(fused).flatten(2).numpy(), attention)
 
 

@@ -79,7 +79,8 @@ def test_pictures_and_page_end_where_a_clip_does(run: Path, tmp_path: Path) -> N
     assert all(track.blocks[-1].end == 2 for track in clip.tracks)
     drawn = embed(made, "val")
     assert len(drawn.segment) == SECONDS["e"] + SECONDS["f"]
-    weights = look_inside(made, 0, np.array([made.place_of("h")])).attention["W_av"][0]
+    attention = look_inside(made, 0, np.array([made.place_of("h")])).attention
+    weights = attention[TACMA.attention_maps[0]][0]
     assert not weights[:2, 2:].any()
     report([run], tmp_path / "page", tsne=False)
     text = (tmp_path / "page" / "data" / "clips.js").read_text()

@@ -11,7 +11,7 @@ from avel.config import option
 from avel.heads.config import HEADS, HeadConfig
 from avel.heads.models.head import VGG, Head, HeadOutput, Published, Widths
 from avel.heads.models.layout import AGVA_NAMES, Layout, nested
-from avel.heads.models.parts import BiLSTM, attend_cells, xavier
+from avel.heads.models.parts import AGVA_MAP, BiLSTM, attend_cells, xavier
 from avel.heads.tasks.single_label import as_fractions
 from avel.nn import AGVA, amax_over_time
 
@@ -35,6 +35,7 @@ class AVELNet(Head):
     source = "Tian et al. 2018"
     published = (Published(71.3, "full", VGG, "Ran et al. 2022, Table 2"),)
     sources = ("maps", "cnn", "encoded")
+    attention_maps = (AGVA_MAP,)
     differing_lengths = True
 
     def __init__(self, widths: Widths, config: Config, weak: bool) -> None:

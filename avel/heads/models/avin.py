@@ -11,7 +11,7 @@ from avel.config import option
 from avel.heads.config import HEADS, HeadConfig
 from avel.heads.models.avel_net import soft_margin
 from avel.heads.models.head import VGG, Head, HeadOutput, Published, Widths
-from avel.heads.models.parts import BiLSTM, at_least_float32, attend_cells
+from avel.heads.models.parts import AttentionMap, BiLSTM, at_least_float32, attend_cells
 from avel.nn import AGVA, mean_over_time, only_inside
 
 HIDDEN = 256
@@ -39,6 +39,12 @@ class AVIN(Head):
         Published(69.4, "weak", VGG, "notes on Ramaswamy 2020"),
     )
     sources = ("maps", "cnn", "encoded")
+    attention_maps = (
+        AttentionMap("intra_a", "clip", "audio"),
+        AttentionMap("intra_v", "clip", "visual"),
+        AttentionMap("inter_a", "clip", "audio"),
+        AttentionMap("inter_v", "clip", "visual"),
+    )
     differing_lengths = True
 
     def __init__(self, widths: Widths, config: Config, weak: bool) -> None:

@@ -8,7 +8,7 @@ from avel.config import option
 from avel.heads.config import HEADS, HeadConfig
 from avel.heads.models.avin import HIDDEN, BilinearPooling, weighted
 from avel.heads.models.head import VGG, Head, HeadOutput, Published, Widths
-from avel.heads.models.parts import BiLSTM
+from avel.heads.models.parts import AttentionMap, BiLSTM
 
 
 @HEADS.register("avrb_style")
@@ -27,6 +27,7 @@ class AVRBStyle(Head):
     source = "after Ramaswamy & Das 2020; a reconstruction"
     published = (Published(74.8, "full", VGG, "Ran et al. 2022, Table 3, of AVRB"),)
     sources = ("maps", "cnn", "encoded")
+    attention_maps = (AttentionMap("segments", "clip", "both"),)
     differing_lengths = True
 
     def __init__(self, widths: Widths, config: Config, weak: bool) -> None:

@@ -10,7 +10,7 @@ from avel.heads.config import HEADS
 from avel.heads.models.avel_net import DMRN
 from avel.heads.models.head import VGG, HeadOutput, Published, Widths
 from avel.heads.models.layout import AGVA_NAMES, Layout, nested
-from avel.heads.models.parts import BiLSTM, attend_cells, xavier
+from avel.heads.models.parts import AGVA_MAP, BiLSTM, attend_cells, xavier
 from avel.heads.models.relevance import RelevanceConfig, RelevanceHead
 from avel.nn import AGVA, mean_over_time
 
@@ -35,6 +35,7 @@ class AVSDN(RelevanceHead):
         Published(66.5, "weak", VGG, "as Ramaswamy 2020 quotes it"),
     )
     sources = ("maps", "cnn", "encoded")
+    attention_maps = (AGVA_MAP,)
     differing_lengths = True
 
     def __init__(self, widths: Widths, config: Config, weak: bool) -> None:

@@ -10,7 +10,7 @@ from avel.config import option
 from avel.heads.config import HEADS, HeadConfig
 from avel.heads.models.cmran import AttentionLayer
 from avel.heads.models.head import VGG, Head, HeadOutput, Published, Widths
-from avel.heads.models.parts import at_least_float32, cells_of, sinusoids
+from avel.heads.models.parts import AttentionMap, at_least_float32, cells_of, sinusoids
 
 D = 256
 
@@ -29,6 +29,7 @@ class AVTStyle(Head):
     source = "after Lin & Wang 2020; a reconstruction"
     published = (Published(76.8, "full", VGG, "Ran et al. 2022, Table 3, of AVT"),)
     sources = ("maps", "cnn", "encoded")
+    attention_maps = (AttentionMap("cells", "audio", "cells"), AttentionMap("over_time", "both", "both"))
     differing_lengths = True
 
     def __init__(self, widths: Widths, config: Config, weak: bool) -> None:

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from avel.heads.config import HEADS, HeadConfig
 from avel.heads.models.head import VGG, Head, HeadOutput, Published, Widths
-from avel.heads.models.parts import at_least_float32
+from avel.heads.models.parts import AttentionMap, at_least_float32
 from avel.nn import mean_over_time, only_inside
 
 D = 256
@@ -29,6 +29,13 @@ class CMAN(Head):
         Published(75.7, "weak", "VGGish, ResNet", "notes on Xuan et al. 2020"),
     )
     sources = ("maps", "cnn", "encoded")
+    attention_maps = (
+        AttentionMap("where", "audio", "cells"),
+        AttentionMap("when_a", "audio", "audio"),
+        AttentionMap("when_v", "visual", "visual"),
+        AttentionMap("W_av", "audio", "visual"),
+        AttentionMap("W_va", "visual", "audio"),
+    )
     differing_lengths = True
 
     def __init__(self, widths: Widths, config: Config, weak: bool) -> None:

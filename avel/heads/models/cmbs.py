@@ -25,7 +25,7 @@ from avel.heads.models.cmran import (
 )
 from avel.heads.models.head import VGG, HeadOutput, Published, Widths
 from avel.heads.models.layout import Layout, nested
-from avel.heads.models.parts import BiLSTM, at_least_float32, cells_of
+from avel.heads.models.parts import AttentionMap, BiLSTM, at_least_float32, cells_of
 from avel.heads.models.relevance import RelevanceConfig, RelevanceHead, category_loss, relevance_loss
 from avel.nn import amax_over_time, mask_of, mean_over_time, only_inside
 
@@ -183,6 +183,12 @@ class CMBS(SuppressionHead):
         Published(74.2, "weak", VGG, "Xia and Zhao 2022", checked=False),
     )
     sources = ("maps", "cnn", "encoded")
+    attention_maps = (
+        AttentionMap("cells", "audio", "cells"),
+        AttentionMap("own_cells", "visual", "cells"),
+        AttentionMap("W_av", "audio", "visual"),
+        AttentionMap("W_va", "visual", "audio"),
+    )
     differing_lengths = True
 
     config: Config

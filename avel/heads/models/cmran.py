@@ -10,7 +10,7 @@ from avel.config import option
 from avel.heads.config import HEADS
 from avel.heads.models.head import VGG, HeadOutput, Published, Widths
 from avel.heads.models.layout import ATTENTION_NAMES, Layout, nested
-from avel.heads.models.parts import at_least_float32, cells_of, key_padding
+from avel.heads.models.parts import AttentionMap, at_least_float32, cells_of, key_padding
 from avel.heads.models.relevance import RelevanceConfig, RelevanceHead
 from avel.nn import amax_over_time
 
@@ -40,6 +40,11 @@ class CMRAN(RelevanceHead):
         Published(72.4, "weak", VGG, "name of its published checkpoint"),
     )
     sources = ("maps", "cnn", "encoded")
+    attention_maps = (
+        AttentionMap("cells", "audio", "cells"),
+        AttentionMap("W_av", "audio", "visual"),
+        AttentionMap("W_va", "visual", "audio"),
+    )
     differing_lengths = True
 
     def __init__(self, widths: Widths, config: Config, weak: bool) -> None:

@@ -11,7 +11,7 @@ from avel.config import option
 from avel.heads.config import HEADS
 from avel.heads.models.head import VGG, HeadOutput, Published, Widths
 from avel.heads.models.layout import Layout
-from avel.heads.models.parts import BiLSTM, at_least_float32, attend_cells, xavier
+from avel.heads.models.parts import AGVA_MAP, AttentionMap, BiLSTM, at_least_float32, attend_cells, xavier
 from avel.heads.models.psp import Propagation, bottleneck, pair_loss, psp_names
 from avel.heads.models.relevance import RelevanceConfig, RelevanceHead
 from avel.heads.tasks.single_label import clip_category, holds_event
@@ -47,6 +47,7 @@ class CPSP(RelevanceHead):
         Published(74.2, "weak", VGG, "Zhou et al. 2022", checked=False),
     )
     sources = ("maps", "cnn", "encoded")
+    attention_maps = (AGVA_MAP, AttentionMap("gamma_va", "visual", "audio"))
     differing_lengths = True
 
     config: Config

@@ -9,7 +9,7 @@ from torch.nn import functional
 from avel.config import option
 from avel.heads.config import HEADS
 from avel.heads.models.head import VGG, HeadOutput, Published, Widths
-from avel.heads.models.parts import at_least_float32, attend_cells, key_padding
+from avel.heads.models.parts import AGVA_MAP, AttentionMap, at_least_float32, attend_cells, key_padding
 from avel.heads.models.relevance import RelevanceConfig, RelevanceHead, category_loss, relevance_loss
 from avel.nn import AGVA, mean_over_time
 
@@ -34,6 +34,11 @@ class DAM(RelevanceHead):
     source = "Wu et al. 2019; sizes of an unofficial implementation"
     published = (Published(74.5, "full", VGG, "Wu et al. 2019", checked=False),)
     sources = ("maps", "cnn", "encoded")
+    attention_maps = (
+        AGVA_MAP,
+        AttentionMap("self_a", "audio", "audio"),
+        AttentionMap("self_v", "visual", "visual"),
+    )
     differing_lengths = True
     weak = False
 

@@ -14,7 +14,7 @@ from avel.digests import digest_of
 from avel.errors import ConfigError
 from avel.heads.config import HEADS, HeadConfig, TrainConfig, WeakLabels
 from avel.heads.models.layout import Layout, load_layout
-from avel.heads.models.parts import at_least_float32
+from avel.heads.models.parts import AttentionMap, at_least_float32
 from avel.heads.tasks.choose import TASKS
 from avel.heads.tasks.single_label import SingleLabel
 from avel.nn import Standard, mask_of, zero_padding
@@ -82,34 +82,6 @@ class HeadOutput(NamedTuple):
     mask: Tensor | None = None
 
 
-CELLS, CLIP = "cells", "clip"
-ATTENTION = {
-    "W_av": ("audio", "visual"),
-    "W_va": ("visual", "audio"),
-    "gamma_va": ("visual", "audio"),
-    "guidance": ("visual", "audio"),
-    "self_a": ("audio", "audio"),
-    "when_a": ("audio", "audio"),
-    "self_v": ("visual", "visual"),
-    "when_v": ("visual", "visual"),
-    "over_time": ("both", "both"),
-    "agva": ("audio", CELLS),
-    "cells": ("audio", CELLS),
-    "spatial": ("audio", CELLS),
-    "where": ("audio", CELLS),
-    "own_cells": ("visual", CELLS),
-    "intra_a": (CLIP, "audio"),
-    "intra_v": (CLIP, "visual"),
-    "inter_a": (CLIP, "audio"),
-    "inter_v": (CLIP, "visual"),
-    "segments": (CLIP, "both"),
-}
-"""Extra of a head that is an attention map -> modality of its rows, and what they attend to.
-
-Maps are (B, T, T), over cells (B, T, N), or of the clip (B, T).
-"""
-
-
 class Head(nn.Module, ABC):
     """Base of all heads. A subclass declares its settings in a nested `Config`, and defines `forward`.
 
@@ -118,6 +90,7 @@ class Head(nn.Module, ABC):
         source: the publication that the head comes from.
         published: what was reported for it on AVE.
         sources: inputs it can read ("encoded", "cnn", "maps"), the best first.
+        attention_maps: those of its outputs' extras that the report draws as attention.
         weak: whether it can learn from video labels.
         weak_labels: the kinds of video labels that it can learn from, that of its published code first; its
             `weak_loss` gets classes (B,) for "event" and fractions (B, K) for "fractions".
@@ -134,6 +107,7 @@ class Head(nn.Module, ABC):
     source: ClassVar[str] = ""
     published: ClassVar[tuple[Published, ...]] = ()
     sources: ClassVar[tuple[str, ...]] = ("encoded",)
+    attention_maps: ClassVar[tuple[AttentionMap, ...]] = ()
     weak: ClassVar[bool] = True
     weak_labels: ClassVar[tuple[WeakLabels, ...]] = ("event", "fractions")
     tasks: ClassVar[tuple[str, ...]] = (SingleLabel.name,)

@@ -13,7 +13,7 @@ from avel.heads.config import HEADS, HeadConfig
 from avel.heads.models.avel_net import segments_of, soft_margin
 from avel.heads.models.head import VGG, Head, HeadOutput, Published, Widths
 from avel.heads.models.layout import AGVA_NAMES, Layout, nested
-from avel.heads.models.parts import BiLSTM, at_least_float32, attend_cells, xavier
+from avel.heads.models.parts import AGVA_MAP, BiLSTM, at_least_float32, attend_cells, xavier
 from avel.nn import AGVA, zero_padding
 
 D = 512
@@ -43,6 +43,7 @@ class JCAN(Head):
     source = "Duan et al. 2021"
     published = (Published(76.2, "full", VGG, "Ran et al. 2022, Table 3"),)
     sources = ("maps", "cnn", "encoded")
+    attention_maps = (AGVA_MAP,)
     differing_lengths = True
     weak = False
 

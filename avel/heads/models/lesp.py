@@ -15,7 +15,7 @@ from avel.heads.config import HEADS
 from avel.heads.models.cmran import AttentionLayer
 from avel.heads.models.head import HeadOutput, Widths
 from avel.heads.models.layout import ATTENTION_NAMES, Layout, nested
-from avel.heads.models.parts import TimeConvolutions, at_least_float32, cells_of, sinusoids
+from avel.heads.models.parts import AttentionMap, TimeConvolutions, at_least_float32, cells_of, sinusoids
 from avel.heads.models.relevance import RelevanceConfig, RelevanceHead, category_loss, relevance_loss
 from avel.heads.tasks.multi_label import video_cross_entropy
 from avel.heads.tasks.single_label import as_fractions, clip_category, holds_event
@@ -57,6 +57,7 @@ class LESP(RelevanceHead):
 
     source = "code ShipingGe/AVEL"
     sources = ("maps", "cnn", "encoded")
+    attention_maps = (AttentionMap("spatial", "audio", "cells"), AttentionMap("W_av", "audio", "visual"))
     weak_labels = ("fractions", "event")
     differing_lengths = True
 

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -104,6 +104,22 @@ def cells_of(visual: Tensor) -> Tensor:
 def key_padding(mask: Tensor | None) -> Tensor | None:
     """Returns the mask that torch's attention takes, True after the end of a clip: (B, T) -> (B, T)."""
     return None if mask is None else ~mask
+
+
+class AttentionMap(NamedTuple):
+    """Extra of a head's output that is an attention map, and what its rows and columns stand for.
+
+    Rows and columns are segments of a modality, or of both: (B, T, T). Columns may be cells of the visual
+    map, (B, T, N). A map with one row for the clip has the shape (B, T).
+    """
+
+    name: str
+    rows: Literal["audio", "visual", "both", "clip"]
+    columns: Literal["audio", "visual", "both", "cells"]
+
+
+AGVA_MAP = AttentionMap("agva", "audio", "cells")
+"""What `attend_cells` gives of maps."""
 
 
 def attend_cells(agva: AGVA | None, audio: Tensor, visual: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

@@ -12,7 +12,7 @@ from avel.config import option
 from avel.heads.config import HEADS, HeadConfig
 from avel.heads.models.head import VGG, Head, HeadOutput, Published, Widths
 from avel.heads.models.layout import AGVA_NAMES, Layout, nested
-from avel.heads.models.parts import BiLSTM, at_least_float32, attend_cells, xavier
+from avel.heads.models.parts import AGVA_MAP, AttentionMap, BiLSTM, at_least_float32, attend_cells, xavier
 from avel.heads.tasks.multi_label import video_cross_entropy
 from avel.heads.tasks.single_label import as_fractions, holds_event
 from avel.nn import AGVA, mean_over_segments, mean_over_time, zero_padding
@@ -46,6 +46,7 @@ class PSP(Head):
         Published(73.5, "weak", VGG, "Zhou et al. 2021", checked=False),
     )
     sources = ("maps", "cnn", "encoded")
+    attention_maps = (AGVA_MAP, AttentionMap("gamma_va", "visual", "audio"))
     weak_labels = ("fractions", "event")
     differing_lengths = True
 

@@ -11,7 +11,7 @@ from avel.config import option
 from avel.heads.config import HEADS
 from avel.heads.models.head import HeadOutput, Widths
 from avel.heads.models.layout import Layout, nested
-from avel.heads.models.parts import BiLSTM, at_least_float32, attend_cells, xavier
+from avel.heads.models.parts import AGVA_MAP, AttentionMap, BiLSTM, at_least_float32, attend_cells, xavier
 from avel.heads.models.psp import HIDDEN, Propagation, bottleneck, pair_loss, projection, psp_names
 from avel.heads.models.relevance import RelevanceConfig, RelevanceHead
 from avel.heads.tasks.multi_label import video_cross_entropy
@@ -48,6 +48,7 @@ class VSCG(RelevanceHead):
 
     source = "arXiv 2210.05242"
     sources = ("maps", "cnn", "encoded")
+    attention_maps = (AGVA_MAP, AttentionMap("gamma_va", "visual", "audio"))
     differing_lengths = True
     segments = range(8, 12)
     weak_labels = ("fractions", "event")

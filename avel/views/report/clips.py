@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avel.errors import StaleError
-from avel.heads.models.head import ATTENTION, CELLS, CLIP
 from avel.heads.tasks.metrics import Labels
 from avel.progress import Progress, note
 from avel.views.footage import Footage
@@ -206,8 +205,8 @@ def _trial(probability: NDArray[np.float32], inside: Inside, at: int | None) -> 
     drawn = np.argsort(-probability.max(0), kind="stable")[:DRAWN_CLASSES]
     lines = [[number, np.rint(100 * probability[:, number]).astype(int)] for number in drawn.tolist()]
     maps = []
-    for name, values in inside.attention.items() if at is not None else ():
-        rows, columns = ATTENTION[name]
-        own = values[at, : None if rows == CLIP else len(top), : None if columns == CELLS else len(top)]
-        maps.append([name, rows, columns, np.rint(1000 * own).astype(int)])
+    for each, values in inside.attention.items() if at is not None else ():
+        rows = 1 if each.rows == "clip" else len(top)
+        own = values[at, :rows, : None if each.columns == "cells" else len(top)]
+        maps.append([*each, np.rint(1000 * own).astype(int)])
     return {"top": top, "lines": lines, "maps": maps}

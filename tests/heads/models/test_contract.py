@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from avel.config import convert, settings_of
 from avel.errors import ConfigError, UnknownNameError
 from avel.heads.config import HEADS, HeadConfig
-from avel.heads.models.head import ATTENTION, Model, Widths, build_model
+from avel.heads.models.head import Model, Widths, build_model
 from avel.heads.training.trials import Stacked
 from avel.stores.datasets.labels import PADDED
 from tests.heads.synthetic import train_config
@@ -122,10 +122,10 @@ def test_attention_maps_are_named_outputs(name: str) -> None:
     """Rows of weights that sum to 1, or to less where a modality attends to itself as well."""
     source, segments = HEADS[name].sources[0], segments_of(name)
     output = model_of((name, {}), source).eval()(*inputs(source, 4, segments))
-    maps = {key: values for key, values in output.extras.items() if key in ATTENTION and values.ndim < 4}
-    assert maps or name == "han"
-    for key, values in maps.items():
-        rows, columns = ATTENTION[key]
+    named = HEADS[name].attention_maps
+    assert named or name == "han"  # whose weights are of two tracks
+    for key, rows, columns in named:
+        values = output.extras[key]
         wide = SIDE**2 if columns == "cells" else segments
         assert values.shape == ((4, wide) if rows == "clip" else (4, segments, wide)), key
         assert (values >= 0).all()

@@ -198,8 +198,9 @@ def test_attention_is_the_heads_own(made: Made) -> None:
     assert model.standard_a is not None
     assert model.standard_v is not None
     W_av, W_va = model.head.attention(model.standard_a(f_a), model.standard_v(f_v))
-    np.testing.assert_allclose(seen.attention["W_av"], W_av.detach().numpy(), atol=1e-6)
-    np.testing.assert_allclose(seen.attention["W_va"], W_va.detach().numpy(), atol=1e-6)
+    maps = {each.name: values for each, values in seen.attention.items()}
+    np.testing.assert_allclose(maps["W_av"], W_av.detach().numpy(), atol=1e-6)
+    np.testing.assert_allclose(maps["W_va"], W_va.detach().numpy(), atol=1e-6)
     scores = model.head.mlp(torch.from_numpy(seen.fused)).softmax(-1).detach().numpy()
     np.testing.assert_allclose(scores[0], run.probability[1, 3], atol=1e-5)
 
