@@ -196,7 +196,7 @@ def _add(
 
 
 def _refuse_named(request: Request, old: Reusable, todo: Mapping[str, str]) -> None:
-    """Refuses new clips for a cache with features under other names, which none of them has.
+    """Refuses clips that are new or have changed where the cache holds named features, which these lack.
 
     Raises:
         StaleError: it holds such features.
