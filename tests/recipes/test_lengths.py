@@ -9,6 +9,7 @@ from PIL import Image
 
 from avel.heads.evaluation.evaluate import evaluate
 from avel.heads.evaluation.score import score
+from avel.heads.models.tacma import TACMA
 from avel.heads.train import train_head
 from avel.pipeline.caching.cache import cache_features
 from avel.pipeline.staging.extract import extract

@@ -29,7 +29,7 @@ def check_target(
         ConfigError: a name that features cannot have, one for both modalities, or an untrained encoder.
         MissingPathError: there is no cache.
         StoreError: it holds features of that name, and `overwrite` is not given.
-        StaleError: the store has another grid, or a video is not staged there or of another file.
+        StaleError: the store has another grid, or a video is not staged there, of another file or shorter.
     """
     if config.untrained:
         raise ConfigError("--untrained beside a name", hint="names are for the backbones' own features")
@@ -61,6 +61,14 @@ def check_target(
         raise StaleError(
             f"{cache}: {len(lacking)} of {len(target)} videos are not in the store, or of other files there; "
             f"the first is {lacking[0]!r}",
+            hint="give the store that the cache was made of, or make the cache anew",
+        )
+    ends = zip(target.video_ids, target.lengths.tolist(), strict=True)
+    shorter = [video_id for video_id, end in ends if clips.lengths and clips.lengths[video_id] < end]
+    if shorter:
+        raise StaleError(
+            f"{cache}: {len(shorter)} of {len(target)} videos have more segments than in the store; the "
+            f"first is {shorter[0]!r}",
             hint="give the store that the cache was made of, or make the cache anew",
         )
     return {video_id: staged[video_id] for video_id in target.video_ids}

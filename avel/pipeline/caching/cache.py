@@ -4,6 +4,7 @@ Features are computed in parts of 64 videos, each whole or absent, and merged on
 work, no finished part is computed again; whatever changes, a file is never taken for what it is not.
 """
 
+import shlex
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from avel.pipeline.caching.request import (
     still_damaged,
 )
 from avel.pipeline.config import CacheConfig
-from avel.stores.clips import REPAIR, ClipStore
+from avel.stores.clips import ClipStore
 from avel.stores.feature_adding import add_features, stored_features
 from avel.stores.feature_samples import samples_of_videos
 from avel.stores.features import FeatureCache, write_features
@@ -182,10 +183,11 @@ def _add(
             now, failed = _encode(request, parts, [each for each in sources if each not in rows], scheduler)
             if failed:
                 first, why = next(iter(failed.items()))
+                look = shlex.join(["avel", "inspect", clips.location.url, "--verify"])
                 raise StaleError(
                     f"{cache}: {len(failed)} of {len(sources)} videos cannot be read in the store; the first "
                     f"is {first!r}: {why}",
-                    hint=REPAIR,
+                    hint=f"{look} names them, and what mends them",
                 )
             made = request.recipe | _made_with(cache, parts, "the same command makes them anew")
             new |= named_features(name, modality, [(rows | now)[each] for each in sources], made)
@@ -196,7 +198,7 @@ def _add(
 
 
 def _refuse_named(request: Request, old: Reusable, todo: Mapping[str, str]) -> None:
-    """Refuses new clips for a cache with features under other names, which none of them has.
+    """Refuses clips that are new or have changed where the cache holds named features, which these lack.
 
     Raises:
         StaleError: it holds such features.

@@ -6,13 +6,13 @@ import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from avel.config import default_text, settings_of, split_set
 from avel.errors import StoreError
 from avel.pipeline.caching.key import annotations_digest, recipe, refuse_stale
 from avel.pipeline.caching.parts import Row
-from avel.pipeline.config import CacheConfig
+from avel.pipeline.config import BackboneConfig, CacheConfig
 from avel.stores.clips import ClipStore
 from avel.stores.features import FeatureCache, cache_command
 from avel.stores.named_features import FeatureModality
@@ -20,6 +20,8 @@ from avel.stores.named_features import FeatureModality
 if TYPE_CHECKING:
     from avel.pipeline.caching.encode import Work
     from avel.pipeline.caching.parts import Parts
+
+B = TypeVar("B", bound=BackboneConfig)
 
 
 @dataclass(frozen=True)
@@ -65,20 +67,23 @@ class Request:
             self.clips.location.url,
             None if self.encoder is None else self.encoder.absolute(),
             replace(
-                self.config,
-                visual=replace(self.config.visual, weights=self._absolute(self.config.visual.weights)),
-                audio=replace(self.config.audio, weights=self._absolute(self.config.audio.weights)),
+                self.config, visual=self._placed(self.config.visual), audio=self._placed(self.config.audio)
             ),
             self.recipe,
             parts,
             None if self.cnn_from is None else self.cnn_from.absolute(),
         )
 
-    def _absolute(self, weights: str) -> str:
-        """Returns the whole path of a file, or of a folder for `encoder`; names of weights as they are."""
-        path = Path(weights)
-        is_path = path.is_file() or (self.encoder is not None and path.is_dir())
-        return str(path.absolute()) if is_path else weights
+    def _placed(self, chosen: B) -> B:
+        """Returns a CNN's config with the whole paths of its weights and model; names stay as they are."""
+        weights, backbone = Path(chosen.weights), chosen.backbone
+        if weights.is_file() or (self.encoder is not None and weights.is_dir()):
+            chosen = replace(chosen, weights=str(weights.absolute()))
+        model = getattr(backbone, "model", None)
+        if backbone is not None and isinstance(model, str) and model and Path(model).is_dir():
+            settings: dict[str, Any] = {"model": str(Path(model).absolute())}
+            chosen = replace(chosen, backbone=replace(backbone, **settings))
+        return chosen
 
 
 def make_request(

@@ -74,7 +74,7 @@ class Backbone(nn.Module, ABC):
         self.config = config
 
     def become(self, variant: str) -> None:
-        """Takes the form in which weights of `variant` are computed with."""
+        """Takes the form that weights of `variant` need."""
         self.variant = variant
 
     def load_published(self, state: State, where: str) -> None:

@@ -31,7 +31,7 @@ class ModelConfig(ComponentConfig):
 class HubBackbone(Backbone):
     """A model of another library; `weights` may also be a revision of its repository.
 
-    The variant of one in a folder is what names its settings there, since the folder may be moved.
+    For a model in a folder the variant is a digest of its settings there, since the folder may be moved.
     """
 
     def __init__(self, config: ModelConfig) -> None:

@@ -32,12 +32,12 @@ class LARS(Optimizer):
         """Updates every parameter that has a gradient."""
         loss = None if closure is None else torch.enable_grad()(closure)()
         for group in self.param_groups:
-            wide = [p for p in group["params"] if p.grad is not None and p.ndim != 1]
-            narrow = [p for p in group["params"] if p.grad is not None and p.ndim == 1]
-            if wide:
-                self._move(wide, scaled_gradients(wide, group["trust"], group["weight_decay"]), group)
-            if narrow:
-                self._move(narrow, [p.grad for p in narrow if p.grad is not None], group)
+            weights = [p for p in group["params"] if p.grad is not None and p.ndim != 1]
+            biases = [p for p in group["params"] if p.grad is not None and p.ndim == 1]
+            if weights:
+                self._move(weights, scaled_gradients(weights, group["trust"], group["weight_decay"]), group)
+            if biases:
+                self._move(biases, [p.grad for p in biases if p.grad is not None], group)
         return loss
 
     def _move(self, parameters: list[Tensor], updates: list[Tensor], group: dict[str, Any]) -> None:

@@ -29,8 +29,9 @@ ORDER_STREAM, FRAME_STREAM = 1, 2
 
 @dataclass(frozen=True)
 class Batch:
-    """`clips` are places in the loader's list of videos; valid until the next batch is asked for.
+    """A batch; its tensors may be written over when the next one is asked for.
 
+    clips: places in the loader's list of videos.
     visual: uint8 frames (B, T, 3, H, W), or vectors of frozen CNNs (B, T, Dv).
     audio: log-mel patches (B, T, 96, 64), or vectors (B, T, Da).
     lengths: segments of each clip (B,), after which the rest is padding; None where all have T.

@@ -49,11 +49,11 @@ def parameter_groups(projected: ProjectedEncoder, config: PretrainConfig) -> lis
         {
             "params": parameters,
             "lr": 0.0,
-            "peak": (lr_bias if narrow else lr)
-            * (config.optimizer.lr_scale_backbone if backbone else config.optimizer.lr_scale),
-            "weight_decay": 0.0 if narrow else config.optimizer.weight_decay,
+            "peak": (lr_bias if is_bias else lr)
+            * (config.optimizer.lr_scale_backbone if is_pretrained else config.optimizer.lr_scale),
+            "weight_decay": 0.0 if is_bias else config.optimizer.weight_decay,
         }
-        for (backbone, narrow), parameters in groups.items()
+        for (is_pretrained, is_bias), parameters in groups.items()
     ]
 
 

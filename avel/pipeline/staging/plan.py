@@ -33,7 +33,7 @@ class Plan:
         video_ids: the video of each row after the run: old videos keep their rows, new ones follow.
         todo: pending entries of the clips to stage.
         unchanged: entries of the dataset's other clips, staged or failed in an earlier run.
-        redated: those of `unchanged` whose file has another path or date, but the same bytes; with these.
+        redated: those of `unchanged` whose file has the same bytes, but a new path or date, which they tell.
         removed: pending entries of videos no longer in the dataset, whose chunks must be deleted: they are
             incomplete or of other settings, and nothing will stage them again.
         unreadable: how many of `unchanged` are staged although their file cannot be read now.

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
@@ -13,6 +14,7 @@ import pytest
 import torch
 from distributed.comm import CommClosedError
 
+from avel.config import as_dict
 from avel.errors import ConfigError
 from avel.pipeline.caching import cache as module
 from avel.pipeline.caching import workers
@@ -114,6 +116,11 @@ def test_paths_are_whole_in_what_other_processes_are_given(
     assert (work.store, work.cnn_from) == (str(tmp_path / "clips.zarr"), tmp_path / "vectors.h5")
     assert work.config.visual.weights == str(tmp_path / "weights.pth")
     assert work.config.audio.weights == "random"
+    (tmp_path / "clip").mkdir()
+    models = cache_config(visual_backbone="hf:clip", audio_backbone="hf:its/name-on-the-hub")
+    config = replace(task, config=models).work(Parts(tmp_path)).config
+    assert as_dict(config.visual)["hf"] == {"model": str(tmp_path / "clip")}
+    assert as_dict(config.audio)["hf"]["model"] == "its/name-on-the-hub"
 
 
 class LostClient:

@@ -9,6 +9,7 @@ import torch
 
 from avel.errors import StaleError, StoreError
 from avel.pipeline.caching.cache import cache_features
+from avel.pipeline.config import AUDIO_BACKBONES
 from avel.pipeline.encoders.kept import load_encoder
 from avel.stores.clips import ClipStore
 from avel.stores.datasets.labels import PADDED
@@ -17,7 +18,8 @@ from avel.stores.feature_adding import add_features
 from avel.stores.features import FeatureCache
 from avel.stores.inspection import inspect
 from avel.stores.named_features import NewFeatures
-from tests.pipeline.caching.small_stores import NAMES, write_store
+from avel.stores.tensors import save_tensors
+from tests.pipeline.caching.small_stores import NAMES, RANDOM_TINY, write_store
 
 SECONDS = {name: (3.2, 1.6, 0.3)[number % 3] for number, name in enumerate(NAMES)}
 LENGTHS = {name: (3, 2, 1)[number % 3] for number, name in enumerate(NAMES)}
@@ -91,6 +93,23 @@ def test_features_that_are_added_leave_the_lengths(own: Path, run: Path, tmp_pat
     added = add_features(tmp_path / "c.h5", {"ones": new})
     assert added.lengths.tolist() == list(LENGTHS.values())
     assert added.read("ones").shape == (len(NAMES), 3, 5)
+
+
+def test_named_features_end_with_their_clips(own: Path, store: Path, tmp_path: Path) -> None:
+    tiny: dict[str, Any] = {**RANDOM_TINY, "crop_size": 32}
+    weights = tmp_path / "tiny.safetensors"
+    save_tensors(weights, AUDIO_BACKBONES["tiny"](AUDIO_BACKBONES["tiny"].Config()).state_dict())
+    tiny["audio_weights"] = str(weights)
+    cache_features(own, tmp_path / "c.h5", **tiny)
+    cache_features(own, tmp_path / "c.h5", audio_name="sound", visual_name="look", batch_size=4, **tiny)
+    cache = FeatureCache.open(tmp_path / "c.h5")
+    np.testing.assert_allclose(cache.read("sound"), cache.f_a, atol=1e-5)
+    np.testing.assert_allclose(cache.read("look"), cache.f_v, atol=1e-5)
+    assert {each.made["preprocessing"]["own_lengths"] for each in cache.named.values()} == {True}
+    cache_features(store, tmp_path / "padded.h5", **tiny)
+    write_store(store, [name for name in NAMES if name != "-v4"], seconds=SECONDS)
+    with pytest.raises(StaleError, match=r"6 of 10 videos have more segments than in the store; .* '-v1'"):
+        cache_features(store, tmp_path / "padded.h5", audio_name="sound", **tiny)
 
 
 def test_a_cache_of_padded_clips_is_not_taken_for_one_of_their_own_lengths(
