@@ -8,7 +8,7 @@ A part that fails says why, the others run, and the exit code is 1. On a bare ma
 elsewhere (`pip download 'torch==2.11.*' torchvision 'torchaudio==2.11.0' . -d wheels`; torchaudio 2.11.1 does
 not load beside torch 2.11), carry them along, and run `pip install --no-index --find-links wheels avel`. The
 clips are made up, as large as real ones. On a CPU small networks show that the script runs, and nothing else:
-no figure is then judged.
+no figure is then compared with its target.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ from avel.stores.runs import Run
 
 ON_GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda", 0) if ON_GPU else torch.device("cpu")
-NAME = torch.cuda.get_device_name(0) if ON_GPU else "a CPU: no figure is judged"
+NAME = torch.cuda.get_device_name(0) if ON_GPU else "a CPU: no figure is compared with its target"
 CLIPS, BATCH, TRIALS = (640, 128, 20) if ON_GPU else (12, 4, 3)
 HEAD = "tacma" if ON_GPU else "mlp"  # TACMA takes minutes in bfloat16 on a CPU that lacks it
 AVE_CLIPS, AVE_TRAIN = 4143, 3339
@@ -108,7 +108,7 @@ def show(what: str, figure: float, unit: str, least: float | None = None, most: 
     if least is not None or most is not None:
         target = f">= {least:g}" if least is not None else f"<= {most:g}"
         met = figure >= least if least is not None else figure <= (most or 0)
-        line += f" {target:<10} {('met' if met else 'MISSED') if ON_GPU else 'not judged'}"
+        line += f" {target:<10} {('met' if met else 'MISSED') if ON_GPU else 'not compared'}"
     print(line, flush=True)
 
 

@@ -17,6 +17,7 @@ BANNED = {
     **dict.fromkeys(("member", "members", "fitted"), "trial"),
     **dict.fromkeys(("precise", "settled", "fade"), "softmax(x.float()), and why"),
     "wish": "request, options",
+    **dict.fromkeys(("judge", "judged", "judges"), "evaluate, evaluated"),
 }
 """Part of a name that avel defines, `a_b` and `AB` having two -> what to say instead."""
 BANNED_NAMES = {
@@ -32,6 +33,7 @@ BANNED_TEXT = {
     r"\bshares? of\b": "fraction of",
     r"(?<!standard )\bdeviations?\b": "std, difference",
     r"\b(member|wish|seer)s?\b": "trial, request",
+    r"\bjudge[sd]?\b": "evaluate",
 }
 """Pattern in comments, docstrings and messages -> what to say instead."""
 QUESTION = re.compile(r"(What|Whether|Which|Where|How|The)\b")

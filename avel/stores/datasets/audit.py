@@ -154,7 +154,7 @@ def audit(dataset: Dataset, grid: Grid | None = None) -> Audit:
     holds_event = _event_segments(table, len(samples), grid) & inside
     known = np.array([sample.events is not None for sample in samples], bool)
     lengths = holds_event.sum(axis=1)
-    judged, apart = _judged(dataset, known), bool(table.modality.any())
+    evaluated, apart = _evaluated_samples(dataset, known), bool(table.modality.any())
     events = int(lengths.sum())
     shared = _shared(dataset)
     return Audit(
@@ -192,11 +192,11 @@ def audit(dataset: Dataset, grid: Grid | None = None) -> Audit:
         leaked_samples=_leaked(dataset),
         trivial_baselines={
             split: _trivial_baselines(holds_event, inside & chosen[:, None])
-            for split, chosen in ({} if apart else judged).items()
+            for split, chosen in ({} if apart else evaluated).items()
         },
         parsing_baselines={
             split: _parsing_baselines(dataset, grid, inside, chosen)
-            for split, chosen in (judged if apart else {}).items()
+            for split, chosen in (evaluated if apart else {}).items()
         },
         longest_seconds=dataset.longest_seconds,
         missing_files=tuple(video.video_id for video in dataset.videos if not video.path),
@@ -256,7 +256,7 @@ def _leaked(dataset: Dataset) -> dict[str, tuple[int, ...]]:
     }
 
 
-def _judged(dataset: Dataset, known: NDArray[np.bool_]) -> dict[str, NDArray[np.bool_]]:
+def _evaluated_samples(dataset: Dataset, known: NDArray[np.bool_]) -> dict[str, NDArray[np.bool_]]:
     """Returns split -> which samples are its own and have known events, (R,); "all" without splits."""
     split_of = np.array([sample.split for sample in dataset.samples], object)
     present = [split for split in SPLITS if (split_of == split).any()]
@@ -264,9 +264,9 @@ def _judged(dataset: Dataset, known: NDArray[np.bool_]) -> dict[str, NDArray[np.
     return {split: samples for split, samples in chosen.items() if samples.any()}
 
 
-def _trivial_baselines(holds_event: NDArray[np.bool_], judged: NDArray[np.bool_]) -> TrivialBaselines:
-    """Returns the baselines of the judged segments: twice (R, T)."""
-    background = 100 * float((~holds_event[judged]).mean())
+def _trivial_baselines(holds_event: NDArray[np.bool_], counted: NDArray[np.bool_]) -> TrivialBaselines:
+    """Returns the baselines of the counted segments: twice (R, T)."""
+    background = 100 * float((~holds_event[counted]).mean())
     return TrivialBaselines(background, 100 - background)
 
 

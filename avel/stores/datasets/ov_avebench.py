@@ -28,7 +28,7 @@ TAGS = {"close": "seen", "open": "unseen"}
 class OVAVEBench(DatasetFormat["OVAVEBench.Config"]):
     """OV-AVEBench's folder: a clip has one class, in any number of runs of whole seconds, or nowhere.
 
-    A sample's tag is "seen" or "unseen": whether train has its class. `evaluate` judges both apart.
+    A sample's tag is "seen" or "unseen": whether train has its class. `evaluate` gives figures of both.
     """
 
     @dataclass(frozen=True)

@@ -53,7 +53,7 @@ class Sample:
         quality: rating of the annotation, as the dataset has it.
         split: "train", "val", "test", or "" where the dataset names none.
         where: file and line it was read from, for messages; neither stored nor compared.
-        tag: a word by which samples are judged apart, such as "seen" or "unseen" classes; "" for none.
+        tag: a word by which samples are evaluated apart, such as "seen" or "unseen" classes; "" for none.
     """
 
     number: int
