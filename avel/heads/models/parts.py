@@ -119,7 +119,7 @@ class AttentionMap(NamedTuple):
 
 
 AGVA_MAP = AttentionMap("agva", "audio", "cells")
-"""What `attend_cells` gives of maps."""
+"""Attention map that `attend_cells` gives of visual maps."""
 
 
 def attend_cells(agva: AGVA | None, audio: Tensor, visual: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
