@@ -292,13 +292,11 @@ class RemoteLocation:
         return bytes(answer.bytes()), answer.meta
 
     def write(self, name: str, data: bytes) -> None:
-        """Writes an object; the protocol makes it whole or absent."""
-        self._insist(lambda: self._store.put(name, data))
+        """Writes an object in one request, since parts of an upload that was killed would stay, unseen."""
+        self._insist(lambda: self._store.put(name, data, use_multipart=False))
 
     def write_pieces(self, name: str, pieces: Iterable[bytes]) -> None:
-        """Writes an object in one request, since parts of an upload that was killed would stay, unseen."""
-        data = b"".join(pieces)
-        self._insist(lambda: self._store.put(name, data, use_multipart=False))
+        self.write(name, b"".join(pieces))
 
     def names(self, folder: str) -> list[str]:
         batches = self._insist(lambda: list(self._store.list(folder)))

@@ -84,6 +84,13 @@ def test_a_piece_is_of_the_file_whose_end_was_read(location: Location) -> None:
     assert location.read("file") == b"two 2"
 
 
+@pytest.mark.slow
+def test_a_large_object_is_put_in_one_request(bucket: str) -> None:
+    RemoteLocation(bucket).write("large", bytes(12 << 20))
+    store = pytest.importorskip("obstore.store").from_url(bucket, client_options={"allow_http": True})
+    assert "-" not in store.head("large")["e_tag"], "that of an object put in parts ends with their number"
+
+
 def test_folders_without_files_are_removed(tmp_path: Path) -> None:
     location = locate(tmp_path)
     (tmp_path / "a/b/c").mkdir(parents=True)
@@ -112,7 +119,8 @@ class Flaky:
     def __init__(self) -> None:
         self.calls, self.written = 0, b""
 
-    def put(self, name: str, data: bytes) -> None:
+    def put(self, name: str, data: bytes, *, use_multipart: bool) -> None:
+        assert not use_multipart
         from obstore.exceptions import GenericError
 
         self.calls += 1
