@@ -1,13 +1,14 @@
-"""Kills four commands at random moments, and compares the files in the end.
+"""Kills commands at random moments, and compares the files in the end.
 
     python benchmarks/kills.py
-    python benchmarks/kills.py --kills 20 --seed 1
+    python benchmarks/kills.py --kills 20 --seed 1 --commands pretrain cache-features
 
-They are `extract`, `cache-features`, `train-head` and `sweep`. A call runs in a process of its own, which
-gets SIGKILL after a random part of the time that it takes undisturbed, and is given again until it ends.
-Then its files are compared with those of a call that nobody disturbed, byte by byte, but for records that
-hold times, dates and process numbers (NOT_COMPARED), and for the seconds of training in the record of each
-trial. Of a store's manifest the entries are compared, without the time and memory that each clip took.
+They are `extract`, `pretrain`, `cache-features`, `train-head` and `sweep`. A call runs in a process of its
+own, which gets SIGKILL after a random part of the time that it takes undisturbed, and is given again until
+it ends. Then its files are compared with those of a call that nobody disturbed, byte by byte, but for
+records that hold times, dates and process numbers (NOT_COMPARED), and for the seconds of training in the
+record of each trial. Of a store's manifest the entries are compared, without the time and memory that each
+clip took.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from avel.stores.location import locate
 from avel.stores.manifest import read_manifest
 from avel.text import table
 
+COMMANDS = ("extract", "pretrain", "cache-features", "train-head", "sweep")
 NOT_COMPARED = {"run.json", "files.json", "metrics.jsonl", "results.json", ".lock"}
 TINY = {
     "visual_backbone": "tiny",
@@ -56,6 +58,11 @@ def main() -> None:
         def extracted(path: Path) -> object:
             return avel.extract(folder / "AVE_Dataset", path, size=64)
 
+        def pretrained(path: Path) -> object:
+            return avel.pretrain(
+                folder / "s.zarr", path, epochs=6, batch_size=4, projector="32-32-32", **TINY
+            )
+
         def cached(path: Path) -> object:
             return avel.cache_features(folder / "s.zarr", path, keep_maps=True, batch_size=2, **TINY)
 
@@ -69,15 +76,18 @@ def main() -> None:
 
         assert _process(extracted, folder / "s.zarr", None) == 0  # a fork cannot use dask that ran here
         cached(cache)
-        calls = {"extract": extracted, "cache-features": cached, "train-head": trained, "sweep": swept}
-        for what, call in calls.items():
-            rows.append((what, *_killed(call, folder / what, options.kills, random.Random(options.seed))))
+        calls = dict(zip(COMMANDS, (extracted, pretrained, cached, trained, swept), strict=True))
+        for what in options.commands:
+            rows.append(
+                (what, *_killed(calls[what], folder / what, options.kills, random.Random(options.seed)))
+            )
             print(*rows[-1], flush=True)
     print("\n".join(table(("command", "s", "kills", "calls that ended", "files", "that differ"), rows)))
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--commands", nargs="+", choices=COMMANDS, default=COMMANDS)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--clips", type=int, default=18)
     parser.add_argument("--seed", type=int, default=0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -42,13 +44,29 @@ class LeftOut:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], **header: str) -> None:
-    """Writes tensors, moved to the CPU, and a header of texts into one file, whole or absent."""
+    """Writes tensors, moved to the CPU, and a header of texts into one file, whole or absent.
+
+    The same tensors and texts give the same bytes.
+    """
     from safetensors.torch import save_file
 
     whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     with atomic_path(path) as partial:
         save_file(whole, partial, metadata={SEAL: OPEN} | header)
+        _sort_header(partial)
         seal_file(partial)
+
+
+def _sort_header(path: Path) -> None:
+    """Puts the texts of a file's header in order: safetensors writes them in another one each time."""
+    with path.open("r+b") as file:
+        (size,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(size)
+        if len(text) == size:  # else safetensors writes JSON in another way by now; any order is right
+            file.seek(8)
+            file.write(text)
 
 
 def load_tensors(path: Path, hint: str) -> tuple[dict[str, Tensor], dict[str, str]]:
