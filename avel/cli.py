@@ -181,7 +181,7 @@ def extract(dataset: Path, store: str, as_json: bool, **options: Any) -> int:
     summary = avel.extract(dataset, store, **options)
     then = f"avel pretrain {path_of(store)} runs/avbt    (on a CPU: --preset small)"
     show(summary, as_json, next="the same command without --dry-run" if options["dry_run"] else then)
-    return SOME_FAILED if summary.failed and not options["dry_run"] else DONE
+    return SOME_FAILED if (summary.failed or summary.damaged) and not options["dry_run"] else DONE
 
 
 @command(

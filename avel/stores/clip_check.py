@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 import numpy as np
@@ -123,6 +124,10 @@ def _faults_of_array(store: ClipStore, entry: Entry, name: str) -> list[str]:
                 return [f"{file} is incomplete" if is_there else f"staged, but {file} is missing"]
     except StoreError as error:
         return [error.message]
+    except OSError as error:
+        if error.errno not in (errno.EIO, errno.EACCES):  # else it is not this file's fault
+            raise
+        return [f"{name} cannot be read: {error}"]
     return []
 
 

@@ -53,6 +53,7 @@ F = TypeVar("F")
 
 STAGE_REST = "the same avel extract command goes on; with --retry-failed also with clips that failed"
 REPAIR = "the same avel extract command with --repair stages damaged clips again"
+SHARDS_AGAIN = "remove this file, if it is there, and avel pack STORE writes it again"
 STAGE_ALL = "the same avel extract command with --overwrite stages all clips again"
 FROM_MANIFEST = (
     *("entries", "staged_entries", "staged", "_rows"),
@@ -368,12 +369,13 @@ class ClipStore:
 
         path = name if packing is None else f"{PACKED}/{name}"
         where = f"{self.location.url}/{path}/zarr.json"
+        hint = START_AGAIN if packing is None else SHARDS_AGAIN
         try:
             array = zarr.open_array(self.location.zarr(), path=path, mode="r")
         except ArrayNotFoundError:
-            raise StoreError(f"{where} is missing", hint=START_AGAIN) from None
+            raise StoreError(f"{where} is missing", hint=hint) from None
         except Exception as error:  # whatever zarr makes of JSON that is not its own
-            raise StoreError(f"{where} is damaged: {first_line(error)}", hint=START_AGAIN) from None
+            raise StoreError(f"{where} is damaged: {first_line(error)}", hint=hint) from None
         expected = zarr.create_array(MemoryStore(), **array_spec(self.attributes, name, packing))
         form: dict[str, Any] = dict(array.metadata.to_dict())
         wanted: dict[str, Any] = dict(expected.metadata.to_dict())
@@ -382,7 +384,7 @@ class ClipStore:
             if repr(form.get(key)) != repr(wanted[key]):
                 raise StoreError(
                     f"{where}: {key} is {form.get(key)}, by the store's settings it is {wanted[key]}",
-                    hint=START_AGAIN,
+                    hint=hint,
                 )
         return array
 

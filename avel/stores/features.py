@@ -300,7 +300,9 @@ class FeatureCache:
             return "avel inspect lists them; avel import-features adds others"
         option = "--keep-maps" if name == MAPS else "--keep-cnn"
         command = self.command(option, "--overwrite")
-        return command or f"import files that hold it, or avel cache-features STORE CACHE {option}"
+        if not command:
+            return f"import files that hold it, or avel cache-features STORE CACHE {option}"
+        return f"{command}; it drops {', '.join(self.named)}: add them again" if self.named else command
 
 
 def write_features(

@@ -1,5 +1,6 @@
 """A clip store: what was written is what is read, damage is found, other formats are refused."""
 
+import errno
 import io
 import json
 import pickle
@@ -8,6 +9,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from avel.errors import MissingPathError, StaleError, StoreError, UnknownNameErr
 from avel.grid import Grid
 from avel.stores import clip_writer
 from avel.stores.arrow import to_parquet
-from avel.stores.clip_check import verify_clips
+from avel.stores.clip_check import damaged_clips, verify_clips
 from avel.stores.clip_layout import StoreAttributes, read_attributes, rows_table
 from avel.stores.clip_writer import ClipWriter, check_place, flush, prepare_store, write_dataset
 from avel.stores.clips import REPAIR, STAGE_ALL, ClipStore
@@ -183,6 +185,27 @@ def test_missing_and_cut_chunks_are_found(store: ClipStore) -> None:
     assert missing == "-a: staged, but frames/c/0/0 is missing"
     assert left == "b: failed, but frames/c/1/0 is there"
     assert "black: frames is damaged" in cut
+
+
+@pytest.mark.parametrize(
+    ("number", "blamed"), [(errno.EIO, True), (errno.EACCES, True), (errno.ESTALE, False)]
+)
+def test_a_chunk_that_the_disk_cannot_read_is_a_fault_of_its_clip(
+    store: ClipStore, number: int, blamed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = ClipStore.read_part
+
+    def broken(self: ClipStore, name: str, row: int, part: slice) -> Any:
+        if (name, row) == ("log_mel", 2):
+            raise OSError(number, "no")
+        return read(self, name, row, part)
+
+    monkeypatch.setattr(ClipStore, "read_part", broken)
+    if blamed:
+        assert damaged_clips(store) == {"black": [f"log_mel cannot be read: {OSError(number, 'no')}"]}
+    else:
+        with pytest.raises(OSError, match="no"):
+            damaged_clips(store)
 
 
 def test_a_manifest_that_disagrees_is_found(store: ClipStore) -> None:

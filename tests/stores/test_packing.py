@@ -199,6 +199,10 @@ def test_what_is_missing_is_named(store: ClipStore) -> None:
     assert found[0].endswith("the chunk in packed/frames/c/0/1 is missing")
     with pytest.raises(StoreError, match="frames are missing: no packed/frames/c/0/1"):
         ClipStore.open(folder).jpegs("clip1", [22])
+    (folder / "packed/log_mel/zarr.json").unlink()
+    with pytest.raises(StoreError, match=r"packed/log_mel/zarr\.json is missing") as missing:
+        inspect(folder, verify=True)
+    assert "avel pack STORE writes it again" in missing.value.hint
     (folder / "packed/zarr.json").unlink()
     with pytest.raises(StoreError, match=r"packed/zarr\.json is missing") as missing:
         ClipStore.open(folder).jpegs("clip7", [0])

@@ -122,9 +122,10 @@ def extract(
     location, count, run = locate(store), workers or usable_cores(), uuid.uuid4().hex
     with writing(location):
         check_place(location)
-    restage = RestageOptions(retry_failed, overwrite)
+    restage, damaged = RestageOptions(retry_failed, overwrite), dict[str, str]()
     if dry_run:
-        restage = replace(restage, damaged=_damaged(location)) if repair else restage
+        damaged = _damaged(location) if repair else damaged
+        restage = replace(restage, damaged=frozenset(damaged))
         plan = _plan(location, data, config, read_manifest(location), restage)
         _staged_with(location, plan, mixed_versions)
         expected = forecast(plan, config, threads(scheduler) if scheduler else count)
@@ -134,7 +135,8 @@ def extract(
         with writing(location):
             check_lock = stack.enter_context(location.lock())
             remove_leftovers(location)
-            restage = replace(restage, damaged=_damaged(location)) if repair else restage
+            damaged = _damaged(location) if repair else damaged
+            restage = replace(restage, damaged=frozenset(damaged))
             manifest = ManifestWriter(location)
             plan = _plan(location, data, config, manifest.entries, restage)
             staged_with = _staged_with(location, plan, mixed_versions)
@@ -146,6 +148,13 @@ def extract(
             pa.default_memory_pool().release_unused()
         batches = stage_all(plan.todo, run, location.url, config, workers=count, scheduler=scheduler)
         done, videos, unchanged = DoneClips(), plan.videos, plan.unchanged
+        left = {video_id: why for video_id, why in damaged.items() if video_id not in plan.todo}
+        if left:
+            first = next(iter(left))
+            note(
+                f"{plural(len(left), 'damaged clip')} cannot be staged again, for want of a file that can be "
+                f"read; the first: {first}: {left[first]}"
+            )
         if plan.todo:
             _record(batches, manifest, location, len(plan.todo), check_lock, done)
         del plan, batches  # merging the manifest takes as much again
@@ -154,19 +163,20 @@ def extract(
             manifest.merge()
             if not scheduler:  # workers elsewhere may have been killed in the middle of a file
                 end_run(location)
-    return summarize(str(store), videos, unchanged, done, time.monotonic() - began)
+    summary = summarize(str(store), videos, unchanged, done, time.monotonic() - began)
+    return replace(summary, damaged=tuple(left))
 
 
-def _damaged(location: Location) -> frozenset[str]:
-    """Returns the ids of the store's damaged clips, and says how many there are; none of a new store."""
+def _damaged(location: Location) -> dict[str, str]:
+    """Returns the store's damaged clips with a fault of each, and says how many; none of a new store."""
     attributes = read_attributes(location)
     if attributes is None:
-        return frozenset()
+        return {}
     store = ClipStore(location, attributes)
-    damaged = damaged_clips(store)
-    first = f", the first: {next(iter(damaged))}: {next(iter(damaged.values()))[0]}" if damaged else ""
+    damaged = {video_id: faults[0] for video_id, faults in damaged_clips(store).items()}
+    first = next((f", the first: {video_id}: {why}" for video_id, why in damaged.items()), "")
     note(f"{location.url}: {len(damaged):,} of {plural(len(store.entries), 'clip')} are damaged{first}")
-    return frozenset(damaged)
+    return damaged
 
 
 def _plan(
@@ -273,11 +283,15 @@ def _record(
         waiting.clear()
 
     with Progress(total, "clips", of="staging") as progress:
-        for batch in batches:
-            waiting += batch
-            if time.monotonic() >= due:
-                write()
-                due = time.monotonic() + apart
-            done.add(batch)
-            progress.advance(len(batch), failed=sum(entry.state == "failed" for entry in batch))
+        try:
+            for batch in batches:
+                waiting += batch
+                if time.monotonic() >= due:
+                    write()
+                    due = time.monotonic() + apart
+                done.add(batch)
+                progress.advance(len(batch), failed=sum(entry.state == "failed" for entry in batch))
+        except KeyboardInterrupt:
+            write()
+            raise
         write()

@@ -28,6 +28,7 @@ class ExtractSummary:
         clips_per_second: clips of this run, failed ones included, divided by `seconds`.
         split_seconds: seconds of each of STEPS, summed over all workers.
         peak_mib: most memory that one decoding process has used.
+        damaged: damaged clips that `repair` found and that could not be staged again.
         forecast: what a dry run expects.
     """
 
@@ -43,6 +44,7 @@ class ExtractSummary:
     clips_per_second: float = 0.0
     split_seconds: dict[str, float] = field(default_factory=dict)
     peak_mib: int = 0
+    damaged: tuple[str, ...] = ()
     forecast: Forecast | None = None
 
     def headline(self) -> str:
@@ -58,6 +60,7 @@ class ExtractSummary:
         whole = f"{self.staged + self.skipped:,} of {plural(self.videos, 'clip')} staged"
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in self.reasons.items())
         lost = f", {self.failed:,} failed ({reasons})" if self.failed else ", none failed"
+        lost += f", {len(self.damaged):,} damaged" if self.damaged else ""
         return f"{self.store}: {whole}{lost}; {self.staged:,} of them now, in {duration(self.seconds)}"
 
     def lines(self) -> list[str]:

@@ -393,10 +393,25 @@ def test_repair_leaves_what_it_cannot_stage_again(
     clip.unlink()
     summary = extract(dataset, store, SMALL, workers=1, repair=True)
     assert summary.restaged == {"damaged": 1}
-    assert "1 staged clips stay although their files cannot be read now" in capsys.readouterr().err
+    said = " ".join(capsys.readouterr().err.split())
+    assert (
+        "1 damaged clip cannot be staged again, for want of a file that can be read; the first: clip00"
+        in said
+    )
+    assert summary.damaged == ("clip00",)
+    assert ", 1 damaged; 1 of them now" in summary.headline()
     assert {name for name, data in chunks(store).items() if data != before[name]} == {"frames/c/2/0"}
     (fault,) = verify_clips(ClipStore.open(store))
     assert fault.startswith("clip00: ")
+    (clips / "broken.mp4").unlink()
+    words = [
+        "extract",
+        str(clips),
+        str(store),
+        *["--segments", "2", "--fps", "4", "--size", "32", "--workers", "1"],
+    ]
+    assert run(cli, words) == DONE
+    assert run(cli, [*words, "--repair"]) == SOME_FAILED, "it has left the dataset, and is damaged still"
     settings = {"workers": 1, "repair": True, "jpeg_quality": 60}
     with pytest.raises(ConfigError, match="jpeg_quality was"):
         extract(clips, store, SMALL, **settings)

@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import matplotlib.image
 import numpy as np
@@ -16,11 +18,12 @@ from avel.cli import cli
 from avel.console import DONE, run
 from avel.errors import BusyError
 from avel.pipeline.staging.extract import extract
+from avel.pipeline.staging.workers import stage_all
 from avel.stores.clip_check import verify_clips
 from avel.stores.clips import ClipStore
 from avel.stores.inspection import inspect
 from avel.stores.location import RemoteLocation, locate
-from avel.stores.manifest import read_manifest
+from avel.stores.manifest import Entry, read_manifest
 from tests.pipeline.staging.small_clips import SMALL, contents, make_clip, make_folder
 
 CLIPS = 12
@@ -79,6 +82,22 @@ def test_clips_share_the_parts_of_the_manifest(
     extract(clips, f"{bucket}/parts.zarr", SMALL, workers=2)
     assert len([name for name in names if name.startswith("manifest/")]) == 4, "plan, first, others, merged"
     assert len(ClipStore.open(f"{bucket}/parts.zarr").staged) == CLIPS - 1
+
+
+@pytest.mark.slow
+def test_ctrl_c_loses_no_clip_that_is_done(bucket: str, clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*given: Any, **more: Any) -> Iterator[list[Entry]]:
+        for number, batch in enumerate(stage_all(*given, **more)):
+            yield batch
+            if number == 3:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr("avel.pipeline.staging.extract.stage_all", interrupted)
+    monkeypatch.setattr("avel.pipeline.staging.extract.PARTS_SECONDS", 1000.0)
+    with pytest.raises(KeyboardInterrupt):
+        extract(clips, f"{bucket}/interrupted.zarr", SMALL, workers=1)
+    entries = ClipStore.open(f"{bucket}/interrupted.zarr").entries
+    assert sum(entry.state != "pending" for entry in entries.values()) >= 4
 
 
 @pytest.mark.slow
