@@ -48,25 +48,26 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], **header: str) -> No
 
     The same tensors and texts give the same bytes.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    data = save(whole, metadata={SEAL: OPEN} | header)
     with atomic_path(path) as partial:
-        save_file(whole, partial, metadata={SEAL: OPEN} | header)
-        _sort_header(partial)
+        # save_file would write into a temporary file of its own, which a kill leaves behind
+        with partial.open("wb") as file:
+            start = _sorted_header(data)
+            file.write(start)
+            file.write(memoryview(data)[len(start) :])
         seal_file(partial)
 
 
-def _sort_header(path: Path) -> None:
-    """Puts the texts of a file's header in order: safetensors writes them in another one each time."""
-    with path.open("r+b") as file:
-        (size,) = struct.unpack("<Q", file.read(8))
-        header = json.loads(file.read(size))
-        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(size)
-        if len(text) == size:  # else safetensors writes JSON in another way by now; any order is right
-            file.seek(8)
-            file.write(text)
+def _sorted_header(data: bytes) -> bytes:
+    """Returns a file's header, its texts in order: safetensors writes them in another one each time."""
+    (size,) = struct.unpack_from("<Q", data)
+    header = json.loads(data[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(size)
+    return data[:8] + (text if len(text) == size else data[8 : 8 + size])  # any order is right
 
 
 def load_tensors(path: Path, hint: str) -> tuple[dict[str, Tensor], dict[str, str]]:
