@@ -15,7 +15,7 @@ import numpy as np
 
 from avel.config import resolve
 from avel.errors import ConfigError, StaleError, StoreError
-from avel.pipeline.caching.adding import check_target, named_features
+from avel.pipeline.caching.adding import check_target, named_features, refuse_replaced
 from avel.pipeline.caching.key import pretraining_seed, refuse_vectors
 from avel.pipeline.caching.parts import PART_VIDEOS, Gathered, Parts, Row, parts_folder
 from avel.pipeline.caching.request import (
@@ -169,10 +169,11 @@ def _add(
     """Computes features of each backbone alone, for all videos of a cache, and adds them to it.
 
     Raises:
-        StaleError: the store is not of the cache's videos, or one of them is damaged there.
+        StaleError: the store is not of the cache's videos, one of them is damaged there, or the cache was
+            replaced meanwhile.
     """
     began = time.monotonic()
-    sources = check_target(cache, names, clips, config, overwrite)
+    target, sources = check_target(cache, names, clips, config, overwrite)
     requests = [request_of_one(clips, cache, modality, config, sources, scheduler) for modality in names]
     new: dict[str, NewFeatures] = {}
     encoded: set[str] = set()
@@ -192,6 +193,7 @@ def _add(
             made = request.recipe | _made_with(cache, parts, "the same command makes them anew")
             new |= named_features(name, modality, [(rows | now)[each] for each in sources], made)
             encoded |= {*now}
+        refuse_replaced(target)
         added = add_features(cache, new, overwrite=overwrite)
         parts.remove()
     return _summary(added, began, encoded=len(encoded), resumed=len(sources) - len(encoded))

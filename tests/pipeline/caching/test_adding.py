@@ -125,6 +125,27 @@ def test_an_interrupted_call_goes_on_where_it_stopped(
         cache_features(store, cache, audio_name="third", **both)
 
 
+def test_a_cache_of_other_videos_that_comes_meanwhile_is_refused(
+    store: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "other.h5"
+    cache_features(write_store(tmp_path / "other.zarr", NAMES[::-1], failed=NAMES[4:5]), other, **RANDOM_TINY)
+    log_mel = ClipStore.log_mel
+
+    def replace(clips: ClipStore, video_id: str) -> Any:
+        if other.exists():
+            other.replace(cache)
+        return log_mel(clips, video_id)
+
+    monkeypatch.setattr(ClipStore, "log_mel", replace)
+    with pytest.raises(StaleError, match="was replaced meanwhile") as error:
+        cache_features(store, cache, audio_name="sound", **RANDOM_TINY)
+    assert error.value.hint == "give the command again"
+    assert not FeatureCache.open(cache).named
+    summary = cache_features(store, cache, audio_name="sound", **RANDOM_TINY)
+    assert (summary.encoded, summary.resumed) == (0, 10)
+
+
 def test_settings_that_change_nothing_under_a_name_are_noted(
     store: Path, cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
