@@ -175,11 +175,11 @@ def _add(
     began = time.monotonic()
     target, sources = check_target(cache, names, clips, config, overwrite)
     requests = [request_of_one(clips, cache, modality, config, sources, scheduler) for modality in names]
+    all_parts = [Parts.of(cache.absolute(), request.recipe) for request in requests]
     new: dict[str, NewFeatures] = {}
     encoded: set[str] = set()
     with only_one(parts_folder(cache), "feature cache"):
-        for (modality, name), request in zip(names.items(), requests, strict=True):
-            parts = Parts.of(cache.absolute(), request.recipe)
+        for (modality, name), request, parts in zip(names.items(), requests, all_parts, strict=True):
             rows = parts.finished(sources)
             now, failed = _encode(request, parts, [each for each in sources if each not in rows], scheduler)
             if failed:
@@ -195,7 +195,8 @@ def _add(
             encoded |= {*now}
         refuse_replaced(target)
         added = add_features(cache, new, overwrite=overwrite)
-        parts.remove()
+        for parts in all_parts:
+            parts.remove()
     return _summary(added, began, encoded=len(encoded), resumed=len(sources) - len(encoded))
 
 

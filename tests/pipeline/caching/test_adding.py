@@ -125,6 +125,21 @@ def test_an_interrupted_call_goes_on_where_it_stopped(
         cache_features(store, cache, audio_name="third", **both)
 
 
+def test_finished_parts_of_an_interrupted_call_outlive_other_calls(
+    store: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = {**RANDOM_TINY, **OTHER}
+    with monkeypatch.context() as patched:
+        patched.delattr(ClipStore, "frames")
+        with pytest.raises(AttributeError):  # when the audio is done
+            cache_features(store, cache, audio_name="sound", visual_name="look", **both)
+    cache_features(store, cache, visual_name="other", **OTHER)
+    cache_features(store, cache, overwrite=True, crop_size=32, **RANDOM_TINY)
+    summary = cache_features(store, cache, audio_name="sound", **both)
+    assert (summary.encoded, summary.resumed) == (0, 10)
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".c")]
+
+
 def test_a_cache_of_other_videos_that_comes_meanwhile_is_refused(
     store: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
