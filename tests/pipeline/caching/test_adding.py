@@ -161,6 +161,20 @@ def test_a_cache_of_other_videos_that_comes_meanwhile_is_refused(
     assert (summary.encoded, summary.resumed) == (0, 10)
 
 
+def test_names_have_the_number_format_of_the_cache_unless_another_is_given(
+    store: Path, tmp_path: Path
+) -> None:
+    cache = tmp_path / "c.h5"
+    cache_features(store, cache, crop_size=32, dtype="bfloat16", **RANDOM_TINY)
+    cache_features(store, cache, audio_name="sound", **RANDOM_TINY)
+    cache_features(store, cache, audio_name="exact", dtype="float32", **RANDOM_TINY)
+    named = FeatureCache.open(cache).named
+    assert [named[name].made["preprocessing"]["dtype"] for name in ("sound", "exact")] == [
+        "bfloat16",
+        "float32",
+    ]
+
+
 def test_settings_that_change_nothing_under_a_name_are_noted(
     store: Path, cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
