@@ -20,10 +20,10 @@ OF_FRAMES = ("visual", "frames_per_segment", "crop_size", "keep_maps")
 
 def check_target(
     cache: Path, names: Mapping[FeatureModality, str], clips: ClipStore, config: CacheConfig, overwrite: bool
-) -> dict[str, str]:
+) -> tuple[FeatureCache, dict[str, str]]:
     """Checks, before networks run, that features can be added to a cache under these names.
 
-    Notes settings without effect. Returns video id -> hash of its file, of the cache's videos.
+    Notes settings without effect. Returns the cache, and video id -> hash of its file, of its videos.
 
     Raises:
         ConfigError: a name that features cannot have, one for both modalities, or an untrained encoder.
@@ -71,7 +71,24 @@ def check_target(
             f"first is {shorter[0]!r}",
             hint="give the store that the cache was made of, or make the cache anew",
         )
-    return {video_id: staged[video_id] for video_id in target.video_ids}
+    return target, {video_id: staged[video_id] for video_id in target.video_ids}
+
+
+def refuse_replaced(target: FeatureCache) -> None:
+    """Refuses a cache that holds other videos, or another grid, than when `check_target` opened it.
+
+    Raises:
+        StaleError: it does.
+    """
+    before, now = (
+        (each.video_ids, each.sources, each.grid_segments, each.segment_seconds, each.lengths.tolist())
+        for each in (target, FeatureCache.open(target.path))
+    )
+    if now != before:
+        raise StaleError(
+            f"{target.path}: was replaced meanwhile, by a cache of other videos or of another grid",
+            hint="give the command again",
+        )
 
 
 def named_features(

@@ -15,7 +15,7 @@ import numpy as np
 
 from avel.config import resolve
 from avel.errors import ConfigError, StaleError, StoreError
-from avel.pipeline.caching.adding import check_target, named_features
+from avel.pipeline.caching.adding import check_target, named_features, refuse_replaced
 from avel.pipeline.caching.key import pretraining_seed, refuse_vectors
 from avel.pipeline.caching.parts import PART_VIDEOS, Gathered, Parts, Row, parts_folder
 from avel.pipeline.caching.request import (
@@ -169,16 +169,17 @@ def _add(
     """Computes features of each backbone alone, for all videos of a cache, and adds them to it.
 
     Raises:
-        StaleError: the store is not of the cache's videos, or one of them is damaged there.
+        StaleError: the store is not of the cache's videos, one of them is damaged there, or the cache was
+            replaced meanwhile.
     """
     began = time.monotonic()
-    sources = check_target(cache, names, clips, config, overwrite)
+    target, sources = check_target(cache, names, clips, config, overwrite)
     requests = [request_of_one(clips, cache, modality, config, sources, scheduler) for modality in names]
+    all_parts = [Parts.of(cache.absolute(), request.recipe) for request in requests]
     new: dict[str, NewFeatures] = {}
     encoded: set[str] = set()
     with only_one(parts_folder(cache), "feature cache"):
-        for (modality, name), request in zip(names.items(), requests, strict=True):
-            parts = Parts.of(cache.absolute(), request.recipe)
+        for (modality, name), request, parts in zip(names.items(), requests, all_parts, strict=True):
             rows = parts.finished(sources)
             now, failed = _encode(request, parts, [each for each in sources if each not in rows], scheduler)
             if failed:
@@ -192,8 +193,10 @@ def _add(
             made = request.recipe | _made_with(cache, parts, "the same command makes them anew")
             new |= named_features(name, modality, [(rows | now)[each] for each in sources], made)
             encoded |= {*now}
+        refuse_replaced(target)
         added = add_features(cache, new, overwrite=overwrite)
-        parts.remove()
+        for parts in all_parts:
+            parts.remove()
     return _summary(added, began, encoded=len(encoded), resumed=len(sources) - len(encoded))
 
 

@@ -1,11 +1,12 @@
 """Staged clips through an encoder, batch by batch, the next one read while this one is computed."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import torch
@@ -35,7 +36,8 @@ AHEAD = 2
 class Work:
     """Inputs that all parts have in common; pickles, so that a part can be computed in any process.
 
-    `cnn_from` is a cache whose CNN vectors are taken instead of computing them again.
+    `cnn_from` is a cache whose CNN vectors are taken instead of computing them again. `token` tells calls
+    apart, between which store and caches may have changed.
     """
 
     store: str
@@ -44,6 +46,7 @@ class Work:
     recipe: dict[str, Any]
     parts: Parts
     cnn_from: Path | None = None
+    token: str = field(default_factory=lambda: uuid4().hex)
 
 
 @dataclass(frozen=True)

@@ -111,8 +111,10 @@ class Parts:
         return {part.cnn for part in parts}, {part.hardware for part in parts}
 
     def remove(self) -> None:
-        """Removes the parts of this cache, also those of other recipes."""
-        shutil.rmtree(self.folder.parent, ignore_errors=True)
+        """Removes the parts of this recipe, and the folder of all recipes when no part of another is left."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        if not any(self.folder.parent.glob("*/*.h5")):
+            shutil.rmtree(self.folder.parent, ignore_errors=True)
 
 
 def parts_folder(cache: Path) -> Path:

@@ -134,7 +134,7 @@ def request_of_one(
     scheduler: str | None,
 ) -> Request:
     """Returns the request of one backbone's features, which are added to a cache."""
-    chosen = replace(config, dtype=_dtype(config, (), scheduler))
+    chosen = replace(config, dtype=_dtype(config, (cache,), scheduler))
     return Request(clips, cache, None, config, recipe(clips, None, chosen, modality), sources, {}, "", None)
 
 

@@ -190,17 +190,16 @@ def encode_part(work: Work, sources: Sources, device: str) -> Written:
 
 
 class _Same:
-    """Work compared by what it computes, so that one worker loads one encoder."""
+    """Work compared by its call: in each a worker loads one encoder, and opens store and caches anew."""
 
     def __init__(self, work: Work) -> None:
         self.work = work
-        self._key = (work.store, str(work.parts.folder))
 
     def __hash__(self) -> int:
-        return hash(self._key)
+        return hash(self.work.token)
 
     def __eq__(self, other: Any) -> bool:
-        return isinstance(other, _Same) and other._key == self._key
+        return isinstance(other, _Same) and other.work.token == self.work.token
 
 
 @lru_cache(maxsize=1)

@@ -125,6 +125,56 @@ def test_an_interrupted_call_goes_on_where_it_stopped(
         cache_features(store, cache, audio_name="third", **both)
 
 
+def test_finished_parts_of_an_interrupted_call_outlive_other_calls(
+    store: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = {**RANDOM_TINY, **OTHER}
+    with monkeypatch.context() as patched:
+        patched.delattr(ClipStore, "frames")
+        with pytest.raises(AttributeError):  # when the audio is done
+            cache_features(store, cache, audio_name="sound", visual_name="look", **both)
+    cache_features(store, cache, visual_name="other", **OTHER)
+    cache_features(store, cache, overwrite=True, crop_size=32, **RANDOM_TINY)
+    summary = cache_features(store, cache, audio_name="sound", **both)
+    assert (summary.encoded, summary.resumed) == (0, 10)
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".c")]
+
+
+def test_a_cache_of_other_videos_that_comes_meanwhile_is_refused(
+    store: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "other.h5"
+    cache_features(write_store(tmp_path / "other.zarr", NAMES[::-1], failed=NAMES[4:5]), other, **RANDOM_TINY)
+    log_mel = ClipStore.log_mel
+
+    def replace(clips: ClipStore, video_id: str) -> Any:
+        if other.exists():
+            other.replace(cache)
+        return log_mel(clips, video_id)
+
+    monkeypatch.setattr(ClipStore, "log_mel", replace)
+    with pytest.raises(StaleError, match="was replaced meanwhile") as error:
+        cache_features(store, cache, audio_name="sound", **RANDOM_TINY)
+    assert error.value.hint == "give the command again"
+    assert not FeatureCache.open(cache).named
+    summary = cache_features(store, cache, audio_name="sound", **RANDOM_TINY)
+    assert (summary.encoded, summary.resumed) == (0, 10)
+
+
+def test_names_have_the_number_format_of_the_cache_unless_another_is_given(
+    store: Path, tmp_path: Path
+) -> None:
+    cache = tmp_path / "c.h5"
+    cache_features(store, cache, crop_size=32, dtype="bfloat16", **RANDOM_TINY)
+    cache_features(store, cache, audio_name="sound", **RANDOM_TINY)
+    cache_features(store, cache, audio_name="exact", dtype="float32", **RANDOM_TINY)
+    named = FeatureCache.open(cache).named
+    assert [named[name].made["preprocessing"]["dtype"] for name in ("sound", "exact")] == [
+        "bfloat16",
+        "float32",
+    ]
+
+
 def test_settings_that_change_nothing_under_a_name_are_noted(
     store: Path, cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

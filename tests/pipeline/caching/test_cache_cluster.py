@@ -60,6 +60,24 @@ def test_workers_of_a_cluster_make_the_same_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_second_call_on_a_cluster_reads_the_store_anew(tmp_path: Path) -> None:
+    from distributed import LocalCluster
+
+    store, cache = write_store(tmp_path / "clips.zarr", ["v0", "v1"]), tmp_path / "c.h5"
+    with LocalCluster(
+        n_workers=1,
+        threads_per_worker=1,
+        processes=False,
+        dashboard_address=None,
+        silence_logs=logging.ERROR,
+    ) as cluster:
+        cache_features(store, cache, scheduler=cluster.scheduler_address, **TINY)
+        write_store(store, ["new"])
+        summary = cache_features(store, cache, scheduler=cluster.scheduler_address, **TINY)
+    assert (summary.encoded, summary.kept, summary.failed) == (1, 2, {})
+
+
+@pytest.mark.slow
 def test_workers_of_one_host_share_its_devices_and_need_no_working_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
