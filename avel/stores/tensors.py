@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from safetensors import SafetensorError, safe_open
 
 from avel.errors import MissingPathError, StoreError, WeightsError
-from avel.stores.documents import SEAL
+from avel.stores.documents import SEAL, parse
 from avel.stores.files import atomic_path
 from avel.stores.seal import OPEN, file_seal_fault, seal_file
 
@@ -64,7 +64,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], **header: str) -> No
 def _sorted_header(data: bytes) -> bytes:
     """Returns a file's header, its texts in order: safetensors writes them in another one each time."""
     (size,) = struct.unpack_from("<Q", data)
-    header = json.loads(data[8 : 8 + size])
+    header = parse(data[8 : 8 + size], "the header", "")
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(size)
     return data[:8] + (text if len(text) == size else data[8 : 8 + size])  # any order is right
