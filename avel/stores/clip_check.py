@@ -123,7 +123,7 @@ def _faults_of_array(store: ClipStore, entry: Entry, name: str) -> list[str]:
             if not (is_there and right):
                 return [f"{file} is incomplete" if is_there else f"staged, but {file} is missing"]
     except StoreError as error:
-        return [error.message]
+        return [error.message.removeprefix(f"{store.location.url}: {entry.video_id}: ")]
     except OSError as error:
         if error.errno not in (errno.EIO, errno.EACCES):  # else it is not this file's fault
             raise
