@@ -52,6 +52,7 @@ class Summary:
     staged: int
     failed: int
     reasons: dict[str, int]
+    damaged: tuple[str, ...] = ()
 
     def headline(self) -> str:
         return f"{self.staged} staged"
