@@ -79,7 +79,7 @@ def test_results_are_json_on_stdout_and_notes_on_stderr(
 ) -> None:
     assert run(cli, ["extract", "all", "s.zarr", "--json", "--fps", "8", "--set", "size=64"]) == DONE
     shown = capsys.readouterr()
-    assert json.loads(shown.out) == {"staged": 2, "failed": 0, "reasons": {"no-video": 0}}
+    assert json.loads(shown.out) == {"staged": 2, "failed": 0, "reasons": {"no-video": 0}, "damaged": []}
     printed = tomllib.loads(shown.err)["extract"]
     config = calls[0][2]["config"]
     assert (config.fps, config.size) == (8, 64)
