@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections import defaultdict
 from typing import Any
 
 import numpy as np
@@ -38,16 +39,14 @@ def damaged_clips(store: ClipStore) -> dict[str, list[str]]:
         StoreError: an array is missing, or of another form than the store's settings say.
     """
     _check_shapes(store)
-    faults, row_of, suspects = dict[str, list[str]](), dict[int, str](), list[str]()
+    faults, row_of, suspects = defaultdict[str, list[str]](list), dict[int, str](), list[str]()
     with Progress(len(store.entries), "clips", of="verifying") as progress:
         for video_id, entry in store.entries.items():
             has_row = entry.row < len(store.video_ids)
             if not has_row or store.video_ids[entry.row] != video_id:
-                where = f"the manifest says row {entry.row}, the arrays do not"
-                faults.setdefault(video_id, []).append(where)
+                faults[video_id].append(f"the manifest says row {entry.row}, the arrays do not")
             if entry.row in row_of:
-                shared = f"shares row {entry.row} with {row_of[entry.row]}"
-                faults.setdefault(video_id, []).append(shared)
+                faults[video_id].append(f"shares row {entry.row} with {row_of[entry.row]}")
             row_of[entry.row] = video_id
             if has_row and _faults_of_video(store, entry):
                 suspects.append(video_id)
@@ -55,8 +54,8 @@ def damaged_clips(store: ClipStore) -> dict[str, list[str]]:
     again = ClipStore(store.location, store.attributes)  # `avel pack` may have moved them meanwhile
     for video_id in suspects:
         if found := _faults_of_video(again, again.entries[video_id]):
-            faults.setdefault(video_id, []).extend(found)
-    return faults
+            faults[video_id] += found
+    return dict(faults)
 
 
 def _check_shapes(store: ClipStore) -> None:

@@ -13,7 +13,7 @@ from avel.heads.models.cmbs import SelfAttention, SuppressionConfig, Suppression
 from avel.heads.models.cmran import CELL, HIDDEN, UNUSED_TEMPLATES, mask_of_both
 from avel.heads.models.head import VGG, HeadOutput, Published, Widths
 from avel.heads.models.layout import Layout
-from avel.heads.models.parts import AttentionMap, at_least_float32
+from avel.heads.models.parts import CROSS_MAPS, AttentionMap, at_least_float32
 from avel.heads.tasks.single_label import holds_event
 from avel.nn import mean_over_segments, only_inside
 
@@ -40,8 +40,7 @@ class CACE(SuppressionHead):
         AttentionMap("cells", "audio", "cells"),
         AttentionMap("own_cells", "visual", "cells"),
         AttentionMap("guidance", "visual", "audio"),
-        AttentionMap("W_av", "audio", "visual"),
-        AttentionMap("W_va", "visual", "audio"),
+        *CROSS_MAPS,
     )
     differing_lengths = True
     weak = False

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from avel.heads.config import HEADS, HeadConfig
 from avel.heads.models.head import VGG, Head, HeadOutput, Published, Widths
-from avel.heads.models.parts import AttentionMap, at_least_float32
+from avel.heads.models.parts import CROSS_MAPS, AttentionMap, at_least_float32
 from avel.nn import mean_over_time, only_inside
 
 D = 256
@@ -33,8 +33,7 @@ class CMAN(Head):
         AttentionMap("where", "audio", "cells"),
         AttentionMap("when_a", "audio", "audio"),
         AttentionMap("when_v", "visual", "visual"),
-        AttentionMap("W_av", "audio", "visual"),
-        AttentionMap("W_va", "visual", "audio"),
+        *CROSS_MAPS,
     )
     differing_lengths = True
 

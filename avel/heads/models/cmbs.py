@@ -25,7 +25,7 @@ from avel.heads.models.cmran import (
 )
 from avel.heads.models.head import VGG, HeadOutput, Published, Widths
 from avel.heads.models.layout import Layout, nested
-from avel.heads.models.parts import AttentionMap, BiLSTM, at_least_float32, cells_of
+from avel.heads.models.parts import CROSS_MAPS, AttentionMap, BiLSTM, at_least_float32, cells_of
 from avel.heads.models.relevance import RelevanceConfig, RelevanceHead, category_loss, relevance_loss
 from avel.nn import amax_over_time, mask_of, mean_over_time, only_inside
 
@@ -186,8 +186,7 @@ class CMBS(SuppressionHead):
     attention_maps = (
         AttentionMap("cells", "audio", "cells"),
         AttentionMap("own_cells", "visual", "cells"),
-        AttentionMap("W_av", "audio", "visual"),
-        AttentionMap("W_va", "visual", "audio"),
+        *CROSS_MAPS,
     )
     differing_lengths = True
 

@@ -10,7 +10,7 @@ from avel.config import option
 from avel.heads.config import HEADS
 from avel.heads.models.head import VGG, HeadOutput, Published, Widths
 from avel.heads.models.layout import ATTENTION_NAMES, Layout, nested
-from avel.heads.models.parts import AttentionMap, at_least_float32, cells_of, key_padding
+from avel.heads.models.parts import CROSS_MAPS, AttentionMap, at_least_float32, cells_of, key_padding
 from avel.heads.models.relevance import RelevanceConfig, RelevanceHead
 from avel.nn import amax_over_time
 
@@ -42,8 +42,7 @@ class CMRAN(RelevanceHead):
     sources = ("maps", "cnn", "encoded")
     attention_maps = (
         AttentionMap("cells", "audio", "cells"),
-        AttentionMap("W_av", "audio", "visual"),
-        AttentionMap("W_va", "visual", "audio"),
+        *CROSS_MAPS,
     )
     differing_lengths = True
 

@@ -9,7 +9,7 @@ from avel.config import option
 from avel.heads.config import HEADS
 from avel.heads.models.cmran import AttentionLayer
 from avel.heads.models.head import VGG, HeadOutput, Published, Widths
-from avel.heads.models.parts import AttentionMap, TimeConvolutions
+from avel.heads.models.parts import CROSS_MAPS, TimeConvolutions
 from avel.heads.models.relevance import RelevanceConfig, RelevanceHead
 from avel.nn import mean_over_time
 
@@ -32,7 +32,7 @@ class MPNStyle(RelevanceHead):
     source = "after Yu et al. 2021; a reconstruction"
     published = (Published(75.2, "full", VGG, "Ran et al. 2022, Table 3, of MPN"),)
     sources = ("maps", "cnn", "encoded")
-    attention_maps = (AttentionMap("W_av", "audio", "visual"), AttentionMap("W_va", "visual", "audio"))
+    attention_maps = CROSS_MAPS
     differing_lengths = True
 
     def __init__(self, widths: Widths, config: Config, weak: bool) -> None:

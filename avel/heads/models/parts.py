@@ -120,6 +120,8 @@ class AttentionMap(NamedTuple):
 
 AGVA_MAP = AttentionMap("agva", "audio", "cells")
 """Attention map that `attend_cells` gives of visual maps."""
+CROSS_MAPS = (AttentionMap("W_av", "audio", "visual"), AttentionMap("W_va", "visual", "audio"))
+"""Attention of each modality's segments to those of the other."""
 
 
 def attend_cells(agva: AGVA | None, audio: Tensor, visual: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

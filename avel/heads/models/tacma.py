@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from avel.config import option
 from avel.heads.config import HEADS
 from avel.heads.models.head import Head, HeadOutput, Published, Widths
-from avel.heads.models.parts import AttentionMap, ClassifierMLP, PaperConfig, at_least_float32
+from avel.heads.models.parts import CROSS_MAPS, ClassifierMLP, PaperConfig, at_least_float32
 from avel.nn import only_inside
 
 SMALLEST_ATTENTION = 1e-6
@@ -52,7 +52,7 @@ class TACMA(Head):
     source = "Ran et al. 2022, Section 3.3"
     published = (Published(77.2, "full", "AV-BT", "Ran et al. 2022, Table 3"),)
     sources = ("encoded", "cnn")
-    attention_maps = (AttentionMap("W_av", "audio", "visual"), AttentionMap("W_va", "visual", "audio"))
+    attention_maps = CROSS_MAPS
     tasks = ("single_label", "multi_label")
     stackable = True
     differing_lengths = True

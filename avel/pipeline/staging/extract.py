@@ -122,10 +122,8 @@ def extract(
     location, count, run = locate(store), workers or usable_cores(), uuid.uuid4().hex
     with writing(location):
         check_place(location)
-    restage, damaged = RestageOptions(retry_failed, overwrite), dict[str, str]()
     if dry_run:
-        damaged = _damaged(location) if repair else damaged
-        restage = replace(restage, damaged=frozenset(damaged))
+        restage = RestageOptions(retry_failed, overwrite, _damaged(location) if repair else {})
         plan = _plan(location, data, config, read_manifest(location), restage)
         _staged_with(location, plan, mixed_versions)
         expected = forecast(plan, config, threads(scheduler) if scheduler else count)
@@ -135,8 +133,7 @@ def extract(
         with writing(location):
             check_lock = stack.enter_context(location.lock())
             remove_leftovers(location)
-            damaged = _damaged(location) if repair else damaged
-            restage = replace(restage, damaged=frozenset(damaged))
+            restage = RestageOptions(retry_failed, overwrite, _damaged(location) if repair else {})
             manifest = ManifestWriter(location)
             plan = _plan(location, data, config, manifest.entries, restage)
             staged_with = _staged_with(location, plan, mixed_versions)
@@ -148,7 +145,7 @@ def extract(
             pa.default_memory_pool().release_unused()
         batches = stage_all(plan.todo, run, location.url, config, workers=count, scheduler=scheduler)
         done, videos, unchanged = DoneClips(), plan.videos, plan.unchanged
-        left = {video_id: why for video_id, why in damaged.items() if video_id not in plan.todo}
+        left = {video_id: why for video_id, why in restage.damaged.items() if video_id not in plan.todo}
         if left:
             first = next(iter(left))
             note(

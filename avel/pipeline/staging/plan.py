@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NoReturn
 
 import numpy as np
@@ -64,11 +64,15 @@ class Plan:
 
 @dataclass(frozen=True)
 class RestageOptions:
-    """Options that stage unchanged clips again: those that failed, all, or those with these ids."""
+    """Options that stage unchanged clips again: those that failed, all, or damaged ones.
+
+    Attributes:
+        damaged: id of each clip whose bytes in the store are damaged -> what is wrong with them.
+    """
 
     retry_failed: bool = False
     overwrite: bool = False
-    damaged: frozenset[str] = frozenset()
+    damaged: Mapping[str, str] = field(default_factory=dict)
 
 
 def stored_settings(config: ExtractConfig) -> dict[str, object]:

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -38,21 +38,28 @@ def one_thread_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
-@pytest.mark.slow
-def test_workers_of_a_cluster_make_the_same_file(tmp_path: Path) -> None:
+@contextmanager
+def local_cluster(workers: int, threads: int) -> Iterator[str]:
+    """Address of a dask cluster in this process; each worker has `threads`."""
     from distributed import LocalCluster
 
+    with LocalCluster(
+        n_workers=workers,
+        threads_per_worker=threads,
+        processes=False,
+        dashboard_address=None,
+        silence_logs=logging.ERROR,
+    ) as cluster:
+        yield cluster.scheduler_address
+
+
+@pytest.mark.slow
+def test_workers_of_a_cluster_make_the_same_file(tmp_path: Path) -> None:
     store = write_store(tmp_path / "clips.zarr", [f"v{number}" for number in range(10)], failed=("v3",))
     alone, shared = tmp_path / "alone.h5", tmp_path / "shared.h5"
     with mock.patch.object(module, "PART_VIDEOS", 2):
-        with LocalCluster(
-            n_workers=2,
-            threads_per_worker=2,
-            processes=False,
-            dashboard_address=None,
-            silence_logs=logging.ERROR,
-        ) as cluster:
-            summary = cache_features(store, shared, scheduler=cluster.scheduler_address, **TINY)
+        with local_cluster(2, 2) as address:
+            summary = cache_features(store, shared, scheduler=address, **TINY)
         cache_features(store, alone, **TINY)
     assert (summary.encoded, summary.videos) == (9, 9)
     assert FeatureCache.open(shared).digest == FeatureCache.open(alone).digest
@@ -61,19 +68,11 @@ def test_workers_of_a_cluster_make_the_same_file(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_second_call_on_a_cluster_reads_the_store_anew(tmp_path: Path) -> None:
-    from distributed import LocalCluster
-
     store, cache = write_store(tmp_path / "clips.zarr", ["v0", "v1"]), tmp_path / "c.h5"
-    with LocalCluster(
-        n_workers=1,
-        threads_per_worker=1,
-        processes=False,
-        dashboard_address=None,
-        silence_logs=logging.ERROR,
-    ) as cluster:
-        cache_features(store, cache, scheduler=cluster.scheduler_address, **TINY)
+    with local_cluster(1, 1) as address:
+        cache_features(store, cache, scheduler=address, **TINY)
         write_store(store, ["new"])
-        summary = cache_features(store, cache, scheduler=cluster.scheduler_address, **TINY)
+        summary = cache_features(store, cache, scheduler=address, **TINY)
     assert (summary.encoded, summary.kept, summary.failed) == (1, 2, {})
 
 
@@ -81,8 +80,6 @@ def test_a_second_call_on_a_cluster_reads_the_store_anew(tmp_path: Path) -> None
 def test_workers_of_one_host_share_its_devices_and_need_no_working_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from distributed import LocalCluster
-
     write_store(tmp_path / "clips.zarr", [f"v{number}" for number in range(10)])
     encoder_run(tmp_path / "run")
     (tmp_path / "elsewhere").mkdir()
@@ -103,17 +100,7 @@ def test_workers_of_one_host_share_its_devices_and_need_no_working_folder(
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(workers, "part_encoder", Zeros)
-    with (
-        mock.patch.object(module, "PART_VIDEOS", 2),
-        LocalCluster(
-            n_workers=2,
-            threads_per_worker=1,
-            processes=False,
-            dashboard_address=None,
-            silence_logs=logging.ERROR,
-        ) as cluster,
-    ):
-        address = cluster.scheduler_address
+    with mock.patch.object(module, "PART_VIDEOS", 2), local_cluster(2, 1) as address:
         cache_features(
             "clips.zarr", "c.h5", encoder="run", scheduler=address, device="cpu,cpu:0", crop_size=28
         )
