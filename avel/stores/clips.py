@@ -40,7 +40,7 @@ from avel.stores.jpeg import decode_jpeg
 from avel.stores.kinds import not_a
 from avel.stores.location import Location, first_line, locate
 from avel.stores.manifest import Entry, Manifest, read_manifest
-from avel.stores.shards import PACK_AGAIN, PACKED, Packing, read_packing
+from avel.stores.shards import PACK_AGAIN, PACKED, SHARDS_AGAIN, Packing, read_packing
 from avel.text import html_table, plural
 
 if TYPE_CHECKING:
@@ -53,7 +53,6 @@ F = TypeVar("F")
 
 STAGE_REST = "the same avel extract command goes on; with --retry-failed also with clips that failed"
 REPAIR = "the same avel extract command with --repair stages damaged clips again"
-SHARDS_AGAIN = "remove this file, if it is there, and avel pack STORE writes it again"
 STAGE_ALL = "the same avel extract command with --overwrite stages all clips again"
 FROM_MANIFEST = (
     *("entries", "staged_entries", "staged", "_rows"),

@@ -26,6 +26,9 @@ PACK_AGAIN = (
     "remove this file, if it is there, and give avel pack STORE --clips N, where N is the first number of "
     "chunk_shape in packed/frames/zarr.json; if that is gone too, avel pack STORE, then avel extract --repair"
 )
+"""Next step where the group of the shards is damaged."""
+SHARDS_AGAIN = "remove this file, if it is there, and avel pack STORE writes it again"
+"""Next step where an array of the shards is damaged."""
 
 
 @dataclass(frozen=True)
