@@ -1,6 +1,7 @@
 """What the benchmarks count beside what they time, against counts written out here."""
 
 import dataclasses
+import doctest
 import math
 import time
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch import nn
 from avel.heads.config import TrainConfig
 from avel.pipeline.caching.cache import cache_features
 from avel.stores.features import FeatureCache
-from benchmarks import folds
+from benchmarks import folds, photo_groups
 from benchmarks.heads_baselines import PlainLoop
 from benchmarks.heads_zoo import Products, Shapes, bare, zoo
 from benchmarks.step_work import step_work
@@ -120,3 +121,7 @@ def test_folds_are_predicted_by_encoders_that_have_not_seen_them(tmp_path: Path)
     data = unseen.data(TrainConfig())
     assert (data.widths.audio, data.widths.visual) == (8, 8)
     assert torch.equal(data.features.of(torch.arange(20))[0], usual)
+
+
+def test_clips_of_one_photo_are_one_group() -> None:
+    assert doctest.testmod(photo_groups) == (0, 2)
