@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from last_block import WithLastBlock, activations
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -118,12 +119,15 @@ ENCODERS: Mapping[str, Mapping[str, Any]] = {
     "no Linears": {"visual_width": 1280, "audio_width": 1024},
     "augmented frames": {"frozen_augment": True},
     "16 frames": {"frozen_frames": 16},
+    "last block learned": {"last_block": 10},
 }
 """Name -> what differs from the preset `small` at 50 epochs; each with both heads, standardised."""
 FUSING = {"avel": {"head": "avel"}, "psp": {"head": "psp"}}
 """Heads that read the CNNs' vectors, at their published settings but standardised, 10 epochs of patience."""
 WIDE = ("CNN vectors", "AV-BT beside CNN vectors")
 EPOCHS = 50
+TUNING = {"warmup_epochs": 1, "lr_scale_backbone": 0.1}
+"""Settings of the epochs in which the last block learns."""
 SHOWN = ("accuracy", "event_f1")
 
 
@@ -135,6 +139,7 @@ class Clips:
         middle: cnn_a (V, T, Da), cnn_v (V, T, Dv) of the middle frames, which features are made from.
         drawn: k, whether each frame is augmented -> cnn_a (V, T, Da), cnn_v (V, T, k, Dv), which AV-BT learns
             from; 0 of test videos.
+        activations: k -> what the last block of MobileNetV2 reads of k frames, (V, T, k, 160, 7, 7).
         fold: (R,) fold of each sample.
         group_of: video -> group, which stays in one fold.
     """
@@ -143,6 +148,7 @@ class Clips:
     config: PretrainConfig
     middle: Pair
     drawn: Callable[[int, bool], Pair]
+    activations: Callable[[int], Tensor]
     samples: Split
     fold: NDArray[np.int64]
     group_of: Mapping[str, str]
@@ -171,17 +177,30 @@ def read_clips(store: Path, out: Path, config: PretrainConfig, groups: Path) -> 
         audio[torch.tensor(known)], visual[torch.tensor(known)] = some
         return audio, visual
 
+    @lru_cache(2)
+    def read_by_last_block(frames: int) -> Tensor:
+        path = out / f"activations-{frames}.safetensors"
+        if not path.exists():
+            save_tensors(path, {"visual": activations(encoder, clips, names, frames)})
+        some = load_tensors(path, f"remove {path}")[0]["visual"]
+        every = some.new_zeros(len(places), *some.shape[1:])
+        every[torch.tensor(known)] = some
+        return every
+
     loaded = LoadedCache.open(out / "cnn.h5", "cpu")
     data = loaded.data(resolve(TrainConfig, "train-head", options=MLP | {"merge": "concatenate"}))
     samples = train_and_val(data)
     group_of = read_groups(groups, samples.video_id)
     fold = deal(np.array([group_of[video] for video in samples.video_id]), samples, FOLDS, 0)
-    return Clips(loaded, config, middle, drawn, samples, fold, group_of, data.task)
+    return Clips(loaded, config, middle, drawn, read_by_last_block, samples, fold, group_of, data.task)
 
 
 def avbt(clips: Clips, fold: int, seed: int, middle: bool = False, part: float = 1, **options: Any) -> Pair:
-    """Trains AV-BT without two folds -> f_a, f_v of all videos, (V, T, D); no epochs leave it random."""
-    epochs = options.pop("epochs", EPOCHS)
+    """Trains AV-BT without two folds -> f_a, f_v of all videos, (V, T, D); no epochs leave it random.
+
+    With `last_block`, these many epochs follow in which the last block of MobileNetV2 learns, too.
+    """
+    epochs, more_epochs = options.pop("epochs", EPOCHS), options.pop("last_block", 0)
     config = resolve(
         PretrainConfig,
         "pretrain",
@@ -203,13 +222,38 @@ def avbt(clips: Clips, fold: int, seed: int, middle: bool = False, part: float =
     standardise(encoder, audio, visual, None)
     together = config.frozen.augment and config.augmentation.augment_per == "clip"
     batches = FrozenVectors(audio, visual, batch_size=config.batch_size, seed=seed, together=together)
-    trainer = Trainer(projected, make_optimizer(projected, config), config, torch.device("cpu"))
-    with Progress(epochs * len(place), "clips", of="AV-BT") as progress:
-        for number in range(epochs):
-            trainer.epoch(number, batches, progress)
+    train(projected, batches, config, epochs)
+    if more_epochs:
+        return tune(clips, projected, place, more_epochs, config)
     encoder.eval()
     with torch.inference_mode():
         f_a, f_v = encoder.temporal(*(each.float() for each in clips.middle))
+    return f_a.clone(), f_v.clone()
+
+
+def train(projected: ProjectedEncoder, batches: FrozenVectors, config: PretrainConfig, epochs: int) -> None:
+    """Trains for some epochs."""
+    trainer = Trainer(projected, make_optimizer(projected, config), config, torch.device("cpu"))
+    with Progress(epochs * batches.clips, "clips", of="AV-BT") as progress:
+        for number in range(epochs):
+            trainer.epoch(number, batches, progress)
+
+
+def tune(
+    clips: Clips, projected: ProjectedEncoder, place: Tensor, epochs: int, config: PretrainConfig
+) -> Pair:
+    """Trains on, the last block too, on the videos at `place` -> f_a, f_v of all videos, (V, T, D)."""
+    config = resolve(PretrainConfig, "pretrain", base=config, options={"epochs": epochs} | TUNING)
+    tuned = WithLastBlock(projected.encoder, config)
+    tuned.projector.load_state_dict(projected.projector.state_dict())
+    audio, visual = clips.middle[0][place], clips.activations(config.frozen.frames)[place]
+    train(tuned, FrozenVectors(audio, visual, batch_size=config.batch_size, seed=config.seed), config, epochs)
+    tuned.eval()
+    with torch.inference_mode():
+        middle = torch.cat(
+            [tuned.vectors(part[:, :, 0].float()) for part in torch.split(clips.activations(1), 16)]
+        )
+        f_a, f_v = tuned.encoder.temporal(clips.middle[0].float(), middle)
     return f_a.clone(), f_v.clone()
 
 

@@ -12,10 +12,14 @@ from torch import nn
 
 from avel.heads.config import TrainConfig
 from avel.pipeline.caching.cache import cache_features
+from avel.pipeline.encoders.build import build_encoder
+from avel.pipeline.pretraining.vectors import compute_vectors
+from avel.stores.clips import ClipStore
 from avel.stores.features import FeatureCache
 from benchmarks import folds, photo_groups
 from benchmarks.heads_baselines import PlainLoop
 from benchmarks.heads_zoo import Products, Shapes, bare, zoo
+from benchmarks.last_block import WithLastBlock, activations
 from benchmarks.step_work import step_work
 from tests.pipeline.caching.small_stores import NAMES, RANDOM_TINY, write_store
 from tests.pipeline.configs import pretrain_config
@@ -121,6 +125,27 @@ def test_folds_are_predicted_by_encoders_that_have_not_seen_them(tmp_path: Path)
     data = unseen.data(TrainConfig())
     assert (data.widths.audio, data.widths.visual) == (8, 8)
     assert torch.equal(data.features.of(torch.arange(20))[0], usual)
+
+
+def test_the_last_block_gives_the_vectors_of_the_whole_cnn(tmp_path: Path) -> None:
+    store = ClipStore.open(write_store(tmp_path / "store.zarr", NAMES))
+    options = RANDOM_TINY | {"visual_backbone": "mobilenet_v2"}
+    config = pretrain_config(**options, freeze_backbone=True, crop_size=32, projector="8-8", hidden=4)
+    encoder, names = build_encoder(config), store.staged[:2]
+    for module in encoder.visual.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_var, 0.5, 2)
+    whole = compute_vectors(encoder, store, names, 2)[1]
+    tuned = WithLastBlock(encoder, config).eval()
+    inputs = activations(encoder, store, names, 2)
+    parts = [tuned.vectors(inputs[:, :, frame].float()) for frame in range(2)]
+    torch.testing.assert_close(torch.stack(parts, 2), whole.float(), atol=2e-3, rtol=1e-2)
+
+    learned = {name for name, each in encoder.visual.named_parameters() if each.requires_grad}
+    assert {name.split(".")[1] for name in learned} == {"17", "18"}
+    statistics = [each.clone() for each in encoder.visual.buffers()]
+    tuned.train()(inputs[:, :, 0].float(), torch.zeros(2, store.grid.segments, encoder.audio.width))
+    assert all(map(torch.equal, encoder.visual.buffers(), statistics)), "batch norms keep their statistics"
 
 
 def test_clips_of_one_photo_are_one_group() -> None:
