@@ -123,7 +123,9 @@ class InOrder(click.Group):
 @click.version_option(package_name="avel", prog_name="avel")
 @click.option("-q", "--quiet", is_flag=True, help="Print errors and results only.")
 @click.option("-v", "--verbose", is_flag=True, help="Print the traceback of an error.")
-@click.option("--threads", type=click.IntRange(1), help="Threads that computing takes, the cores by default.")
+@click.option(
+    "--threads", type=click.IntRange(1), help="Threads that compute and read, the cores by default."
+)
 def cli(quiet: bool, verbose: bool, threads: int | None) -> None:
     """Audio-visual event localization: clips -> staging -> AV-BT encoders -> features -> fusion heads.
 
@@ -284,8 +286,8 @@ def features_options(command: Callable[..., int]) -> Callable[..., int]:
             click.option(
                 f"--{modality}",
                 type=FEATURES,
-                help=f"{modality.capitalize()} features of others, a vector a segment, or with window and "
-                "hop: a folder or pattern of files by video id, or one file.",
+                help=f"{modality.capitalize()} features by video id: a folder or pattern of files, or one "
+                "file; a vector a segment unless a hop or window is given.",
             ),
         ):
             call = add(call)
@@ -326,7 +328,7 @@ def features_options(command: Callable[..., int]) -> Callable[..., int]:
 )
 @json_option
 def import_features(source: tuple[Path, ...], cache: Path, as_json: bool, **options: Any) -> int:
-    """Make a feature cache of features of others.
+    """Make a feature cache of any encoder's features.
 
     --audio and --visual name features by video id; SOURCE is the folder of the published AVE files, or these
     files themselves.
@@ -485,7 +487,7 @@ def sweep(
     """Train a head with many settings, or search them.
 
     Trains every combination: --set takes several values of a setting, separated by commas. With --trials it
-    also takes ranges: LOW..HIGH, or log:LOW..HIGH in which every decade counts as much.
+    also takes ranges: LOW..HIGH, or log:LOW..HIGH on a logarithmic scale.
     """
     if trials is not None and folds is not None:
         raise ConfigError("--trials with --folds", hint="give one of them")
@@ -533,7 +535,8 @@ def sweep(
 @click.option(
     "--negatives",
     default="",
-    help="Clips without events to learn from too: a folder of videos, a store or a cache.",
+    show_default=False,
+    help="Clips without events to learn from too: a folder of videos, a store or a cache.  [default: none]",
 )
 @loose_settings("train-head", HEAD_PRESETS)
 @json_option
@@ -780,7 +783,12 @@ def preview(store: str, video_id: str, out: Path) -> int:
 )
 @click.option("--store", help="Clip store with frames and sound.  [default: the one the cache names]")
 @click.option("--copy-videos", is_flag=True, help="Copy the videos beside the page instead of linking them.")
-@click.option("--tsne/--no-tsne", default=True, help="Draw t-SNE panels, which needs scikit-learn.")
+@click.option(
+    "--tsne/--no-tsne",
+    default=True,
+    show_default=False,
+    help="Draw t-SNE panels, which needs scikit-learn.  [default: on]",
+)
 @json_option
 def report(runs: tuple[Path, ...], out: Path, as_json: bool, **options: Any) -> int:
     """Write a static page about runs.
@@ -829,7 +837,7 @@ def plot(run: Path, kind: str, out: Path, as_json: bool, **options: Any) -> int:
     help="Format of --out; auto goes by its ending (.txt: Audacity, .tsv: DESED).",
 )
 @click.option("--preview", type=PATH, help="Draw the events of one video: .png, or .mp4 with a timeline.")
-@click.option("--trial", help="One trial of the run.  [default: the mean over its best setting's]")
+@click.option("--trial", help="One trial of the run.  [default: the mean of all of its best setting]")
 @click.option("--encoder", type=ENCODER, help="Run of avel pretrain.  [default: where the cache says]")
 @click.option(
     "--visual-weights",
@@ -859,7 +867,12 @@ def predict(run: Path, videos: tuple[Path, ...], as_json: bool, **options: Any) 
 
 
 @command("avel doctor")
-@click.option("--self-test/--no-self-test", default=True, help="Take one small clip through every stage.")
+@click.option(
+    "--self-test/--no-self-test",
+    default=True,
+    show_default=False,
+    help="Take one small clip through every stage.  [default: on]",
+)
 @json_option
 def doctor(self_test: bool, as_json: bool) -> int:
     """Check this machine for what avel needs.

@@ -183,7 +183,7 @@ class EveryCommandOption(click.Option):
 
 def _for_every_command() -> list[click.Option]:
     quiet, verbose = "Print errors and results only (-q).", "Print the traceback of an error (-v)."
-    threads, one = "Threads that computing takes.  [default: the cores]", click.IntRange(1)
+    threads, one = "Threads that compute and read.  [default: the cores]", click.IntRange(1)
     return [
         EveryCommandOption("--threads", threads, limit_threads, type=one, metavar="N"),
         EveryCommandOption("--quiet", quiet, lambda _: set_verbosity(0), is_flag=True),
@@ -390,9 +390,7 @@ def _sources(metavar: str, presets: Collection[str] | None) -> list[Callable[[An
     if presets:
         choice = click.Choice(sorted(presets))
         added.append(
-            click.option(
-                "--preset", type=choice, help="Settings of the paper, or of a row of its tables, by name."
-            )
+            click.option("--preset", type=choice, help="Settings by a name, such as those of the paper.")
         )
     return added
 

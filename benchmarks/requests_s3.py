@@ -1,4 +1,4 @@
-"""Counts the requests of `avel extract` into an object store: those of one clip more.
+"""Counts the requests of `avel extract` into an object store: how many one more clip takes.
 
     python benchmarks/requests_s3.py --clips 4 24 104
 

@@ -4,6 +4,7 @@ tests/test_examples.py runs the examples.
 """
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ import pytest
 import avel
 from avel.cli import cli
 from avel.heads.config import HEADS
+from avel.heads.models.head import Head
+from avel.heads.models.relevance import RelevanceHead
 from avel.stores.kinds import VIDEO_SUFFIXES
 
 ROOT = Path(__file__).parent.parent
@@ -49,9 +52,14 @@ def test_every_head_is_in_the_list_of_heads(head: str) -> None:
     assert re.search(rf"^\| \[`{head}`\]\(#", page, re.MULTILINE)
 
 
+def table_rows(lines: Iterable[str]) -> list[list[str]]:
+    """The cells of a table's lines."""
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+
+
 def test_the_list_of_heads_gives_the_settings_of_training() -> None:
     page = (ROOT / "docs" / "list-of-heads.md").read_text().split("### Training")[1]
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if "e-" in line]
+    rows = table_rows(line for line in page.splitlines() if "e-" in line)
     given = {head: row[1:] for row in rows for head in re.findall(r"`(\w+)`", row[0])}
     assert set(given) == set(HEADS)
     for head, (lr, batch, schedule, clip_norm, epochs) in given.items():
@@ -60,7 +68,26 @@ def test_the_list_of_heads_gives_the_settings_of_training() -> None:
         assert float(clip_norm or 0) == config.clip_norm, head
         every = f"by {config.lr_decay:g} every {config.lr_decay_every} epochs"
         after = f"by {config.lr_decay:g} after {', '.join(map(str, config.milestones))}"
-        assert schedule == (after if config.milestones else every if config.lr_decay_every else ""), head
+        cosine = "by a cosine that falls to 0" if config.cosine else ""
+        steps = after if config.milestones else every if config.lr_decay_every else ""
+        assert schedule == (steps or cosine), head
+
+
+def test_the_table_of_weak_supervision_gives_losses_and_labels() -> None:
+    page = (ROOT / "docs" / "heads.md").read_text().split("## Weak supervision")[1].split("\nBCE is")[0]
+    rows = table_rows(line for line in page.splitlines() if line.startswith("| `"))
+    given = {head: row[1:] for row in rows for head in re.findall(r"`(\w+)`", row[0])}
+    able = {head for head in HEADS if HEADS[head].weak and HEADS[head].tasks != ("multi_label",)}
+    for head in able:
+        if head not in given:
+            assert HEADS[head].weak_loss is Head.weak_loss, f"{head} has a loss of its own"
+            continue
+        pooling, _, labels = given.pop(head)
+        assert labels == HEADS[head].weak_labels[0], head
+        assert HEADS[head].weak_loss is not Head.weak_loss, f"{head} has the usual loss"
+        of_relevance = issubclass(HEADS[head], RelevanceHead) and head not in ("cmbs", "lesp", "vscg")
+        assert pooling.startswith("relevance times category") == of_relevance, head
+    assert not given, "heads that cannot learn from video labels"
 
 
 def test_the_endings_of_videos_are_those_looked_for() -> None:

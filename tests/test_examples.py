@@ -282,6 +282,22 @@ def test_the_notebook_shows_each_way_to_code_of_ones_own(way: str) -> None:
     assert any(way in text for language, text in blocks(page) if language == "python")
 
 
+INDENTED = [
+    line.split("||")[0]
+    for page in PAGES
+    for line in re.findall(r"^    avel (.*)", page.read_text().replace("\\\n", ""), re.MULTILINE)
+]
+"""Commands in blocks without a language, which are not run here."""
+NOT_PARSED = ("--format tracks", "${OPTIONS")
+"""Parts of those that need a package or a shell; tests of dataset formats and of clusters run them."""
+
+
+@pytest.mark.parametrize("line", [line for line in INDENTED if not any(part in line for part in NOT_PARSED)])
+def test_indented_commands_can_be_parsed(line: str) -> None:
+    command, *words = shlex.split(line, comments=True)
+    cli.commands[command].make_context(command, words)
+
+
 @pytest.mark.parametrize("beginning", ELSEWHERE)
 def test_what_does_not_run_here_still_stands_in_the_docs(beginning: str) -> None:
     texts = [text for page in PAGES for _, text in blocks(page)]

@@ -74,8 +74,8 @@ class ExtractConfig:
     )
     time_limit: float = option(
         60.0,
-        "Seconds that ten segments may take to decode, or a clip without a sign of life, before it fails "
-        "as timeout.",
+        "Seconds that ten segments may take, and that a clip may go on without progress; more is the failure "
+        "timeout.",
         numeric=False,
         low=0.1,
     )

@@ -46,7 +46,7 @@ class DESED(DatasetFormat["DESED.Config"]):
         """Settings of DESED's tables."""
 
         annotations: Path | None = option(
-            None, "One table, in no split.", shown="those of each split, also in metadata/"
+            None, "One table; its name may say the split.", shown="those of each split, also in metadata/"
         )
 
     @staticmethod
