@@ -21,7 +21,7 @@ from h5py import h5t, h5z
 from numpy.typing import NDArray
 
 from avel.errors import AvelError, BusyError, StoreError
-from avel.stores.fence import read_elsewhere_first
+from avel.stores.fence import read_elsewhere_first, same_modules
 from avel.stores.files import atomic_path
 
 OVERHEAD = 1 << 20
@@ -258,9 +258,11 @@ def read_foreign_texts(group: h5py.Group, name: str, hint: str) -> list[str]:
     """
     if group[name].dtype.kind == "S":
         return decoded(read_column(group, name, np.bytes_, hint))
-    command = [sys.executable, "-c", READ_TEXTS, group.file.filename, group[name].name]
+    command = [sys.executable, "-P", "-c", READ_TEXTS, group.file.filename, group[name].name]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=READ_SECONDS, check=True)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=READ_SECONDS, check=True, env=same_modules()
+        )
     except (subprocess.SubprocessError, UnicodeDecodeError):
         raise StoreError(f"{group.file.filename}: {name}: its texts cannot be read", hint=hint) from None
     return done.stdout.split("\0")[:-1]
