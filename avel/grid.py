@@ -56,8 +56,9 @@ class Grid:
         gib = chunk * self.frames_per_segment * 3 * self.size**2 / 2**30
         if gib > MOST_CHUNK_GIB:
             raise ConfigError(
-                f"{plural(chunk, 'segment')} of {self.frames_per_segment} frames of {self.size} x {self.size} "
-                f"pixels take {gib:.0f} GiB, and at most {MOST_CHUNK_GIB} are held",
+                f"{plural(chunk, 'segment')} of {self.frames_per_segment} frames "
+                f"of {self.size} x {self.size} pixels take {gib:.0f} GiB, "
+                f"and at most {MOST_CHUNK_GIB} are held",
                 hint="make segment_seconds, fps or size smaller",
             )
 

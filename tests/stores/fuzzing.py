@@ -35,8 +35,8 @@ TOKENS = (
     b"1" + b"0" * 400, b"\n", b"\x1b[31m", b"../..", b"0", b"", b"&", b",", b"=1+1",
 )  # fmt: skip
 VALUES: tuple[Any, ...] = (
-    None, True, -1, 0, 10**9, 2**70, 10**400, 0.5, float("nan"), float("inf"), "", "x", "\x1b[2J\n", "../../x", [],
-    [None], {}, {"x": 1}, "9" * 5000,
+    None, True, -1, 0, 10**9, 2**70, 10**400, 0.5, float("nan"), float("inf"), "", "x", "\x1b[2J\n",
+    "../../x", [], [None], {}, {"x": 1}, "9" * 5000,
 )  # fmt: skip
 
 Mutation = Callable[[bytes, random.Random], bytes]
