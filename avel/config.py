@@ -356,7 +356,7 @@ def _named(key: str) -> str:
 
 
 def read_table(path: Path, stage: str) -> dict[str, Any]:
-    """Reads the `[stage]` table of a TOML file, or the whole file where it has no table of a stage.
+    """Reads the `[stage]` table of a TOML file, or the whole file where it has no tables.
 
     Raises:
         MissingPathError: no such file.
@@ -413,7 +413,7 @@ def convert(setting: Setting, value: Any, source: str) -> Any:
     name, kind = setting.name, setting.value_type
     try:
         result = _coerce(kind, value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ConfigError(f"{source}: {name}={value!r} is not {describe(kind)}") from None
     may_be_infinite = not setting.numeric  # as limits of memory and time
     for item in result if isinstance(result, tuple) else (result,):
@@ -458,7 +458,7 @@ def parse_range(text: str) -> Range | None:
     (Range(low=0.0001, high=0.01, log=True), Range(low=1, high=8, log=False), None)
 
     Raises:
-        ConfigError: the ends are the wrong way round, or a logarithm needs them above 0.
+        ConfigError: the ends are the wrong way round or not finite, or a logarithm needs them above 0.
     """
     log = text.startswith("log:")
     low, dots, high = text.removeprefix("log:").partition("..")
@@ -468,8 +468,8 @@ def parse_range(text: str) -> Range | None:
         return None
     if not dots:
         return None
-    if not ends[0] < ends[1] or (log and ends[0] <= 0):
-        raise ConfigError(f"range {text!r}", hint="the lower end first, and above 0 for log:")
+    if not -math.inf < ends[0] < ends[1] < math.inf or (log and ends[0] <= 0):
+        raise ConfigError(f"range {text!r}", hint="two numbers, the lower first, and above 0 for log:")
     return Range(ends[0], ends[1], log)
 
 

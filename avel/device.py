@@ -31,7 +31,7 @@ def choose_device(name: str) -> torch.device:
     there = torch.cuda.device_count()
     if name == "auto":
         return torch.device("cuda" if there else "cpu")
-    if not re.fullmatch(r"(cpu|cuda)(:\d+)?", name):
+    if not re.fullmatch(r"(cpu|cuda)(:(0|[1-9][0-9]?))?", name):
         raise ConfigError(f"no device named {name!r}", hint="--device cpu, cuda, cuda:1 or auto")
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= there:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from avel.errors import ConfigError
+from avel.text import plural
 
 CHUNK_SEGMENTS = 10
 """Segments stored as one chunk and processed at once, so that long clips take no more memory."""
@@ -51,11 +52,13 @@ class Grid:
                     f"segment_seconds={self.segment_seconds} is not a multiple of 1/{per_second} s ({name})",
                     hint=f"change segment_seconds or {name} so that their product is whole",
                 )
-        gib = min(self.segments, CHUNK_SEGMENTS) * self.frames_per_segment * 3 * self.size**2 / 2**30
+        chunk = min(self.segments, CHUNK_SEGMENTS)
+        gib = chunk * self.frames_per_segment * 3 * self.size**2 / 2**30
         if gib > MOST_CHUNK_GIB:
             raise ConfigError(
-                f"{CHUNK_SEGMENTS} segments of {self.frames_per_segment} frames of {self.size} x {self.size} "
-                f"pixels take {gib:.0f} GiB, and at most {MOST_CHUNK_GIB} are held",
+                f"{plural(chunk, 'segment')} of {self.frames_per_segment} frames "
+                f"of {self.size} x {self.size} pixels take {gib:.0f} GiB, "
+                f"and at most {MOST_CHUNK_GIB} are held",
                 hint="make segment_seconds, fps or size smaller",
             )
 
@@ -63,11 +66,19 @@ class Grid:
     def without_frames(cls, segments: int, segment_seconds: float, **others: int) -> "Grid":
         """Returns a grid with the lowest frame rate there is, for data that has segments and no frames.
 
+        Raises:
+            ConfigError: as `Grid`; a segment is no whole number of milliseconds.
+
         >>> Grid.without_frames(50, 0.2).fps
         5
         """
         lowest = exact(segment_seconds).denominator if math.isfinite(segment_seconds) else 1
-        return cls(segments, segment_seconds, min(lowest, MOST["fps"]), **others)
+        if (1000 % lowest) and segment_seconds > 0:
+            raise ConfigError(
+                f"segment_seconds={segment_seconds} is no whole number of milliseconds",
+                hint=f"--segment-seconds {max(round(segment_seconds, 3), 0.001):g}, for example",
+            )
+        return cls(segments, segment_seconds, lowest, **others)
 
     def at(self, sample_rate: int) -> "Grid":
         """Returns the same grid with audio at another sample rate.

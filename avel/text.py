@@ -10,6 +10,7 @@ import textwrap
 import types
 import typing
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from html import escape
 from itertools import islice
@@ -75,7 +76,8 @@ def from_plain(kind: Any, plain: Any, field: str = "") -> Any:
     if origin is typing.Literal and plain in inner:
         return plain
     if kind is float and type(plain) in (int, float):
-        return float(plain)
+        with suppress(OverflowError):  # JSON has whole numbers that no float holds
+            return float(plain)
     if kind in (int, str, bool) and type(plain) is kind:
         return plain
     shown = repr(plain) if len(repr(plain)) <= SHOWN_CHARACTERS else f"{repr(plain)[:SHOWN_CHARACTERS]}..."

@@ -73,6 +73,12 @@ def test_bad_values_are_named(item: str, words: list[str]) -> None:
     assert error.value.exit_code == 2
 
 
+def test_a_whole_number_that_no_float_holds_is_named(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text(f"rate = 1{'0' * 400}\n")
+    with pytest.raises(ConfigError, match="rate=1000"):
+        resolve(Sample, "pretrain", file=tmp_path / "c.toml")
+
+
 def test_what_changes_no_numbers_may_be_without_limit() -> None:
     assert resolve(Sample, "pretrain", sets=["memory_gb=inf"]).memory_gb == math.inf
 

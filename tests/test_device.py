@@ -20,7 +20,7 @@ from avel.errors import ConfigError
 from tests.fake_cuda import fake_cuda
 
 
-@pytest.mark.parametrize("name", ["", "meta", "mps", "gpu", "cuda:x", "cuda:-1", "xla"])
+@pytest.mark.parametrize("name", ["", "meta", "mps", "gpu", "cuda:x", "cuda:-1", "cuda:01", "cpu:٣", "xla"])
 def test_a_device_that_avel_cannot_use_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match=f"no device named '{name}'"):
         choose_device(name)

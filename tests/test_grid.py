@@ -36,8 +36,10 @@ def test_a_grid_without_frames_takes_the_lowest_rate() -> None:
     for seconds in (float("nan"), float("inf"), 0, -1):
         with pytest.raises(ConfigError, match="segment_seconds"):
             Grid.without_frames(4, seconds)
-    with pytest.raises(ConfigError, match="not a multiple of 1/1000 s"):
-        Grid.without_frames(4, 0.0333)
+    for seconds, instead in ((0.0333, "0.033"), (1 / 3, "0.333"), (1e-5, "0.001")):
+        with pytest.raises(ConfigError, match=f"={seconds} is no whole number of milliseconds") as refused:
+            Grid.without_frames(4, seconds)
+        assert refused.value.hint == f"--segment-seconds {instead}, for example"
 
 
 @pytest.mark.parametrize("field", ["segments", "segment_seconds", "fps", "sample_rate", "size"])
@@ -69,6 +71,7 @@ def test_evenly_spaced(count: int, most: int, expected: list[int]) -> None:
         ({"segment_seconds": float("nan")}, "segment_seconds=nan must be positive"),
         ({"fps": 10**9}, "fps=1000000000 must be at most 1000"),
         ({"size": 10**6}, "size=1000000 must be at most 4096"),
+        ({"size": 4096, "fps": 500, "segments": 1, "segment_seconds": 3}, "1 segment of 1500 frames of 4096"),
         ({"size": 4096, "fps": 500}, "10 segments of 500 frames of 4096 x 4096 pixels take 234 GiB"),
     ],
 )

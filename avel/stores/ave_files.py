@@ -58,6 +58,8 @@ def find_files(paths: Sequence[Path]) -> dict[str, Path]:
         if folder is None and path.name not in known:
             raise StoreError(f"{path}: no known AVE file", hint=f"known names: {', '.join(sorted(known))}")
     files = {path.name: path for path in paths if path.name in known}
+    if twice := [path for path in paths if files.get(path.name, path) != path]:
+        raise StoreError(f"{twice[0]} and {files[twice[0].name]} are both given", hint="leave one out")
     if AUDIO_FILE not in files or not {MAPS_FILE, VECTORS_FILE} & set(files):
         shown = ", ".join(sorted(files)) or "none of the known files"
         raise MissingPathError(

@@ -33,6 +33,8 @@ OWN_NAMES = frozenset(
     {*ARRAYS, PACKED, "manifest", "dataset", "zarr.json", ROWS, "config.toml", ".lock", RUN}
 )
 """Names of all files and folders directly in a store."""
+MOST_VIDEOS = 2**31 - 1
+"""Most rows that a store may say it has, far more than any dataset."""
 START_AGAIN = "remove its zarr.json, and avel extract stages all clips again"
 ACCESS = "check its access rights; for an object store also AWS_ENDPOINT_URL, AWS_REGION and the keys"
 
@@ -50,6 +52,10 @@ class StoreAttributes:
     frame_codec: Literal["jpeg", "raw"]
     videos: int
     waveform: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.videos <= MOST_VIDEOS:
+            raise StoreError(f"videos is {self.videos}, not 0 to {MOST_VIDEOS}")
 
     @property
     def arrays(self) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from zarr.storage import WrapperStore
 from avel.errors import AvelError, StaleError, StoreError, WriteError
 from avel.stores.arrow import to_parquet
 from avel.stores.clip_layout import (
+    ACCESS,
     ARRAYS,
     OWN_NAMES,
     ROWS,
@@ -32,7 +33,7 @@ from avel.stores.clip_layout import (
     without_format_warning,
 )
 from avel.stores.datasets.dataset import Dataset
-from avel.stores.files import MAKE_ROOM
+from avel.stores.files import writing_hint
 from avel.stores.lease import boot_seconds
 from avel.stores.location import LocalLocation, Location, first_line
 from avel.stores.shards import PACKED
@@ -52,7 +53,9 @@ def writing(location: Location) -> Iterator[None]:
     except AvelError:
         raise
     except location.errors as error:
-        raise WriteError(f"{location.url}: {first_line(error)}", hint=MAKE_ROOM) from None
+        local = isinstance(location, LocalLocation)
+        hint = writing_hint(getattr(error, "errno", None)) if local else ACCESS
+        raise WriteError(f"{location.url}: {first_line(error)}", hint=hint) from None
 
 
 def prepare_store(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from avel.errors import DatasetError, StoreError, UnknownNameError
+from avel.errors import DatasetError, MissingPathError, StoreError, UnknownNameError
 from avel.stores.arrow import read_own_parquet
 from avel.stores.chunks import elements, numbers, raw_frames
 from avel.stores.clip_layout import (
@@ -38,7 +38,7 @@ from avel.stores.datasets.labels import whole_segments
 from avel.stores.datasets.sample import schemas
 from avel.stores.jpeg import decode_jpeg
 from avel.stores.kinds import not_a
-from avel.stores.location import Location, first_line, locate
+from avel.stores.location import Location, RemoteLocation, first_line, locate
 from avel.stores.manifest import Entry, Manifest, read_manifest
 from avel.stores.shards import PACK_AGAIN, PACKED, SHARDS_AGAIN, Packing, read_packing
 from avel.text import html_table, plural
@@ -104,14 +104,20 @@ class ClipStore:
 
         Raises:
             MissingPathError: there is no store.
-            StoreError: the store has another format or version.
+            StoreError: the store has another format or version, or was only begun.
         """
         location = locate(path)
         attributes = read_attributes(location)
-        if attributes is None:
-            hint = shlex.join(["avel", "extract", "DATASET", str(path)])
-            raise not_a("clip store", path, hint)
-        return cls(location, attributes)
+        if attributes is not None:
+            return cls(location, attributes)
+        if location.read("zarr.json") is not None:
+            raise StoreError(
+                f"{path}: a clip store that was only begun", hint="the same avel extract command goes on"
+            )
+        hint = shlex.join(["avel", "extract", "DATASET", str(path)])
+        if isinstance(location, RemoteLocation):
+            raise MissingPathError(f"{path}: no clip store", hint=hint)
+        raise not_a("clip store", path, hint)
 
     def __reduce__(self) -> tuple[Any, tuple[str]]:
         return ClipStore.open, (self.location.url,)
@@ -212,13 +218,14 @@ class ClipStore:
             StoreError: the video is not staged, or its bytes are damaged.
         """
         size = self.grid.size
-        result = np.empty((len(frames), size, size, 3), np.uint8)
+        result, row = np.empty((len(frames), size, size, 3), np.uint8), self._row(video_id)
         if self.attributes.frame_codec == "raw":
             shape = chunk_shape(self.attributes, FRAMES)
             result[:] = self._by_chunk(video_id, frames, lambda chunk, at: list(raw_frames(chunk, shape)[at]))
             return result
         for out, file in zip(result, self.jpegs(video_id, frames), strict=True):
-            decode_jpeg(file, out)
+            with self._damage(FRAMES, row):
+                decode_jpeg(file, out)
         return result
 
     def log_mel(self, video_id: str) -> NDArray[np.float32]:
@@ -241,7 +248,7 @@ class ClipStore:
         if not self.attributes.waveform:
             raise StoreError(
                 f"{self.location.url}: holds no waveforms",
-                hint=f"{STAGE_ALL}, without --no-waveform also with them",
+                hint="the same avel extract command with --overwrite and without --no-waveform stages them",
             )
         return self._numbers(WAVEFORM, video_id, "<i2")
 

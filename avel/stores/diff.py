@@ -30,7 +30,7 @@ class ArrayDifference:
     """Differences of one array over all clips that are in both caches.
 
     Attributes:
-        equal: clips that are equal bit for bit.
+        equal: clips of which all numbers are equal.
         mean_cosine, lowest_cosine: over all vectors; two zero vectors have cosine 1.
         largest_difference: largest absolute difference of two numbers.
         scale: mean absolute value in the first cache, to compare the differences with.
@@ -51,9 +51,12 @@ class CacheDifference:
     """Two caches compared.
 
     Attributes:
-        arrays: array, or pair of arrays -> how it differs; those of other widths are in `incomparable`.
+        arrays: array, or pair of arrays -> how it differs.
+        incomparable: array, or pair of arrays, of other widths or of segments of another length -> why.
         only_in_a, only_in_b: videos that one cache lacks.
         missing_in_a, missing_in_b: videos that each cache lists as missing -> why.
+        lengths_differ: videos in both that have another number of segments.
+        samples_differ: samples that one cache lacks, or that have another video or tag there.
         events_differ: samples in both whose events, or the classes known instead of events, differ.
         splits_differ: samples in both whose split differs.
         made_otherwise: what of encoder, staging and preprocessing differs: name -> the two values.
@@ -66,6 +69,8 @@ class CacheDifference:
     only_in_b: tuple[str, ...]
     missing_in_a: dict[str, str]
     missing_in_b: dict[str, str]
+    lengths_differ: tuple[str, ...]
+    samples_differ: tuple[int, ...]
     events_differ: tuple[int, ...]
     splits_differ: tuple[int, ...]
     made_otherwise: dict[str, tuple[Any, Any]]
@@ -83,6 +88,8 @@ class CacheDifference:
         counts = {
             "clips only in A": len(self.only_in_a),
             "clips only in B": len(self.only_in_b),
+            "clips of another length": len(self.lengths_differ),
+            "samples only in one, or of another clip or tag": len(self.samples_differ),
             "samples with other events": len(self.events_differ),
             "samples in another split": len(self.splits_differ),
             "settings made otherwise": len(self.made_otherwise),
@@ -140,18 +147,22 @@ def diff(
     for name, pair in pairs.items():
         if name not in incomparable:
             compared[name] = _compare(common, _blocks(first, second, pair, in_first, in_second))
-    events, splits = _samples_differ(first, second)
+    samples, events, splits = _samples_differ(first, second)
+    other_lengths = first.lengths[in_first] != second.lengths[in_second]
+    lengths = tuple(common[place] for place in np.flatnonzero(other_lengths))
     only_a = tuple(name for name in first.video_ids if name not in shared)
     only_b = tuple(name for name in second.video_ids if name not in shared)
     equal = all(array.equal == array.clips for array in compared.values())
     return CacheDifference(
-        same=equal and not (incomparable or only_a or only_b or events or splits),
+        same=equal and not any((incomparable, only_a, only_b, lengths, samples, events, splits)),
         arrays=compared,
         incomparable=incomparable,
         only_in_a=only_a,
         only_in_b=only_b,
         missing_in_a={item.video_id: item.reason for item in first.missing},
         missing_in_b={item.video_id: item.reason for item in second.missing},
+        lengths_differ=lengths,
+        samples_differ=samples,
         events_differ=events,
         splits_differ=splits,
         made_otherwise=_made_otherwise(first.provenance, second.provenance),
@@ -161,7 +172,13 @@ def diff(
 def _incomparable(
     first: FeatureCache, second: FeatureCache, pairs: Mapping[str, tuple[str, str]]
 ) -> dict[str, str]:
-    """Returns pair -> why it cannot be compared: one cache lacks the array, or it has another shape there."""
+    """Returns pair -> why it cannot be compared.
+
+    One cache lacks the array, or it has another shape there, or segments of another length.
+    """
+    if first.segment_seconds != second.segment_seconds:
+        why = f"segments of {first.segment_seconds:g} s and of {second.segment_seconds:g} s"
+        return dict.fromkeys(pairs, why)
     reasons = {}
     for name, pair in pairs.items():
         shapes = [
@@ -220,17 +237,28 @@ def _cosine(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np
     return np.asarray(np.where(both_zero, 1.0, product / np.where(scale == 0, 1.0, scale)))
 
 
-def _samples_differ(first: FeatureCache, second: FeatureCache) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Returns the numbers of the samples in both whose events, and whose split, differ."""
-    one, other = (_events_by_sample(cache) for cache in (first, second))
-    split_of = dict(zip(second.samples.number.tolist(), second.samples.split.tolist(), strict=True))
-    common = [
-        (number, split)
-        for number, split in zip(first.samples.number.tolist(), first.samples.split.tolist(), strict=True)
-        if number in split_of
-    ]
-    events = tuple(number for number, _ in common if one[number] != other[number])
-    return events, tuple(number for number, split in common if split != split_of[number])
+def _samples_differ(
+    first: FeatureCache, second: FeatureCache
+) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """Returns the numbers of samples that differ: in being there, video or tag; in events; in their split."""
+    one, other = (
+        {
+            number: ((cache.video_ids[video], tag), split)
+            for number, video, tag, split in zip(
+                *(vars(cache.samples)[name].tolist() for name in ("number", "video", "tag", "split")),
+                strict=True,
+            )
+        }
+        for cache in (first, second)
+    )
+    events, other_events = _events_by_sample(first), _events_by_sample(second)
+    common = [number for number in one if number in other]
+    moved = {number for number in common if one[number][0] != other[number][0]}
+    return (
+        tuple(sorted((one.keys() ^ other.keys()) | moved)),
+        tuple(number for number in common if events[number] != other_events[number]),
+        tuple(number for number in common if one[number][1] != other[number][1]),
+    )
 
 
 def _events_by_sample(cache: FeatureCache) -> dict[int, list[tuple[Any, ...]] | None]:

@@ -226,7 +226,8 @@ class _RowsAsVideos:
         result = np.empty((len(chosen), *self.shape[1:]), self.dtype)
         for place, row in enumerate(chosen):
             values = self._rows[int(row)]
-            result[place] = values.mean(axis=(1, 2)) if self._mean else values
+            with np.errstate(invalid="ignore"):  # of infinities of both signs, which are found afterwards
+                result[place] = values.mean(axis=(1, 2)) if self._mean else values
         return result
 
 
@@ -241,7 +242,7 @@ def _vectors(file_arrays: FileArrays) -> dict[str, NDArray[Any]]:
 
 
 def _samples_without_numbers(file_arrays: FileArrays, vectors: dict[str, NDArray[Any]]) -> dict[int, str]:
-    """Returns row -> files in which it holds NaN or infinity; a mean over cells is NaN where one cell is.
+    """Returns row -> files in which it holds NaN or infinity; of maps the mean over cells shows it, too.
 
     The authors mark rows without features by NaN. For an infinity, the place of the first one is named.
     """
@@ -249,10 +250,9 @@ def _samples_without_numbers(file_arrays: FileArrays, vectors: dict[str, NDArray
     for name, rows in file_arrays.items():
         values = vectors.get(name, rows)
         for number in range(rows.shape[0]):
-            row = np.asarray(values[number], np.float32)
-            if np.isfinite(row).all():
+            if np.isfinite(values[number]).all():
                 continue
-            infinite = np.argwhere(np.isinf(row))
+            infinite = np.argwhere(np.isinf(np.asarray(rows[number], np.float32)))
             place = ", ".join(map(str, infinite[0])) if len(infinite) else ""
             what = f"infinity in {name}, row {number}, at ({place})" if place else f"NaN in {name}"
             faults.setdefault(number, []).append(what)

@@ -77,7 +77,8 @@ def export_features(
 
     Raises:
         DatasetError: a sample in which events of two classes overlap; those files hold one label a segment.
-        StoreError: the cache does not hold the level, or files are there and `overwrite` is not given.
+        StoreError: the cache does not hold the level; files are there and `overwrite` is not given; maps are
+            there, and the cache holds none.
     """
     folder = Path(folder)
     check_can_write(folder, folder=True)
@@ -104,6 +105,11 @@ def export_features(
     if there and not overwrite:  # they may be the authors' originals
         raise StoreError(
             f"{folder}: holds {', '.join(there)} already", hint="choose another folder, or add --overwrite"
+        )
+    if MAPS_FILE not in names and (folder / MAPS_FILE).exists():
+        raise StoreError(
+            f"{folder}: holds {MAPS_FILE}, and {cache} no maps: published code would read those of others",
+            hint="choose another folder, or move that file away",
         )
     for name, array in names.items():
         shapes[name] = _write_features(opened, array, folder / name, np.dtype(dtype))

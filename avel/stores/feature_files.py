@@ -19,7 +19,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from avel.errors import ConfigError, DatasetError, MissingPathError, StoreError
+from avel.errors import AvelError, ConfigError, DatasetError, MissingPathError, StoreError
 from avel.stores.arrow import read_parquet
 from avel.stores.files import path_text
 from avel.stores.hdf5 import array_of, open_hdf5, read_foreign_texts
@@ -32,7 +32,7 @@ OF_A_CLIP, OF_ALL = (2, 4), (3, 5)
 """Dimensions of one clip's vectors or maps, and of an array with a row for each clip."""
 WRITE_AGAIN = "write the file again"
 Entries = Mapping[str, Any]
-"""Name -> array, list of texts, or the entries of an HDF5 group."""
+"""Name -> array, list of texts, or the entries of an HDF5 group or of a dict in a dict."""
 
 
 @dataclass(frozen=True)
@@ -122,15 +122,17 @@ def _entries(path: Path) -> Iterator[Entries]:
         return
     try:
         if ending == ".npy":
-            entries: Entries = {"": np.load(path, mmap_mode="r", allow_pickle=False)}
+            entries: Entries = {"": np.lib.format.open_memmap(path, "r")}
         elif ending == ".npz":
-            with np.load(path, allow_pickle=False) as archive:
+            with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as archive:
                 entries = {name: archive[name] for name in archive.files}
         elif ending in (".pt", ".pth"):
             entries = _torch_entries(path)
         else:
             raise StoreError(f"{path}: no features end so", hint=f"endings are {', '.join(ENDINGS)}")
-    except (OSError, ValueError, EOFError, MemoryError, KeyError, zipfile.BadZipFile) as error:
+    except AvelError:
+        raise
+    except Exception as error:  # whatever numpy, zip, zlib and torch raise for bytes that are not theirs
         what = " ".join(str(error).split())
         raise StoreError(f"{path}: cannot be read as {ending}: {what}", hint=WRITE_AGAIN) from None
     yield entries
@@ -140,21 +142,27 @@ def _hdf5_entries(group: h5py.Group) -> Entries:
     """Returns the arrays of a group; those that are groups as their own entries."""
     entries: dict[str, Any] = {}
     for name in group:
-        is_group = group.get(name, getclass=True) is h5py.Group
-        if is_group and isinstance(group.get(name, getlink=True), h5py.HardLink):
+        # To look behind a link would open another file, which HDF5 may crash on
+        array = group[name] if _lies_inside(group, name) else None
+        if isinstance(array, h5py.Group):
             entries[name] = {
-                inner: array_of(group[name], inner, WRITE_AGAIN)
-                for inner in group[name]
-                if isinstance(array := group[name].get(inner), h5py.Dataset) and array.dtype.kind in "fiu"
+                inner: array_of(array, inner, WRITE_AGAIN)
+                for inner in array
+                if not _lies_inside(array, inner)
+                or (isinstance(array[inner], h5py.Dataset) and array[inner].dtype.kind in "fiu")
             }
             continue
-        array = group.get(name)
         of_text = isinstance(array, h5py.Dataset) and h5py.check_string_dtype(array.dtype)
         if of_text and name in ID_NAMES and array.ndim == 1:
             entries[name] = read_foreign_texts(group, name, WRITE_AGAIN)
         elif not of_text:
             entries[name] = array_of(group, name, WRITE_AGAIN)
     return entries
+
+
+def _lies_inside(group: h5py.Group, name: str) -> bool:
+    """Returns whether a name of a group stands for something in the file itself, and is no link."""
+    return isinstance(group.get(name, getlink=True), h5py.HardLink)
 
 
 def _torch_entries(path: Path) -> Entries:
@@ -168,17 +176,17 @@ def _torch_entries(path: Path) -> Entries:
             f"{path}: holds more than tensors, and would have to be unpickled, which runs code",
             hint="save a tensor, or a dict of tensors by name: torch.save({'features': tensor}, FILE)",
         ) from None
-    except RuntimeError as error:
-        raise ValueError(str(error)) from None
 
     def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {str(name): plain(inner) for name, inner in value.items()}
         if not isinstance(value, torch.Tensor):
             return value
-        return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+        # numpy has no bfloat16, and takes no tensor that autograd follows
+        return (value.float() if value.dtype == torch.bfloat16 else value).detach().numpy()
 
-    if isinstance(loaded, dict):
-        return {str(name): plain(value) for name, value in loaded.items()}
-    return {"": plain(loaded)}
+    entries = plain(loaded)
+    return entries if isinstance(entries, dict) else {"": entries}
 
 
 def _clip(path: Path, key: str | None) -> NDArray[Any]:
@@ -189,7 +197,7 @@ def _clip(path: Path, key: str | None) -> NDArray[Any]:
 
 def _of_file(path: Path, entries: Entries, key: str | None) -> FeatureFiles:
     """Returns the features of all clips in one file: by id, or a row a clip."""
-    where, ids = str(path), _ids(entries)
+    where, ids = str(path), _ids(entries, str(path))
     rows = {name for name, value in entries.items() if _dimensions(value) in OF_ALL}
     if key in rows or (key is None and rows):
         array = _only(entries, key, OF_ALL, where)
@@ -248,18 +256,20 @@ def _listed(entries: Entries) -> str:
 
 def _dimensions(value: Any) -> int:
     """Returns the dimensions of an array of numbers, 0 of anything else."""
-    numbers = getattr(getattr(value, "dtype", None), "kind", "") in "fiu"
-    return int(value.ndim) if numbers and hasattr(value, "ndim") else 0
+    return int(value.ndim) if getattr(getattr(value, "dtype", None), "kind", "") in ("f", "i", "u") else 0
 
 
-def _ids(entries: Entries) -> tuple[str, ...] | None:
-    """Returns the texts that name the rows of a file."""
+def _ids(entries: Entries, where: str) -> tuple[str, ...] | None:
+    """Returns the texts, or whole numbers as texts, that name the rows of a file."""
     for name in ID_NAMES:
         values = entries.get(name)
-        if isinstance(values, np.ndarray) and values.ndim == 1 and values.dtype.kind in "US":
-            values = [each.decode() if isinstance(each, bytes) else str(each) for each in values.tolist()]
-        if isinstance(values, list) and all(isinstance(each, str) for each in values):
-            return tuple(values)
+        if isinstance(values, np.ndarray | h5py.Dataset) and values.ndim == 1 and values.dtype.kind in "USiu":
+            values = values[()].tolist()
+        if isinstance(values, list) and all(type(each) in (str, bytes, int) for each in values):
+            try:
+                return tuple(each.decode() if isinstance(each, bytes) else str(each) for each in values)
+            except UnicodeDecodeError as error:
+                raise StoreError(f"{where}: {name} is not UTF-8: {error}", hint=WRITE_AGAIN) from None
     return None
 
 
@@ -274,6 +284,9 @@ def _of_table(path: Path, key: str | None) -> FeatureFiles:
     names, kinds = table.column_names, (pa.ListType, pa.LargeListType, pa.FixedSizeListType)
     lists = [field.name for field in table.schema if isinstance(field.type, kinds)]
     named = next((name for name in ID_NAMES if name in names), None)
+    for name in (named, key):
+        if name is not None and names.count(name) > 1:
+            raise StoreError(f"{path}: {names.count(name)} columns are named {name}", hint="leave one")
     if named is None:
         raise StoreError(
             f"{path}: no column of ids among {', '.join(names)}",
@@ -285,9 +298,17 @@ def _of_table(path: Path, key: str | None) -> FeatureFiles:
             f"{path}: {len(chosen)} columns of vectors among {', '.join(names)}",
             hint="lists of numbers in one column, named with --audio-key or --visual-key",
         )
+    try:
+        id_of_row = table[named].cast(pa.string()).to_pylist()
+    except pa.ArrowException as error:
+        raise StoreError(
+            f"{path}: column {named} is {table[named].type}, not text: {error}", hint=WRITE_AGAIN
+        ) from None
+    if None in id_of_row:
+        raise StoreError(f"{path}: column {named} is empty in row {id_of_row.index(None)}", hint=WRITE_AGAIN)
     places: dict[str, list[int]] = {}
-    for place, name in enumerate(table[named].cast(pa.string()).to_pylist()):
-        places.setdefault(str(name), []).append(place)
+    for place, name in enumerate(id_of_row):
+        places.setdefault(name, []).append(place)
     ids, column = tuple(places), table[chosen[0]].combine_chunks()
 
     def read(place: int) -> NDArray[Any]:

@@ -77,7 +77,7 @@ class Fence:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 bufsize=0,
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                env=same_modules(),
             )
         return self._child
 
@@ -87,6 +87,15 @@ class Fence:
         if child is not None:
             child.kill()
             child.communicate()
+
+
+def same_modules() -> dict[str, str]:
+    """Returns the environment in which a new process of Python finds the modules that this one finds.
+
+    Begin such a process with -P: without it, files of the working folder would stand in for modules.
+    """
+    folders = [folder for folder in sys.path if isinstance(folder, str) and folder]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(folders)}
 
 
 _fence = Fence()

@@ -19,6 +19,12 @@ LOCK = ".lock"
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 """Error codes that only writing gives: no space or inodes, a quota, a file size limit, a read-only place."""
 MAKE_ROOM = "free some space or repair the disk, then give the same command again"
+WRONG_PLACE = (
+    *(errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR),
+    *(errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP),
+)
+"""Error codes that the path gives, not the disk."""
+ANOTHER_PLACE = "choose another place, or see to its access rights"
 
 
 @contextmanager
@@ -58,7 +64,12 @@ def as_write_error(path: Path, *codes: int) -> Iterator[None]:
         code = _errno(error)
         if code is None or (codes and code not in codes):
             raise
-        raise WriteError(f"{path}: {os.strerror(code)}", hint=MAKE_ROOM) from error
+        raise WriteError(f"{path}: {os.strerror(code)}", hint=writing_hint(code)) from error
+
+
+def writing_hint(code: int | None) -> str:
+    """Returns the next step after an error of writing, by its errno."""
+    return ANOTHER_PLACE if code in WRONG_PLACE else MAKE_ROOM
 
 
 def _errno(error: Exception) -> int | None:
@@ -124,8 +135,8 @@ def check_can_write(path: Path, *, folder: bool = False) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        hint = MAKE_ROOM if error.errno in NO_ROOM else "choose another place, or see to its access rights"
-        raise WriteError(f"{path}: {os.strerror(error.errno or 0)}", hint=hint) from None
+        what = os.strerror(error.errno or 0)
+        raise WriteError(f"{path}: {what}", hint=writing_hint(error.errno)) from None
 
 
 def check_can_replace(path: Path, overwrite: bool, otherwise: str = "") -> None:
@@ -230,10 +241,15 @@ def check_own(folder: Path, marker: str, names: Iterable[str]) -> None:
 
 
 def disk_bytes(path: Path) -> int:
-    """Returns the bytes of a file, or of all files below a folder."""
+    """Returns the bytes of a file, or of all files below a folder; without those that go meanwhile."""
     if path.is_file():
         return path.stat().st_size
-    return sum(item.stat().st_size for item in path.rglob("*") if item.is_file())
+    total = 0
+    for folder, _, names in os.walk(path):
+        for name in names:
+            with suppress(FileNotFoundError):
+                total += os.stat(os.path.join(folder, name)).st_size
+    return total
 
 
 def fsync(path: Path) -> None:

@@ -21,7 +21,7 @@ from h5py import h5t, h5z
 from numpy.typing import NDArray
 
 from avel.errors import AvelError, BusyError, StoreError
-from avel.stores.fence import read_elsewhere_first
+from avel.stores.fence import read_elsewhere_first, same_modules
 from avel.stores.files import atomic_path
 
 OVERHEAD = 1 << 20
@@ -100,10 +100,14 @@ def open_hdf5_here(path: Path, hint: str) -> Iterator[h5py.File]:
     except AvelError:
         raise
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError) as error:
-        if getattr(error, "errno", None) in (errno.EAGAIN, errno.EACCES) or "h5clear" in str(error):
+        if "unable to lock file" in str(error) or "h5clear" in str(error):
             raise BusyError(
                 f"{path}: is open elsewhere: another program holds it for writing, or left it so",
                 hint="close it there, then give this command again",
+            ) from None
+        if isinstance(error, PermissionError):
+            raise StoreError(
+                f"{path}: {os.strerror(errno.EACCES)}", hint="see to its access rights"
             ) from None
         raise StoreError(f"{path}: not a readable HDF5 file: {error}", hint=hint) from None
 
@@ -258,20 +262,34 @@ def read_foreign_texts(group: h5py.Group, name: str, hint: str) -> list[str]:
     """
     if group[name].dtype.kind == "S":
         return decoded(read_column(group, name, np.bytes_, hint))
-    command = [sys.executable, "-c", READ_TEXTS, group.file.filename, group[name].name]
+    command = [sys.executable, "-P", "-c", READ_TEXTS, group.file.filename, group[name].name]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=READ_SECONDS, check=True)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=READ_SECONDS, check=True, env=same_modules()
+        )
     except (subprocess.SubprocessError, UnicodeDecodeError):
         raise StoreError(f"{group.file.filename}: {name}: its texts cannot be read", hint=hint) from None
     return done.stdout.split("\0")[:-1]
 
 
 def write_rows(file: h5py.File, name: str, source: ArrayLike, dtype: Any) -> NDArray[np.uint32]:
-    """Writes an array, contiguous, and the CRC-32C of each of its rows, which it also returns."""
+    """Writes an array, contiguous, and the CRC-32C of each of its rows, which it also returns.
+
+    Raises:
+        StoreError: a finite number is too large for `dtype`, and would become an infinity.
+    """
     array = file.create_dataset(name, tuple(source.shape), dtype)
     sums = np.zeros(len(array), np.uint32)
     for start in range(0, len(array), BLOCK_ROWS):
-        block = np.ascontiguousarray(source[start : start + BLOCK_ROWS], dtype)
+        try:
+            with np.errstate(over="raise"):  # also while the source makes its block
+                block = np.ascontiguousarray(source[start : start + BLOCK_ROWS], dtype)
+        except FloatingPointError:
+            raise StoreError(
+                f"{name}: rows {start} to {min(start + BLOCK_ROWS, len(array)) - 1} hold a number above "
+                f"{np.finfo(dtype).max:g}, the largest {np.dtype(dtype)}",
+                hint="for maps --maps-dtype float32; scale features that are even larger",
+            ) from None
         array[start : start + BLOCK_ROWS] = block
         sums[start : start + BLOCK_ROWS] = checksums(block)
     file[name + CHECKSUMS] = sums

@@ -36,8 +36,14 @@ def i420_planes(frame: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np
 
 
 def decode_jpeg(data: bytes, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
-    """Decodes one JPEG file to RGB, uint8 (H, W, C), into `out` if given."""
+    """Decodes one JPEG file to RGB, uint8 (H, W, C), into `out` if given.
+
+    Raises:
+        ValueError: this is not a JPEG file, or `out` has another shape than the picture.
+    """
     picture: NDArray[np.uint8] = simplejpeg.decode_jpeg(
         data, "RGB", fastdct=False, fastupsample=False, buffer=out
     )
+    if out is not None and picture.shape != out.shape:
+        raise ValueError(f"a picture of {picture.shape}, not {out.shape}")
     return picture

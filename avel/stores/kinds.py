@@ -70,7 +70,9 @@ def not_a(wanted: str, path: str | os.PathLike[str], hint: str) -> AvelError:
     kind = kind_of(path)
     if kind == "nothing":
         return MissingPathError(f"{path}: no {wanted}", hint=hint)
-    return StoreError(f"{path} is {NAMES[kind]}, not a {wanted}", hint=TAKERS[kind].format(path=path))
+    return StoreError(
+        f"{path} is {NAMES[kind]}, not a {wanted}", hint=TAKERS[kind].format(path=shlex.quote(str(path)))
+    )
 
 
 @dataclass(frozen=True)

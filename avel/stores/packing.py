@@ -152,8 +152,8 @@ def _prepare(store: ClipStore, entries: Manifest, clips: int | None) -> Packing:
     Raises:
         ConfigError: there are shards of another number of clips.
     """
-    packing, location = store.packing or Packing(clips or CLIPS), store.location
-    if clips not in (None, packing.clips):
+    packing, location = store.packing or Packing(CLIPS if clips is None else clips), store.location
+    if clips is not None and clips != packing.clips:
         raise _other_room(location, packing.clips, clips)
     has_packed = bool(len(entries.packed_rows))
     for name in store.attributes.arrays:
@@ -179,7 +179,7 @@ def _room(grid: Any) -> object:
         return "an unknown number of"
 
 
-def _other_room(location: Location, room: object, clips: int | None) -> ConfigError:
+def _other_room(location: Location, room: object, clips: int) -> ConfigError:
     return ConfigError(
         f"{location.url}: has shards of {room} clips, not of {clips}",
         hint=f"avel pack STORE --clips {room}; other shards need a new store",

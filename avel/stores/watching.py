@@ -67,6 +67,8 @@ def find_hook(name: str) -> Hook:
     if folder not in sys.path:
         sys.path.append(folder)
     try:
+        if not all(map(str.isidentifier, module.split("."))):
+            raise ValueError(f"{module!r} is no name of a module")
         hook: Hook = getattr(import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(

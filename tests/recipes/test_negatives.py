@@ -18,7 +18,7 @@ from avel.stores.exchange import import_background
 from avel.stores.features import FeatureCache
 from avel.stores.runs import Run
 from tests.pipeline.caching.small_stores import NAMES, RANDOM_TINY, encoder_run, write_store
-from tests.stores.test_exchange import community
+from tests.stores.test_exchange import write_published
 
 OPTIONS: dict[str, Any] = {"keep_maps": True, "frames_per_segment": 2, "device": "cpu"}
 
@@ -78,7 +78,7 @@ def test_the_published_background_clips_join_the_imported_cache(
     tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """AVE's own 178, from the command line; they name no video and have no annotation."""
-    community(tmp_path / "ave")
+    write_published(tmp_path / "ave")
     given = background_files(tmp_path / "ave", data)
     main, runs = str(tmp_path / "main.h5"), str(tmp_path / "run")
     assert run(cli, ["import-features", str(tmp_path / "ave"), main]) == DONE

@@ -32,11 +32,11 @@ MOST_BYTES = 4 << 30
 """More memory than a mutant of a few kilobytes may take, beside what the libraries map."""
 TOKENS = (
     b"null", b"NaN", b"-1", b"1e999", b"99999999999999999999", b"[" * 3000, b"{}", b"\0", b"\xff\xfe", b'"',
-    b"\n", b"\x1b[31m", b"../..", b"0", b"", b"&", b",", b"=1+1",
+    b"1" + b"0" * 400, b"\n", b"\x1b[31m", b"../..", b"0", b"", b"&", b",", b"=1+1",
 )  # fmt: skip
 VALUES: tuple[Any, ...] = (
-    None, True, -1, 0, 10**9, 2**70, 0.5, float("nan"), float("inf"), "", "x", "\x1b[2J\n", "../../x", [],
-    [None], {}, {"x": 1}, "9" * 5000,
+    None, True, -1, 0, 10**9, 2**70, 10**400, 0.5, float("nan"), float("inf"), "", "x", "\x1b[2J\n",
+    "../../x", [], [None], {}, {"x": 1}, "9" * 5000,
 )  # fmt: skip
 
 Mutation = Callable[[bytes, random.Random], bytes]

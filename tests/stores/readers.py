@@ -33,6 +33,7 @@ from avel.stores.clips import ClipStore
 from avel.stores.datasets.formats import read_dataset
 from avel.stores.exchange import import_features
 from avel.stores.feature_check import verify_features
+from avel.stores.feature_files import open_features
 from avel.stores.features import FeatureCache
 from avel.stores.inspection import inspect
 from avel.stores.runs import Run
@@ -93,6 +94,14 @@ def _encoder(folder: Path) -> object:
     return encoder_file_digest(folder / "encoder"), load_encoder(folder / "encoder")
 
 
+def _features(name: str) -> Reader:
+    def read(folder: Path) -> object:
+        with open_features(folder / name) as files:
+            return [files.read(place) for place in range(files.count)]
+
+    return Reader(name, read)
+
+
 def _submitted(name: str) -> Callable[[Path], object]:
     def read(folder: Path) -> object:
         dataset = read_dataset(folder / "v", folder / "events.csv")
@@ -121,6 +130,7 @@ READERS = [
     Reader("segments.csv", _submitted("segments.csv")),
     Reader("segments.parquet", _submitted("segments.parquet")),
     Reader("segments.npy", _submitted("segments.npy")),
+    *map(_features, ("features.npy", "features.npz", "features.pt", "features.h5", "features.parquet")),
     Reader("s.zarr/zarr.json", _store),
     Reader("s.zarr/rows.parquet", _store),
     Reader("s.zarr/frames/zarr.json", _store),
@@ -173,6 +183,7 @@ def make_files(folder: Path) -> None:
     pyarrow.csv.write_csv(pa.table(said), folder / "segments.csv")
     pq.write_table(pa.table(said), folder / "segments.parquet")
     np.save(folder / "segments.npy", np.array([[0, 2], [1, 1]]))
+    _write_features(folder)
     (folder / "config.toml").write_text('[train-head]\nhead = "tacma"\nepochs = 3\nlr = 0.01\n')
     write_store(folder / "s.zarr", ("a", "b", "d"), config=replace(CONFIG, waveform=True), failed=("d",))
     write_cache(folder / "c.h5", samples=12, segments=3)
@@ -182,6 +193,17 @@ def make_files(folder: Path) -> None:
     save_file(state, folder / "weights.safetensors")
     torch.save(state, folder / "weights.pth")
     _write_ave(folder / "ave")
+
+
+def _write_features(folder: Path) -> None:
+    """Writes features of others, the same in every form."""
+    rows, ids = np.arange(24, dtype=np.float32).reshape(2, 4, 3), ["a", "b"]
+    np.save(folder / "features.npy", rows)
+    np.savez_compressed(folder / "features.npz", x=rows, ids=np.array(ids))
+    torch.save({"x": torch.from_numpy(rows), "ids": ids}, folder / "features.pt")
+    with h5py.File(folder / "features.h5", "w") as file:
+        file["x"], file["ids"] = rows, np.array(ids, "S")
+    pq.write_table(pa.table({"id": ids, "x": rows.tolist()}), folder / "features.parquet")
 
 
 def _write_ave(folder: Path) -> None:

@@ -22,7 +22,7 @@ from avel.stores.arrow import to_parquet
 from avel.stores.clip_check import damaged_clips, verify_clips
 from avel.stores.clip_layout import StoreAttributes, read_attributes, rows_table
 from avel.stores.clip_writer import ClipWriter, check_place, flush, prepare_store, write_dataset
-from avel.stores.clips import REPAIR, STAGE_ALL, ClipStore
+from avel.stores.clips import REPAIR, ClipStore
 from avel.stores.datasets.dataset import Dataset
 from avel.stores.datasets.sample import Event, Sample, Samples, Video, Videos
 from avel.stores.inspection import inspect
@@ -230,7 +230,7 @@ def test_a_store_without_waveforms_says_so_and_one_with_them_begins_anew(tmp_pat
     assert verify_clips(store) == ()
     with pytest.raises(StoreError, match="holds no waveforms") as raised:
         store.waveform("-a")
-    assert raised.value.hint == f"{STAGE_ALL}, without --no-waveform also with them"
+    assert "with --overwrite and without --no-waveform" in raised.value.hint
     prepare_store(store.location, replace(ATTRIBUTES, digest="digest1"), IDS)
     assert not list((tmp_path / "clips.zarr/frames").glob("c/**/0"))
     assert ClipStore.open(tmp_path / "clips.zarr").arrays["waveform"].shape == (3, GRID.samples)
@@ -312,11 +312,26 @@ def test_a_chunk_of_fewer_frames_is_damage(store: ClipStore, tmp_path: Path) -> 
         store.jpegs("-a", [15])
 
 
+@pytest.mark.parametrize(
+    "picture",
+    [b"\xff\xd8 no picture \xff\xd9", *(jpeg(PICTURES[0][:8, :8]), jpeg(np.zeros((32, 32, 3), np.uint8)))],
+)
+def test_a_frame_that_is_no_picture_of_the_stores_size_is_damage(store: ClipStore, picture: bytes) -> None:
+    """With a right checksum, so of somebody who made the chunk on purpose."""
+    ClipWriter(store.location, ATTRIBUTES.digest).write("frames", 0, 0, [picture] * 20)
+    with pytest.raises(StoreError, match="-a: frames is damaged: "):
+        ClipStore.open(store.location.url).frames("-a", [0])
+
+
 def test_a_store_whose_making_was_cut_short_is_none(tmp_path: Path) -> None:
     path = build(tmp_path / "clips.zarr")
     document = json.loads((path / "zarr.json").read_text())
     (path / "zarr.json").write_text(json.dumps(document | {"attributes": {}}))
     assert read_attributes(locate(path)) is None
+    with pytest.raises(
+        StoreError, match=r"clips\.zarr: a clip store that was only begun\n.*extract command goes on"
+    ):
+        ClipStore.open(path)
     build(path)
     assert verify_clips(ClipStore.open(path)) == ()
 

@@ -76,6 +76,13 @@ DOCUMENTS = [
     ("s.zarr/zarr.json", field("attributes.grid.segment_seconds", float("nan")), "must be positive"),
     ("s.zarr/zarr.json", field("attributes.frame_codec", "png"), "frame_codec is 'png', not one of jpeg"),
     ("s.zarr/zarr.json", field("attributes.videos", None), "videos is None, not a whole number"),
+    ("s.zarr/zarr.json", field("attributes.videos", -1), "videos is -1, not 0 to"),
+    ("s.zarr/zarr.json", field("attributes.videos", 2**70), "videos is 1180591620717411303424, not 0 to"),
+    (
+        "s.zarr/zarr.json",
+        field("attributes.grid.segment_seconds", 10**400),
+        "segment_seconds is 1000.*, not a",
+    ),
     ("s.zarr/zarr.json", field("attributes.version", 5), "version 5, this avel reads"),
     ("s.zarr/zarr.json", field("attributes", "text"), "attributes are not a JSON object"),
     ("s.zarr/zarr.json", instead([]), "is not a JSON object"),

@@ -107,9 +107,33 @@ def test_what_one_cache_lacks_is_named(tmp_path: Path) -> None:
         {"c": "damaged", "e": "empty", "f": "no-video"},
     )
     assert found.incomparable == {"cnn_a": "absent and (2, 8)"}
-    assert (found.events_differ, found.splits_differ) == ((1,), (2,))
+    assert (found.samples_differ, found.events_differ, found.splits_differ) == ((2,), (1,), (2,))
     assert found.made_otherwise == {"encoder.digest": ("1", "2")}
     assert not found.same
+
+
+def test_caches_of_the_same_features_are_not_the_same_where_their_samples_or_segments_differ(
+    tmp_path: Path,
+) -> None:
+    arrays, label, names = vectors(2), np.zeros((2, 2), np.int64), ("a", "b")
+    first = write(tmp_path / "a.h5", names, arrays)
+    others = {
+        "one sample fewer": {"samples": cached_samples(label[:1], 1)},
+        "samples of each other's video": {"samples": cached_samples(label, 1, video=[1, 0])},
+        "another tag": {"samples": cached_samples(label, 1, tag=["", "seen"])},
+        "another length": {"lengths": np.array([2, 1])},
+        "other segments": {"segment_seconds": 0.5},
+    }
+    found = {
+        what: diff(first, write(tmp_path / "b.h5", names, arrays, **each)) for what, each in others.items()
+    }
+    assert [each.samples_differ for each in found.values()] == [(1,), (0, 1), (1,), (), ()]
+    assert [each.lengths_differ for each in found.values()] == [(), (), (), ("b",), ()]
+    assert found["other segments"].incomparable == dict.fromkeys(
+        ("f_a", "f_v"), "segments of 1 s and of 0.5 s"
+    )
+    assert not any(each.same for each in found.values())
+    assert found["another length"].headline() == "the two caches differ: 1 clips of another length"
 
 
 def test_zero_vectors_agree_and_no_shared_video_is_an_error(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The community's AVE files come in, are checked against the annotations, and go out row for row."""
+"""The published AVE files come in, are checked against the annotations, and go out row for row."""
 
 import re
 import shutil
@@ -36,7 +36,8 @@ def save(path: Path, values: np.ndarray, key: str = "avadataset") -> None:
         file[key] = values
 
 
-def community(folder: Path, *, key: str = "avadataset", maps: bool = True) -> dict[str, np.ndarray]:
+def write_published(folder: Path, *, key: str = "avadataset", maps: bool = True) -> dict[str, np.ndarray]:
+    """Writes files as they were published, of five samples; returns what they hold."""
     folder.mkdir(exist_ok=True)
     (folder / "Annotations.txt").write_text(ANNOTATIONS)
     random = np.random.default_rng(3)
@@ -55,7 +56,7 @@ def community(folder: Path, *, key: str = "avadataset", maps: bool = True) -> di
 
 
 def test_features_belong_to_videos_and_labels_to_samples(tmp_path: Path) -> None:
-    given = community(tmp_path / "ave")
+    given = write_published(tmp_path / "ave")
     result = import_features(tmp_path / "ave", tmp_path / "cache.h5")
     cache = FeatureCache.open(tmp_path / "cache.h5")
     assert (result.samples, result.videos, result.missing, cache.digest) == (5, 4, 0, result.digest)
@@ -74,7 +75,7 @@ def test_features_belong_to_videos_and_labels_to_samples(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("key", ["avadataset", "dataset"])
 def test_either_key_and_vectors_without_maps(tmp_path: Path, key: str) -> None:
-    given = community(tmp_path / "ave", key=key, maps=False)
+    given = write_published(tmp_path / "ave", key=key, maps=False)
     result = import_features(tmp_path / "ave", tmp_path / "cache.h5")
     assert "maps" not in result.arrays
     wanted = given["maps"].mean(axis=(2, 3))
@@ -83,7 +84,7 @@ def test_either_key_and_vectors_without_maps(tmp_path: Path, key: str) -> None:
 
 def test_every_head_can_be_trained_on_the_published_vectors(tmp_path: Path) -> None:
     """Audio 128 and visual 512 wide, which TACMA would add: it comes with its own projection."""
-    community(tmp_path / "ave", maps=False)
+    write_published(tmp_path / "ave", maps=False)
     words = ["--quiet", "import-features", str(tmp_path / "ave"), str(tmp_path / "ave.h5")]
     assert run(cli, words) == DONE
     words = ["--quiet", "train-head", str(tmp_path / "ave.h5"), str(tmp_path / "run"), "--head", "tacma"]
@@ -92,7 +93,7 @@ def test_every_head_can_be_trained_on_the_published_vectors(tmp_path: Path) -> N
 
 
 def test_goes_out_row_for_row_as_it_came_in(tmp_path: Path) -> None:
-    community(tmp_path / "ave")
+    write_published(tmp_path / "ave")
     import_features(tmp_path / "ave", tmp_path / "cache.h5")
     export_features(tmp_path / "cache.h5", tmp_path / "out")
     for path in sorted((tmp_path / "ave").glob("*.h5")):
@@ -111,7 +112,7 @@ def test_goes_out_row_for_row_as_it_came_in(tmp_path: Path) -> None:
 def test_the_level_chooses_the_vectors_and_must_be_in_the_cache(
     tmp_path: Path, level: Literal["cnn", "encoder"] | None
 ) -> None:
-    given = community(tmp_path / "ave", maps=False)
+    given = write_published(tmp_path / "ave", maps=False)
     import_features(tmp_path / "ave", tmp_path / "cache.h5")
     cache = FeatureCache.open(tmp_path / "cache.h5")
     about: dict[str, Any] = {name: getattr(cache, name) for name in ("video_ids", "categories", "samples")}
@@ -131,7 +132,7 @@ def test_the_level_chooses_the_vectors_and_must_be_in_the_cache(
 
 
 def test_rows_without_features_are_absent_by_name_and_nan_again_outside(tmp_path: Path) -> None:
-    given = community(tmp_path / "ave")
+    given = write_published(tmp_path / "ave")
     given["audio"][1] = np.nan
     save(tmp_path / "ave" / "audio_feature.h5", given["audio"])
     result = import_features(tmp_path / "ave", tmp_path / "cache.h5")
@@ -151,7 +152,7 @@ def test_rows_without_features_are_absent_by_name_and_nan_again_outside(tmp_path
 
 @pytest.mark.parametrize("maps", [True, False])
 def test_an_export_with_rows_missing_comes_in_again(tmp_path: Path, maps: bool) -> None:
-    given = community(tmp_path / "ave", maps=maps)
+    given = write_published(tmp_path / "ave", maps=maps)
     given["audio"][[0, 2]] = np.nan  # both rows of one video: a train row, and a test row that leaks
     save(tmp_path / "ave" / "audio_feature.h5", given["audio"])
     first = import_features(tmp_path / "ave", tmp_path / "cache.h5")
@@ -167,7 +168,7 @@ def test_an_export_with_rows_missing_comes_in_again(tmp_path: Path, maps: bool) 
     save(tmp_path / "out" / "mil_labels.h5", np.eye(4)[[0, 0, 0, 0, 0]])
     with pytest.raises(DatasetError, match=r"mil_labels.h5: 2 of 3 rows differ"):
         import_features(tmp_path / "out", tmp_path / "third.h5", tmp_path / "ave")
-    community(tmp_path / "out", maps=maps)
+    write_published(tmp_path / "out", maps=maps)
     save(tmp_path / "out" / "train_order.h5", np.array([0]), "order")
     with pytest.raises(DatasetError, match=r"train_order.h5: 1 rows are not in both"):
         import_features(tmp_path / "out", tmp_path / "third.h5", tmp_path / "ave")
@@ -184,7 +185,7 @@ def test_an_export_with_rows_missing_comes_in_again(tmp_path: Path, maps: bool) 
 def test_one_number_that_is_nan_is_a_sample_missing(
     tmp_path: Path, name: str, place: tuple[int, ...]
 ) -> None:
-    given = community(tmp_path / "ave")
+    given = write_published(tmp_path / "ave")
     arrays = {
         "audio_feature": given["audio"],
         "visual_feature": given["maps"],
@@ -200,7 +201,7 @@ def test_one_number_that_is_nan_is_a_sample_missing(
 
 
 def test_an_export_never_replaces_files_unasked(tmp_path: Path) -> None:
-    community(tmp_path / "ave")
+    write_published(tmp_path / "ave")
     import_features(tmp_path / "ave", tmp_path / "cache.h5")
     before = {path.name: path.read_bytes() for path in (tmp_path / "ave").iterdir()}
     (tmp_path / "ave" / "audio_feature.h5").rename(tmp_path / "audio_feature.h5")
@@ -213,6 +214,27 @@ def test_an_export_never_replaces_files_unasked(tmp_path: Path) -> None:
     assert (tmp_path / "ave" / "prob_label.h5").exists()
 
 
+def test_maps_of_another_cache_do_not_stay_beside_an_export(tmp_path: Path) -> None:
+    write_published(tmp_path / "ave")
+    import_features(tmp_path / "ave", tmp_path / "maps.h5")
+    export_features(tmp_path / "maps.h5", tmp_path / "out")
+    write_published(tmp_path / "lean", maps=False)
+    import_features(tmp_path / "lean", tmp_path / "lean.h5")
+    with pytest.raises(StoreError, match=r"out: holds visual_feature\.h5, and .*lean\.h5 no maps") as refused:
+        export_features(tmp_path / "lean.h5", tmp_path / "out", overwrite=True)
+    assert "move that file away" in refused.value.hint
+
+
+def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        write_published(tmp_path / name, maps=False)
+    files = [*(tmp_path / "one").glob("*_feature*.h5"), tmp_path / "other" / "audio_feature.h5"]
+    with pytest.raises(
+        StoreError, match=r"one/audio_feature\.h5 and .*other/audio_feature\.h5 are both given"
+    ):
+        import_features(files, tmp_path / "cache.h5", tmp_path / "one")
+
+
 def test_rows_of_another_size_are_refused_unless_they_are_asked_for(tmp_path: Path) -> None:
     folder = tmp_path / "ave"
     sizes = {
@@ -221,21 +243,21 @@ def test_rows_of_another_size_are_refused_unless_they_are_asked_for(tmp_path: Pa
         "visual_feature_vec.h5": (10, 128),
     }
     for name, size in sizes.items():
-        community(folder, maps=name != "visual_feature_vec.h5")
+        write_published(folder, maps=name != "visual_feature_vec.h5")
         if name == "visual_feature_vec.h5":
             (folder / "visual_feature.h5").unlink()
         save(folder / name, np.zeros((5, *size)))
         shown = re.escape(f"{name}: rows of {size}, the published file has")
         with pytest.raises(DatasetError, match=rf"{shown}(?s:.)*--any-size"):
             import_features(folder, tmp_path / "cache.h5")
-    community(folder)
+    write_published(folder)
     save(folder / "audio_feature.h5", np.zeros((5, 10, 64)))
     assert import_features(folder, tmp_path / "cache.h5", any_size=True).arrays["f_a"] == (4, 10, 64)
 
 
 def test_other_files_of_the_authors_are_known_and_left_out(tmp_path: Path) -> None:
     folder = tmp_path / "ave"
-    community(folder)
+    write_published(folder)
     others = ["labels_noisy.h5", "audio_feature_noisy.h5", "visual_feature_noisy.h5"]
     others += [f"{split}_order_match.h5" for split in ("train", "val", "test")]
     for name in others:
@@ -270,24 +292,40 @@ def test_rows_in_another_order_are_refused_and_a_few_reported(tmp_path: Path, vi
 
 
 def test_rows_with_infinities_are_missing_by_name(tmp_path: Path) -> None:
-    given = community(tmp_path / "ave")
+    given = write_published(tmp_path / "ave")
     given["audio"][1, 5, 7] = np.inf
     given["maps"][4, 2] = np.nan
+    given["maps"][3, 6, [1, 2], 3, 9] = np.inf, -np.inf
     save(tmp_path / "ave" / "audio_feature.h5", given["audio"])
     save(tmp_path / "ave" / "visual_feature.h5", given["maps"])
     result = import_features(tmp_path / "ave", tmp_path / "cache.h5")
     cache = FeatureCache.open(tmp_path / "cache.h5")
-    assert (result.missing, cache.video_ids) == (2, ("-a", "_c"))
+    assert (result.missing, cache.video_ids) == (3, ("-a",))
     assert [(item.video_id, item.reason) for item in cache.missing] == [
         ("b", "infinity in audio_feature.h5, row 1, at (5, 7)"),
+        ("_c", "infinity in visual_feature.h5, row 3, at (6, 1, 3, 9)"),
         ("d", "NaN in visual_feature.h5"),
     ]
     assert all(np.isfinite(cache.read(name)).all() for name in cache.shapes)
 
 
+def test_a_number_too_large_for_float16_is_refused_not_made_an_infinity(tmp_path: Path) -> None:
+    given = write_published(tmp_path / "ave")
+    given["maps"][1, 5, 0, 0, 7] = 1e5
+    save(tmp_path / "ave" / "visual_feature.h5", given["maps"])
+    with pytest.raises(
+        StoreError, match=r"maps: rows 0 to 3 hold a number above 65504, the largest float16"
+    ) as refused:
+        import_features(tmp_path / "ave", tmp_path / "cache.h5")
+    assert "--maps-dtype float32" in refused.value.hint
+    assert not (tmp_path / "cache.h5").exists()
+    import_features(tmp_path / "ave", tmp_path / "cache.h5", maps_dtype="float32")
+    assert FeatureCache.open(tmp_path / "cache.h5").read("maps").max() == 1e5
+
+
 @pytest.mark.parametrize("how", ["external", "link", "soft link"])
 def test_features_that_lie_in_another_file_are_not_read(tmp_path: Path, how: str) -> None:
-    given = community(tmp_path / "ave", maps=False)
+    given = write_published(tmp_path / "ave", maps=False)
     save(tmp_path / "secret.h5", given["audio"])
     with h5py.File(tmp_path / "ave" / "audio_feature.h5", "w") as file:
         if how == "external":
@@ -303,11 +341,11 @@ def test_features_that_lie_in_another_file_are_not_read(tmp_path: Path, how: str
 
 def test_contradictions_with_the_annotations_are_errors(tmp_path: Path) -> None:
     folder = tmp_path / "ave"
-    community(folder)
+    write_published(folder)
     save(folder / "mil_labels.h5", np.eye(4)[[1, 0, 2, 0, 1]])
     with pytest.raises(DatasetError, match=r"mil_labels.h5: 2 of 5 rows differ"):
         import_features(folder, tmp_path / "cache.h5")
-    community(folder)
+    write_published(folder)
     save(folder / "audio_feature.h5", np.zeros((6, 10, 128)))
     with pytest.raises(DatasetError, match="6 rows, the annotations have 5"):
         import_features(folder, tmp_path / "cache.h5")
@@ -326,7 +364,7 @@ def test_contradictions_with_the_annotations_are_errors(tmp_path: Path) -> None:
 def test_the_dataset_is_read_in_the_format_that_is_named(tmp_path: Path) -> None:
     """A folder in AVE's layout, whose videos a table describes as well: the option says which counts."""
     folder = tmp_path / "ave"
-    community(folder, maps=False)
+    write_published(folder, maps=False)
     rows = ["v0,Meow,0,2,train", "v1,Purr,1,3,val", "v2,Meow,0,4,test", "v3,,,,train", "v4,Purr,2,3,train"]
     (tmp_path / "events.csv").write_text("\n".join(["video,label,start,end,split", *rows, ""]))
     for number in range(5):
@@ -344,7 +382,7 @@ def test_the_dataset_is_read_in_the_format_that_is_named(tmp_path: Path) -> None
 
 def test_what_is_absent_is_named(tmp_path: Path) -> None:
     folder = tmp_path / "ave"
-    community(folder)
+    write_published(folder)
     import_features(folder, tmp_path / "cache.h5")
     with pytest.raises(StoreError, match="exists"):
         import_features(folder, tmp_path / "cache.h5")

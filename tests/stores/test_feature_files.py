@@ -1,5 +1,6 @@
 """Features of others in every form that they come in: all give the same numbers, by id; nothing is run."""
 
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from pyarrow import parquet
 
 from avel.errors import AvelError, ConfigError, MissingPathError, StoreError
 from avel.stores.feature_files import open_features
+from tests.stores.test_fence import write_crashing
 
 IDS = ("-a", "b_x", "c.d")
 CLIPS = {
@@ -90,6 +92,19 @@ def torch_rows(folder: Path) -> Path:
     return folder / "all.pt"
 
 
+def torch_of_autograd(folder: Path) -> Path:
+    """As networks give them outside of `torch.no_grad`."""
+    clips = {name: torch.from_numpy(values).requires_grad_() * 1 for name, values in CLIPS.items()}
+    torch.save(clips, folder / "all.pt")
+    return folder / "all.pt"
+
+
+def torch_groups(folder: Path) -> Path:
+    clips = {name: {"x": torch.from_numpy(values).requires_grad_()} for name, values in CLIPS.items()}
+    torch.save(clips, folder / "all.pt")
+    return folder / "all.pt"
+
+
 def parquet_clips(folder: Path) -> Path:
     rows = {"video_id": list(IDS), "label": [1, 2, 3], "x": [values.tolist() for values in CLIPS.values()]}
     parquet.write_table(pa.table(rows), folder / "all.parquet")
@@ -109,7 +124,7 @@ def parquet_vectors(folder: Path) -> Path:
     [
         *(pytest.param(folder_of(ending), id=ending) for ending in (".npy", ".npz", ".h5", ".pt", ".pth")),
         *(pattern, h5_by_id, h5_groups, h5_rows, npz_rows, npz_by_id, torch_by_id, torch_rows),
-        *(parquet_clips, parquet_vectors),
+        *(torch_of_autograd, torch_groups, parquet_clips, parquet_vectors),
     ],
 )
 def test_every_form_gives_the_same_clips(write: Callable[[Path], Path], tmp_path: Path) -> None:
@@ -128,6 +143,50 @@ def test_rows_without_ids_and_numbers_of_other_types(tmp_path: Path) -> None:
         with open_features(tmp_path / name) as files:
             assert (files.ids, files.count) == (None, 3)
             np.testing.assert_allclose(files.read(1), rows[1], atol=exact)
+
+
+def test_ids_that_are_whole_numbers_name_rows_too(tmp_path: Path) -> None:
+    """Else the rows would be taken for those of the dataset's samples, in another order."""
+    rows, numbers = np.stack(list(CLIPS.values())), np.array([2, 0, 1])
+    np.savez(tmp_path / "all.npz", x=rows, video_id=numbers)
+    torch.save({"x": torch.from_numpy(rows), "video_id": numbers.tolist()}, tmp_path / "list.pt")
+    torch.save({"x": torch.from_numpy(rows), "video_id": torch.from_numpy(numbers)}, tmp_path / "all.pt")
+    with h5py.File(tmp_path / "all.h5", "w") as file:
+        file["x"], file["video_id"] = rows, numbers
+    for name in ("all.npz", "list.pt", "all.pt", "all.h5"):
+        with open_features(tmp_path / name) as files:
+            assert files.ids == ("2", "0", "1"), name
+
+
+X = pa.array([[[1.0, 2.0]], [[3.0, 4.0]]])
+
+
+@pytest.mark.parametrize(
+    ("columns", "key", "words"),
+    [
+        ([("id", pa.array(["a", None])), ("x", X)], None, "column id is empty in row 1"),
+        ([("id", pa.array([b"a", b"\xff"])), ("x", X)], None, "column id is binary, not text"),
+        ([("id", pa.array([{"a": 1}] * 2)), ("x", X)], None, "column id is struct.*, not text"),
+        ([("id", pa.array(["a", "b"])), ("id", pa.array(["a", "b"])), ("x", X)], None, "2 columns .* id"),
+        ([("id", pa.array(["a", "b"])), ("x", X), ("x", X)], "x", "2 columns are named x"),
+    ],
+)
+def test_a_table_whose_columns_cannot_be_read_is_named(
+    columns: list[tuple[str, pa.Array]], key: str | None, words: str, tmp_path: Path
+) -> None:
+    names, arrays = zip(*columns, strict=True)
+    parquet.write_table(pa.table(list(arrays), names=list(names)), tmp_path / "all.parquet")
+    with (
+        pytest.raises(StoreError, match=rf"all\.parquet: {words}"),
+        open_features(tmp_path / "all.parquet", key),
+    ):
+        pass
+
+
+def test_ids_that_are_not_utf8_are_named(tmp_path: Path) -> None:
+    np.savez(tmp_path / "all.npz", x=np.zeros((2, 4, 6)), ids=np.array([b"caf\xe9", b"a"]))
+    with pytest.raises(StoreError, match=r"all\.npz: ids is not UTF-8"), open_features(tmp_path / "all.npz"):
+        pass
 
 
 def test_a_key_chooses_among_arrays(tmp_path: Path) -> None:
@@ -158,9 +217,16 @@ def test_nothing_is_unpickled_and_damage_is_named(
     if name == "a.npy":
         np.save(path, hostile, allow_pickle=True)
         contents.append(path.read_bytes())
+        contents.append(path.read_bytes().replace(b"{", b"[", 1))
     elif name == "a.npz":
         np.savez(path, x=hostile)
         contents += [path.read_bytes(), path.read_bytes()[:-40]]
+        np.savez_compressed(path, x=np.arange(24.0).reshape(4, 6))
+        packed = path.read_bytes()
+        at = packed.index(b"x.npy") + 40  # in the packed bytes, and before them how they are packed
+        contents += [packed[:at] + bytes(40) + packed[at + 40 :], packed.replace(b"\x08\x00", b"\x63\x00")]
+        np.save(tmp_path / "b.npy", np.zeros((4, 6)))
+        contents.append((tmp_path / "b.npy").read_bytes())
     elif name == "a.pt":
         torch.save({"x": Bomb()}, path)
         contents += [path.read_bytes(), path.read_bytes()[:-40]]
@@ -198,3 +264,24 @@ def test_values_in_other_files_are_not_followed(tmp_path: Path) -> None:
         file["a"] = h5py.ExternalLink(tmp_path / "secret.h5", "x")
     with pytest.raises(StoreError, match="not followed"), open_features(tmp_path / "all.h5"):
         pass
+
+
+def test_a_file_behind_a_link_on_which_hdf5_crashes_is_not_opened(tmp_path: Path) -> None:
+    write_crashing(tmp_path / "crashing.h5")
+    with h5py.File(h5_rows(tmp_path), "r+") as file:
+        del file["video_ids"]
+        file["video_ids"] = h5py.ExternalLink("crashing.h5", "array 7")
+    if (forked := os.fork()) == 0:
+        with pytest.raises(StoreError, match="not followed"), open_features(tmp_path / "all.h5"):
+            pass
+        os._exit(0)
+    assert os.waitpid(forked, 0)[1] == 0
+
+
+def test_no_module_of_the_working_folder_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Texts of HDF5 are read by another process, which must not take files beside them for its modules."""
+    monkeypatch.chdir(tmp_path)
+    Path("h5py.py").write_text("open('was_run', 'w')")
+    with open_features(h5_rows(tmp_path)) as files:
+        assert files.ids == IDS
+    assert not Path("was_run").exists()

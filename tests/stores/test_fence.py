@@ -91,6 +91,17 @@ def test_a_forked_process_has_another_of_its_own(tmp_path: Path) -> None:
     assert read(write_whole(tmp_path / "c.h5")) == [0, 1, 2]
 
 
+def test_the_process_finds_the_modules_that_this_one_finds(tmp_path: Path) -> None:
+    """Import leaves out what is no text in sys.path, such as a Path that a notebook added."""
+    lines = (
+        "import sys; from pathlib import Path; sys.path.append(Path('x')); "
+        "from tests.stores.test_fence import read; print(read(Path(sys.argv[1])))"
+    )
+    command = [sys.executable, "-c", lines, write_whole(tmp_path / "a.h5")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("[0, 1, 2]\n", "")
+
+
 @pytest.mark.timeout(60)
 def test_an_interrupted_check_says_nothing_of_the_next_file(
     tmp_path: Path, request: pytest.FixtureRequest

@@ -1,17 +1,20 @@
 """Files are whole or absent, and one process at a time holds a folder."""
 
+import errno
 import multiprocessing
 import os
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from avel.errors import BusyError, ConfigError
+from avel.errors import BusyError, ConfigError, WriteError
 from avel.stores.files import (
+    as_write_error,
     atomic_path,
     check_own,
     disk_bytes,
@@ -202,6 +205,33 @@ def test_a_path_that_is_not_utf8_goes_into_text_and_back(tmp_path: Path) -> None
     literal.touch()
     assert file_at(text) == literal  # of that very name
     assert file_at(path_text(tmp_path / "düne.mp4")) == tmp_path / "düne.mp4"
+
+
+def test_the_next_step_fits_what_the_place_lacks(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file" / "a", tmp_path / ("a" * 250)):
+        with pytest.raises(WriteError) as refused:
+            write_text(path, "")
+        assert refused.value.hint == "choose another place, or see to its access rights"
+    with pytest.raises(WriteError) as refused, as_write_error(tmp_path):
+        raise OSError(errno.ENOSPC, "")
+    assert refused.value.hint.startswith("free some space")
+
+
+def test_files_that_go_while_they_are_counted_take_no_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("kept", "gone"):
+        write_text(tmp_path / "folder" / name, "abc")
+    walk = os.walk
+
+    def going(top: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+        for found in walk(top):
+            (tmp_path / "folder" / "gone").unlink(missing_ok=True)
+            yield found
+
+    monkeypatch.setattr(os, "walk", going)
+    assert disk_bytes(tmp_path / "folder") == 3
 
 
 def test_a_zombie_does_not_run() -> None:

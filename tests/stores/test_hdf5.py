@@ -1,5 +1,6 @@
 """New HDF5 files are whole or absent, on a full disk too, and none ends the process."""
 
+import errno
 import fcntl
 import subprocess
 import sys
@@ -103,6 +104,21 @@ def test_a_file_that_another_program_holds_is_open_elsewhere(tmp_path: Path) -> 
             pass
     with open_hdf5(tmp_path / "a.h5", "") as file:
         assert file["values"][()].tolist() == [1]
+
+
+def test_a_file_that_may_not_be_read_is_not_open_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Unable to synchronously open file (errno = 13)")
+
+    (tmp_path / "a.h5").touch()
+    monkeypatch.setattr(h5py, "File", closed)
+    with (
+        pytest.raises(StoreError, match=r"a\.h5: Permission denied\n.*access rights"),
+        open_hdf5(tmp_path / "a.h5", ""),
+    ):
+        pass
 
 
 def test_a_changed_row_is_found_and_named(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A path of the wrong kind is named for what it is, with the commands that take it."""
 
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "store").mkdir()
     (folder / "store" / "zarr.json").write_text("{}")
     (folder / "videos").mkdir()
+    (folder / "my videos").mkdir()
     (folder / "clip.mp4").write_bytes(b"no video yet")
     (folder / "notes.txt").write_text("notes")
     return folder
@@ -41,6 +43,7 @@ def test_each_kind_is_known(paths: Path) -> None:
         "runs": "runs",
         "store": "store",
         "videos": "dataset",
+        "my videos": "dataset",
         "clip.mp4": "video",
         "notes.txt": "file",
     }
@@ -147,6 +150,11 @@ def test_a_trained_head_is_a_module_on_tensors(paths: Path) -> None:
         ("extract nowhere out", "nowhere: no folder of videos", "next:"),
         ("evaluate nowhere", "nowhere: no run", "avel train-head"),
         (
+            "evaluate 'my videos'",
+            "my videos is a folder of files, not a run",
+            "avel extract 'my videos' STORE",
+        ),
+        (
             "import-features store out",
             "store is a clip store, not a folder of features",
             "avel cache-features",
@@ -201,7 +209,7 @@ def test_a_command_says_what_it_was_given(
 ) -> None:
     monkeypatch.chdir(paths)
     before = set(paths.rglob("*"))
-    assert run(cli, command.split()) == ERROR
+    assert run(cli, shlex.split(command)) == ERROR
     shown = capsys.readouterr().err
     assert said in shown
     assert following in shown

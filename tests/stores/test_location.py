@@ -12,10 +12,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from avel.errors import BusyError, ConfigError, StoreError
+from avel.errors import BusyError, ConfigError, MissingPathError, StoreError
 from avel.stores import lease
 from avel.stores import location as module
 from avel.stores.clip_layout import read_attributes
+from avel.stores.clips import ClipStore
 from avel.stores.lease import boot_seconds
 from avel.stores.location import (
     RETRY_VARIABLE,
@@ -111,6 +112,12 @@ def test_a_store_that_does_not_answer_says_so(monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setenv(name, value)
     with pytest.raises(StoreError, match="s3://bucket/store: cannot be read"):
         read_attributes(locate("s3://bucket/store"))
+
+
+def test_a_bucket_without_a_store_holds_none(bucket: str) -> None:
+    with pytest.raises(MissingPathError, match="nowhere: no clip store") as missing:
+        ClipStore.open(f"{bucket}/nowhere")
+    assert missing.value.hint == f"avel extract DATASET {bucket}/nowhere"
 
 
 class Flaky:

@@ -336,8 +336,10 @@ def test_shards_of_another_number_of_clips_are_refused(store: ClipStore, built: 
     with pytest.raises(ConfigError, match="has shards of 3 clips, not of 4") as refused:
         pack(store.location.url, 4)
     assert "--clips 3" in refused.value.hint
-    with pytest.raises(ConfigError, match="clips=10001: not 1 to 10000"):
-        pack(shutil.copytree(built, tmp_path / "other.zarr"), 10_001)
+    other = shutil.copytree(built, tmp_path / "other.zarr")
+    for clips in (0, 10_001):
+        with pytest.raises(ConfigError, match=f"clips={clips}: not 1 to 10000"):
+            pack(other, clips)
 
 
 def test_two_runs_do_not_pack_at_once_nor_beside_a_run_that_stages(store: ClipStore) -> None:

@@ -15,9 +15,10 @@ from avel.heads.train import train_head
 from avel.stores.clips import ClipStore
 from avel.stores.datasets.labels import PADDED
 from avel.stores.feature_align import GivenFeatures
-from avel.stores.features import FeatureCache
+from avel.stores.features import FeatureCache, write_features
 from tests.heads.synthetic import write_cache
 from tests.pipeline.caching.small_stores import CONFIG, NAMES, write_store
+from tests.samples import cached_samples
 
 
 @pytest.fixture
@@ -96,6 +97,13 @@ def test_a_split_is_an_array_or_a_table(cache: FeatureCache) -> None:
     assert table["segment"].to_pylist() == list(range(6)) * len(chosen)
     with pytest.raises(StoreError, match="maps holds maps"):
         avel.as_table(cache, "val", "maps")
+
+
+def test_a_cache_without_event_classes_is_a_table_too(tmp_path: Path) -> None:
+    arrays = {name: np.zeros((2, 3, 4), np.float32) for name in ("f_a", "f_v")}
+    samples = cached_samples(np.zeros((2, 3), np.int64), 0)
+    write_features(tmp_path / "c.h5", video_ids=("a", "b"), categories=(), samples=samples, arrays=arrays)
+    assert avel.as_table(tmp_path / "c.h5")["classes"].to_pylist() == [[]] * 6
 
 
 def test_clips_of_lengths_of_their_own_keep_them(tmp_path: Path) -> None:

@@ -42,7 +42,9 @@ def test_each_trial_of_a_head_is_a_curve_of_tensorboard(
         assert events.scalars["val_score", line["epoch"]] == line["val_score"]
 
 
-@pytest.mark.parametrize("name", ["no_such_module:log", "json:no_such_function", "json", "math:pi"])
+@pytest.mark.parametrize(
+    "name", ["no_such_module:log", "json:no_such_function", "json", "math:pi", "./watch.py:log"]
+)
 def test_what_is_no_function_is_refused_before_a_run_begins(name: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=f"metrics_hook='{name}'"):
         find_hook(name)

@@ -7,6 +7,7 @@ Sources: http://activity-net.org (Caba Heilbron et al. 2015); https://github.com
 
 import json
 import math
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -130,7 +131,8 @@ def _duration(entry: dict[str, Any], where: str) -> float | None:
     duration = entry.get("duration")
     if duration is None:
         return None
-    if isinstance(duration, bool) or not isinstance(duration, int | float) or not 0 < duration < math.inf:
+    is_number = isinstance(duration, int | float) and not isinstance(duration, bool)
+    if not is_number or not 0 < duration <= sys.float_info.max:
         raise DatasetError(f"{where}: duration {duration!r} is not a length", hint="give it in seconds")
     return float(duration)
 
@@ -141,7 +143,7 @@ def _event(annotation: Any, where: str) -> Event:
         onset, offset = (float(each) for each in annotation["segment"])
         if not isinstance(category, str) or not math.isfinite(onset + offset):
             raise ValueError
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise DatasetError(
             f'{where}: {annotation!r} is not {{"segment": [onset, offset], "label": class}}'
         ) from None

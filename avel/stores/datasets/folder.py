@@ -184,7 +184,9 @@ class Folder(DatasetFormat["Folder.Config"]):
         place[is_other] = len(videos) + places_in(pa.array(in_others[is_other]), places_named)
         place[absent] = np.arange(len(paths), len(paths) + len(no_file))
         of_rows = pa.DictionaryArray.from_arrays(pa.array(place).take(names.indices), columns["video_id"])
-        return make_dataset(folder.name, folder, samples_of_rows(rows, of_rows), Videos(pa.table(columns)))
+        return make_dataset(
+            folder.resolve().name, folder, samples_of_rows(rows, of_rows), Videos(pa.table(columns))
+        )
 
 
 def _ids(videos: pa.Array, stems: pa.Array) -> pa.Array:

@@ -37,7 +37,7 @@ from tests.heads.synthetic import write_cache
 from tests.pipeline.caching.small_stores import RANDOM_TINY
 from tests.pipeline.configs import pretrain_config
 from tests.recipes.predicting.hued_clips import write_clips
-from tests.stores.test_exchange import community
+from tests.stores.test_exchange import write_published
 from tests.views.made import video
 
 T = 4
@@ -209,7 +209,7 @@ def test_a_cache_not_made_by_avel_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_head_on_imported_features_has_no_encoder_to_see_with(world: World, tmp_path: Path) -> None:
-    community(tmp_path / "ave", maps=False)
+    write_published(tmp_path / "ave", maps=False)
     import_features(tmp_path / "ave", tmp_path / "ave.h5")
     options = {"head": "mlp", "merge": "concatenate", "seeds": 1, "epochs": 1, "device": "cpu"}
     sweep(tmp_path / "ave.h5", tmp_path / "run", {}, **options)

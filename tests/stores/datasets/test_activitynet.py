@@ -67,7 +67,7 @@ def test_clips_have_lengths_of_their_own_up_to_the_longest_duration(tmp_path: Pa
         without.labels(Grid(13))
 
 
-@pytest.mark.parametrize("duration", [0, -1, "long", True])
+@pytest.mark.parametrize("duration", [0, -1, "long", True, 10**400])
 def test_a_duration_that_is_no_length_is_named(tmp_path: Path, duration: Any) -> None:
     database = {"a": {"subset": "train", "duration": duration, "annotations": []}}
     with pytest.raises(DatasetError, match=f"json: a: duration {duration!r} is not a length"):
@@ -129,6 +129,7 @@ def test_the_annotations_can_be_named_and_tell_the_format(tmp_path: Path) -> Non
             "annotation 1: .* is not",
         ),
         ({"a": {"subset": "train", "annotations": [{"segment": [0, float("nan")], "label": "x"}]}}, "is not"),
+        ({"a": entry("train", ("x", 0, 10**400))}, "a: annotation 1: .* is not"),
         ({"a": {"subset": "train", "annotations": 3}}, "a: .* is not"),
         ({"a": []}, r"a: \[\] is not"),
         ([], 'holds no {"database"'),

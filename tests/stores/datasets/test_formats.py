@@ -115,6 +115,13 @@ def test_a_plain_folder_is_what_no_other_format_matches(tmp_path: Path) -> None:
         read_dataset(tmp_path)
 
 
+def test_the_working_folder_has_a_name_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "recordings").mkdir()
+    (tmp_path / "recordings" / "y.mp4").touch()
+    monkeypatch.chdir(tmp_path / "recordings")
+    assert read_dataset(".").name == "recordings"
+
+
 def test_inspect_reads_a_table_of_events(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "y.mp4").touch()
