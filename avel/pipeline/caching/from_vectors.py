@@ -77,6 +77,7 @@ def encode_vectors(
             "source_runs": source_cache.inputs.runs,
         },
         lengths=source_cache.lengths,
+        sources=source_cache.sources,
     )
     return FeatureCache.open(cache)
 
