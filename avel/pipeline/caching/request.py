@@ -185,7 +185,7 @@ def find_reusable(request: Request, overwrite: bool) -> Reusable:
     if overwrite or not request.cache.exists():
         return Reusable(None, {}, {})
     cache = FeatureCache.open(request.cache)
-    refuse_stale(request.cache, cache.provenance, request.recipe, request.command("--overwrite"))
+    refuse_stale(cache, request.recipe, request.command("--overwrite"))
     made_of = cache.sources
     kept = {
         name: Row(cache.path.absolute(), index)
