@@ -45,7 +45,8 @@ class SchedulerLostError(AvelError):
 
 def _replace_offload_thread() -> None:
     """Gives dask a new thread to offload work to: that of the parent process does not run in a fork."""
-    if (utils := sys.modules.get("distributed.utils")) is not None:
+    utils: Any = sys.modules.get("distributed.utils")
+    if utils is not None:
         utils._offload_executor = ThreadPoolExecutor(1, thread_name_prefix="Dask-Offload")
 
 
