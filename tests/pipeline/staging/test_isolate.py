@@ -1,6 +1,7 @@
 """A clip that crashes, hangs or swells its decoder takes down itself only."""
 
 import ctypes
+import errno
 import os
 import resource
 import signal
@@ -187,6 +188,20 @@ def test_a_hard_limit_of_memory_is_kept_by_who_may_not_raise_it(tmp_path: Path) 
     command = [sys.executable, "-c", code, str(tmp_path / "clips"), str(tmp_path / "s.zarr")]
     done = subprocess.run(command, preexec_fn=limit_like_a_queue, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
+
+
+def test_a_machine_that_takes_no_more_processes_is_an_error_of_avel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(subprocess, "Popen", refused)
+    with (
+        Isolated(str(tmp_path / "store"), CONFIG) as child,
+        pytest.raises(IsolationError, match=r"cannot be started: .* unavailable\n.*lower --workers"),
+    ):
+        child.launch()
 
 
 def test_a_store_with_other_settings_is_refused(tmp_path: Path, stage: Staging) -> None:
