@@ -1,18 +1,17 @@
 """Adds features of further backbones to a cache that is there, under names."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from avel.errors import ConfigError, MissingPathError, StaleError, StoreError
+from avel.errors import ConfigError, MissingPathError, StaleError
 from avel.pipeline.caching.parts import Gathered, Row
 from avel.pipeline.config import CacheConfig
 from avel.progress import note
 from avel.stores.clips import ClipStore
 from avel.stores.feature_adding import check_new_names
 from avel.stores.features import FeatureCache
-from avel.stores.named_features import MAPS, MAPS_ENDING, FeatureModality, NewFeatures, drops
+from avel.stores.named_features import MAPS, MAPS_ENDING, FeatureModality, NewFeatures
 from avel.stores.provenance import NETWORK
 
 OF_FRAMES = ("visual", "frames_per_segment", "crop_size", "keep_maps")
@@ -73,15 +72,6 @@ def check_target(
             hint="give the store that the cache was made of, or make the cache anew",
         )
     return target, {video_id: staged[video_id] for video_id in target.video_ids}
-
-
-def note_dropped(cache: Path) -> None:
-    """Says which named features a cache loses when it is made anew, in time to stop that."""
-    if not cache.exists():
-        return
-    with suppress(StoreError):  # a damaged cache is made anew, too
-        if names := FeatureCache.open(cache).named:
-            note(f"{cache} is made anew{drops(names)}")
 
 
 def refuse_replaced(target: FeatureCache) -> None:

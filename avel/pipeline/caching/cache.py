@@ -15,7 +15,7 @@ import numpy as np
 
 from avel.config import resolve
 from avel.errors import ConfigError, StaleError, StoreError
-from avel.pipeline.caching.adding import check_target, named_features, note_dropped, refuse_replaced
+from avel.pipeline.caching.adding import check_target, named_features, refuse_replaced
 from avel.pipeline.caching.key import pretraining_seed, refuse_vectors
 from avel.pipeline.caching.parts import PART_VIDEOS, Gathered, Parts, Row
 from avel.pipeline.caching.request import (
@@ -29,7 +29,7 @@ from avel.pipeline.caching.request import (
 from avel.pipeline.config import CacheConfig
 from avel.stores.cache_lock import lock_cache
 from avel.stores.clips import ClipStore
-from avel.stores.feature_adding import add_features, stored_features
+from avel.stores.feature_adding import add_features, note_dropped, stored_features
 from avel.stores.feature_samples import samples_of_videos
 from avel.stores.features import FeatureCache, write_features
 from avel.stores.files import check_can_write
@@ -147,11 +147,11 @@ def cache_features(
     if old.is_whole(request):
         assert old.cache is not None
         return _summary(old.cache, began, kept=len(old.kept), failed=old.damaged)
-    lacking = {} if request.cnn_from is None else _lacking(request, request.cnn_from)
+    unread = {} if request.cnn_from is None else _check_vectors(request, request.cnn_from)
     with lock_cache(request.cache):
         old = find_reusable(request, overwrite)  # another call may have ended before this one got the lock
         parts = Parts.of(request.cache.absolute(), request.recipe)
-        known = old.damaged | lacking
+        known = old.damaged | unread
         done = {*old.kept, *known}
         todo = {name: source for name, source in request.sources.items() if name not in done}
         _refuse_named(request, old, todo)
@@ -219,8 +219,12 @@ def _refuse_named(request: Request, old: Reusable, todo: Mapping[str, str]) -> N
         )
 
 
-def _lacking(request: Request, vectors: Path) -> dict[str, str]:
-    """Returns clips that the cache of CNN vectors lacks and that still cannot be read -> why."""
+def _check_vectors(request: Request, vectors: Path) -> dict[str, str]:
+    """Checks that a cache has the CNN vectors of all clips that can be read; returns the others -> why.
+
+    Raises:
+        StaleError, ConfigError: what `refuse_vectors` raises.
+    """
     damaged = still_damaged(request, FeatureCache.open(vectors))
     wanted = {name: source for name, source in request.sources.items() if name not in damaged}
     refuse_vectors(vectors, request.recipe, wanted, request.command_of_vectors(vectors))
