@@ -23,6 +23,7 @@ from avel.stores.features import FeatureCache
 from avel.stores.named_features import FeatureModality, drops
 from avel.stores.runs import RECORD, Run
 from avel.stores.seal import file_seal_fault
+from avel.text import first_of
 
 RECIPE = ("encoder", "staging", "preprocessing", "arrays")
 """Entries of a cache's provenance that decide the features of a clip."""
@@ -229,7 +230,7 @@ def refuse_vectors(cache: Path, wanted: Mapping[str, Any], sources: Mapping[str,
     anew = f"{command} makes it anew{drops(vectors.named)}"
     mends = anew if differences or vectors.named else f"{vectors.command()} brings it up to date"
     if lacking:
-        differences.append(f"it lacks {len(lacking)} clips as they are now, {lacking[0]} among them")
+        differences.append(f"it has none of clips that are new or have changed: {first_of(lacking)}")
     if differences:
         raise StaleError(
             f"{cache}: not the CNN vectors that are wanted: {'; '.join(differences)}",

@@ -196,7 +196,7 @@ def encode_part(work: Work, sources: Sources, device: str) -> Written:
 
 
 class _Same:
-    """Work compared by its call: in each a worker loads one encoder, and opens store and caches anew."""
+    """Work that equals only work of the same call: in another call a worker loads encoder and caches anew."""
 
     def __init__(self, work: Work) -> None:
         self.work = work
