@@ -226,7 +226,9 @@ def pretrain(store: str, run: Path, as_json: bool, **options: Any) -> int:
     type=ENCODER,
     help="Run of avel pretrain; without it the cache holds the backbones' own vectors.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace the cache that is there.")
+@click.option(
+    "--overwrite", is_flag=True, help="Replace the cache that is there, or its features of the same name."
+)
 @click.option("--scheduler", help="Address of a running dask scheduler, whose workers encode the clips.")
 @click.option(
     "--audio-name", help="Add the audio backbone's vectors to the CACHE that is there, under this name."

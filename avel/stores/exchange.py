@@ -31,6 +31,7 @@ from avel.stores.datasets.ave import read_order
 from avel.stores.datasets.dataset import Dataset, make_dataset
 from avel.stores.datasets.formats import PLAIN, find_format, read_dataset
 from avel.stores.datasets.sample import Samples
+from avel.stores.feature_adding import note_dropped
 from avel.stores.feature_align import GivenFeatures
 from avel.stores.feature_import import Imported, add_given, dataset_of, import_given
 from avel.stores.feature_samples import NO_SAMPLE, samples_of_videos
@@ -120,6 +121,7 @@ def import_features(
         )
     beside = "; --audio-name and --visual-name add features beside its own" if by_id else ""
     check_can_replace(cache, overwrite, beside)
+    note_dropped(cache)
     if source is None:
         return import_given(
             by_id,

@@ -1,6 +1,7 @@
 """Adds features to a cache that is there, beside its own: under the name of their encoder."""
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avel.errors import StoreError
+from avel.progress import note
 from avel.stores.features import FeatureCache, write_features
-from avel.stores.named_features import GROUP, OWN_ARRAYS, NewFeatures, check_name
+from avel.stores.named_features import GROUP, OWN_ARRAYS, NewFeatures, check_name, drops
 
 
 class Stored:
@@ -72,6 +74,15 @@ def check_new_names(cache: FeatureCache, names: Iterable[str], overwrite: bool) 
             raise StoreError(
                 f"{cache.path}: holds features named {name!r}", hint="name them otherwise, or add --overwrite"
             )
+
+
+def note_dropped(cache: Path) -> None:
+    """Says which named features a cache loses when it is made anew, in time to stop that."""
+    if not cache.exists():
+        return
+    with suppress(StoreError):  # a damaged cache is made anew, too
+        if names := FeatureCache.open(cache).named:
+            note(f"{cache} is made anew{drops(names)}")
 
 
 def stored_features(cache: FeatureCache, videos: NDArray[np.int64] | None = None) -> dict[str, NewFeatures]:

@@ -47,6 +47,7 @@ from avel.stores.named_features import (
     OWN_ARRAYS,
     NamedFeatures,
     NewFeatures,
+    drops,
     named_digest,
     place_in_file,
     read_named,
@@ -302,7 +303,7 @@ class FeatureCache:
         command = self.command(option, "--overwrite")
         if not command:
             return f"import files that hold it, or avel cache-features STORE CACHE {option}"
-        return f"{command}; it drops {', '.join(self.named)}: add them again" if self.named else command
+        return command + drops(self.named)
 
 
 def write_features(

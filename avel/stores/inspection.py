@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from avel.errors import MissingPathError
+from avel.stores.cache_lock import finished_parts, parts_folder
 from avel.stores.files import disk_bytes
 from avel.stores.inspection_lines import SHOWN, WORDINGS
 from avel.stores.kinds import kind_of, not_a
@@ -79,7 +80,7 @@ def _kind(
         return "run", _run
     if kind == "dataset":
         return "dataset", None
-    if place.with_name(f".{place.name}.parts").is_dir() and kind == "nothing":
+    if kind == "nothing" and parts_folder(place).is_dir():
         return "cache", _unfinished_cache
     if kind == "cache" or (place.suffix in CACHE_SUFFIXES and kind == "file"):
         return "cache", _cache
@@ -193,14 +194,24 @@ def _cache(path: str, verify: bool) -> Findings:
         "clips": clips,
         "provenance": provenance,
         "bytes": disk_bytes(cache.path),
+        **_parts(cache.path),
     }
     return facts, list(verify_features(cache)) if verify else [], CACHE_AGAIN
 
 
 def _unfinished_cache(path: str, verify: bool) -> Findings:
-    parts = list(Path(path).with_name(f".{Path(path).name}.parts").glob("*/[!.]*.h5"))
-    facts = {"finished_parts": len(parts), "bytes": sum(part.stat().st_size for part in parts)}
-    return facts, [UNFINISHED], GO_ON.format("cache-features")
+    facts = _parts(Path(path))
+    return facts | {"bytes": facts["parts_bytes"]}, [UNFINISHED], GO_ON.format("cache-features")
+
+
+def _parts(cache: Path) -> dict[str, Any]:
+    """Returns what calls that have not ended left beside a cache."""
+    parts = finished_parts(cache)
+    return {
+        "parts_folder": str(parts_folder(cache)),
+        "finished_parts": len(parts),
+        "parts_bytes": sum(part.stat().st_size for part in parts),
+    }
 
 
 def _run(path: str, verify: bool) -> Findings:

@@ -65,11 +65,14 @@ def _cache_lines(facts: Facts) -> list[str]:
         "with a video that is also in train": facts["leaked_samples"],
         "whose events are not known": facts["unknown_samples"],
     }
-    return [
-        *shown,
-        "",
-        *(f"note: {plural(count, 'sample')} {what}" for what, count in counts.items() if count),
-    ]
+    notes = [f"note: {plural(count, 'sample')} {what}" for what, count in counts.items() if count]
+    if facts["finished_parts"]:
+        left = f"{plural(facts['finished_parts'], 'part')}, {size(facts['parts_bytes'])}"
+        notes.append(
+            f"note: calls that have not ended left {left}, in {facts['parts_folder']}; the same calls go on, "
+            "and without that folder they begin anew"
+        )
+    return [*shown, "", *notes]
 
 
 def _run_lines(facts: Facts) -> list[str]:

@@ -1,7 +1,7 @@
 """Features that stand in a cache beside its own, under the name of their encoder."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -86,6 +86,15 @@ def read_named(path: Path, provenance: Mapping[str, Any]) -> dict[str, NamedFeat
     return {
         name: typed(NamedFeatures, entry, f"{where}: {name}", CACHE_AGAIN) for name, entry in entries.items()
     }
+
+
+def drops(names: Collection[str]) -> str:
+    """Returns the end of a hint to make a cache anew: which named features it then lacks; "" for none.
+
+    >>> drops(["clip", "beats"])
+    '; it drops clip, beats: add them again'
+    """
+    return f"; it drops {', '.join(names)}: add them again" if names else ""
 
 
 def place_in_file(name: str) -> str:

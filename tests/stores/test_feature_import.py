@@ -255,6 +255,18 @@ def test_features_stand_beside_others_under_their_name(tmp_path: Path) -> None:
         read_run(tmp_path / "joined").cache  # noqa: B018
 
 
+def test_a_cache_that_is_imported_anew_tells_what_that_drops(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, events, audio = tmp_path / "mine.h5", annotations(tmp_path), vectors(tmp_path, "a", (T, 5))
+    import_features(None, path, annotations=events, audio=audio, visual=audio)
+    import_features(None, path, audio=GivenFeatures(audio, "clap"))
+    import_features(None, path, audio=GivenFeatures(audio, "clap"), overwrite=True)
+    assert "drops" not in capsys.readouterr().err
+    import_features(None, path, annotations=events, audio=audio, visual=audio, overwrite=True)
+    assert f"{path} is made anew; it drops clap: add them again\n" in capsys.readouterr().err
+
+
 def test_what_cannot_stand_beside_is_refused(tmp_path: Path) -> None:
     path, audio = tmp_path / "mine.h5", vectors(tmp_path, "a", (T, 5))
     maps = vectors(tmp_path, "m", (T, 2, 2, 3))

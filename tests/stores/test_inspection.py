@@ -137,6 +137,19 @@ def test_a_cache_that_is_not_finished_counts_its_parts(tmp_path: Path) -> None:
     assert (found.kind, found.whole, found.facts["finished_parts"]) == ("cache", False, 1)
 
 
+def test_parts_that_calls_left_beside_a_finished_cache_are_told(tmp_path: Path) -> None:
+    path, folder = tmp_path / "c.h5", tmp_path / ".c.h5.parts"
+    write_cache(path)
+    assert looked(path).facts["finished_parts"] == 0
+    assert "have not ended" not in CliRunner().invoke(cli, ["inspect", str(path)]).output
+    (folder / "0123").mkdir(parents=True)
+    (folder / "0123" / "4567.h5").write_bytes(b"12345")
+    found = looked(path)
+    assert (found.whole, found.facts["finished_parts"], found.facts["parts_bytes"]) == (True, 1, 5)
+    told = f"note: calls that have not ended left 1 part, 5 bytes, in {folder}; the same calls go on"
+    assert told in CliRunner().invoke(cli, ["inspect", str(path)]).output
+
+
 def test_a_run_is_whole_when_it_is_finished(tmp_path: Path) -> None:
     run = Run.create(tmp_path / "run", "pretrain", CacheConfig(), inputs={"clips": list(range(40))})
     run.log(loss=1.0)

@@ -17,7 +17,7 @@ from avel.config import resolve
 from avel.errors import ConfigError, StaleError, StoreError
 from avel.pipeline.caching.adding import check_target, named_features, refuse_replaced
 from avel.pipeline.caching.key import pretraining_seed, refuse_vectors
-from avel.pipeline.caching.parts import PART_VIDEOS, Gathered, Parts, Row, parts_folder
+from avel.pipeline.caching.parts import PART_VIDEOS, Gathered, Parts, Row
 from avel.pipeline.caching.request import (
     Request,
     Reusable,
@@ -27,16 +27,17 @@ from avel.pipeline.caching.request import (
     still_damaged,
 )
 from avel.pipeline.config import CacheConfig
+from avel.stores.cache_lock import lock_cache
 from avel.stores.clips import ClipStore
-from avel.stores.feature_adding import add_features, stored_features
+from avel.stores.feature_adding import add_features, note_dropped, stored_features
 from avel.stores.feature_samples import samples_of_videos
 from avel.stores.features import FeatureCache, write_features
-from avel.stores.files import check_can_write, only_one
+from avel.stores.files import check_can_write
 from avel.stores.kinds import kind_of
-from avel.stores.named_features import FeatureModality, NewFeatures
+from avel.stores.named_features import FeatureModality, NewFeatures, drops
 from avel.stores.provenance import CacheProvenance
 from avel.stores.runs import library_versions
-from avel.text import duration, plural, table
+from avel.text import duration, first_of, plural, table
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,8 @@ def cache_features(
         cache: the HDF5 file to make or bring up to date.
         config: how to encode; `options` are single fields of it, which win.
         encoder: run of `pretrain`; without one the backbones' own vectors are f_a and f_v.
-        overwrite: make the cache anew, although one made otherwise is there.
+        overwrite: make the cache anew, although one is there; features that were added to that under names
+            are dropped. With a name: replace the features of that name.
         scheduler: address of a dask scheduler whose workers share the parts.
         cnn_from: a cache of the same clips with the CNN vectors of the same CNNs (`keep_cnn`): they are taken
             from there, and only the Bi-LSTMs run. For encoders whose CNNs were frozen.
@@ -126,6 +128,8 @@ def cache_features(
                 "--encoder or --cnn-from beside a name", hint="names are for the backbones' own features"
             )
         return _add(ClipStore.open(store), Path(cache), config, names, overwrite, scheduler)
+    if overwrite:
+        note_dropped(Path(cache))
     if kind_of(store) == "cache":
         if cnn_from is not None or scheduler is not None:
             raise ConfigError(
@@ -134,7 +138,8 @@ def cache_features(
         from avel.pipeline.caching.from_vectors import encode_vectors  # imports torch
 
         run = None if encoder is None else Path(encoder)
-        new = encode_vectors(Path(store), Path(cache), run, config, overwrite)  # seconds: nothing to resume
+        with lock_cache(Path(cache)):
+            new = encode_vectors(Path(store), Path(cache), run, config, overwrite)  # seconds: no parts
         return _summary(new, began, encoded=len(new))
     clips = ClipStore.open(store)
     request = make_request(clips, Path(cache), encoder, config, cnn_from, overwrite, scheduler)
@@ -142,11 +147,11 @@ def cache_features(
     if old.is_whole(request):
         assert old.cache is not None
         return _summary(old.cache, began, kept=len(old.kept), failed=old.damaged)
-    lacking = {} if request.cnn_from is None else _lacking(request, request.cnn_from)
-    with only_one(parts_folder(request.cache), "feature cache"):
+    unread = {} if request.cnn_from is None else _check_vectors(request, request.cnn_from)
+    with lock_cache(request.cache):
         old = find_reusable(request, overwrite)  # another call may have ended before this one got the lock
         parts = Parts.of(request.cache.absolute(), request.recipe)
-        known = old.damaged | lacking
+        known = old.damaged | unread
         done = {*old.kept, *known}
         todo = {name: source for name, source in request.sources.items() if name not in done}
         _refuse_named(request, old, todo)
@@ -178,7 +183,7 @@ def _add(
     all_parts = [Parts.of(cache.absolute(), request.recipe) for request in requests]
     new: dict[str, NewFeatures] = {}
     encoded: set[str] = set()
-    with only_one(parts_folder(cache), "feature cache"):
+    with lock_cache(cache):
         for (modality, name), request, parts in zip(names.items(), requests, all_parts, strict=True):
             rows = parts.finished(sources)
             now, failed = _encode(request, parts, [each for each in sources if each not in rows], scheduler)
@@ -207,16 +212,19 @@ def _refuse_named(request: Request, old: Reusable, todo: Mapping[str, str]) -> N
         StaleError: it holds such features.
     """
     if old.cache is not None and old.cache.named and todo:
-        names = ", ".join(old.cache.named)
         raise StaleError(
-            f"{request.cache}: holds {names} of {len(old.cache)} videos, and {len(todo)} clips, the first "
-            f"is {next(iter(todo))!r}, are new or have changed",
-            hint=f"{request.command('--overwrite')} makes it without {names}; then add them again",
+            f"{request.cache}: holds {', '.join(old.cache.named)} of {plural(len(old.cache), 'video')}, and "
+            f"not of clips that are new or have changed: {first_of(todo)}",
+            hint=f"{request.command('--overwrite')} makes it anew{drops(old.cache.named)}",
         )
 
 
-def _lacking(request: Request, vectors: Path) -> dict[str, str]:
-    """Returns clips that the cache of CNN vectors lacks and that still cannot be read -> why."""
+def _check_vectors(request: Request, vectors: Path) -> dict[str, str]:
+    """Checks that a cache has the CNN vectors of all clips that can be read; returns the others -> why.
+
+    Raises:
+        StaleError, ConfigError: what `refuse_vectors` raises.
+    """
     damaged = still_damaged(request, FeatureCache.open(vectors))
     wanted = {name: source for name, source in request.sources.items() if name not in damaged}
     refuse_vectors(vectors, request.recipe, wanted, request.command_of_vectors(vectors))
@@ -262,7 +270,8 @@ def _merge(
         before = old.cache.typed_provenance if old.kept else None
         kept = [old.kept[name].index for name in names if name in old.kept]
         named = stored_features(old.cache, np.array(kept, np.int64))
-    made_with = _made_with(request.cache, parts, f"{request.command('--overwrite')} makes it anew", before)
+    anew = f"{request.command('--overwrite')} makes it anew{drops(named)}"
+    made_with = _made_with(request.cache, parts, anew, before)
     write_features(
         request.cache,
         video_ids=names,

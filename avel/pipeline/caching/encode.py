@@ -55,7 +55,7 @@ class Clips:
 
     For "visual" these are frames, uint8 (B, T * N, 3, H, W) segment by segment; for "audio" log-mel
     (B, T, 96, 64), or the waveform, int16 (B, samples). Where clips have `lengths` of their own, frames and
-    log-mel of these many segments of each lie one after the other, as one clip.
+    log-mel end there, and those of all clips follow one another as if they were one clip.
     """
 
     part: int
@@ -86,7 +86,7 @@ def chosen_encoder(work: Work) -> CNNs:
 
 
 class PartEncoder:
-    """Computes features of a list of videos; open once for many parts.
+    """Computes features of lists of videos, with networks that it loads once for all of them.
 
     Attributes:
         modalities: those of its CNNs, both or one.
@@ -213,8 +213,8 @@ class PartEncoder:
     ) -> dict[str, Tensor]:
         """Runs the CNNs on `Clips.inputs`: cnn_a and cnn_v (B, T, D), and maps where anything needs them.
 
-        A waveform is that of the whole clip, of which frames or patches may be those of some `segments` only;
-        or it is that of several clips, of whose `lengths` the frames lie one after the other.
+        Waveforms are those of whole clips. Frames and patches may be those of some `segments` only; or, with
+        `lengths`, those of several clips, one after the other as if they were one clip.
         """
         given = self.prepared(inputs, segments, lengths)
         half = self.work.recipe["preprocessing"]["dtype"] == "bfloat16"

@@ -68,7 +68,7 @@ def cnn_bytes(encoder: PartEncoder, clips: Clips) -> int:
 
 
 def note_long_encoding(encoder: PartEncoder, names: Sequence[str]) -> None:
-    """Says how long encoding clips takes on this CPU, as the first of them does, where that is long."""
+    """Says how long encoding clips takes on this CPU, where that is long; measured on the first of them."""
     if len(names) < LONG_CLIPS:
         return
     seconds = 0.0
@@ -79,6 +79,9 @@ def note_long_encoding(encoder: PartEncoder, names: Sequence[str]) -> None:
             return
         encoder.encode(first)
         seconds = time.perf_counter() - began
+    lengths = encoder.clips.lengths
+    if first.lengths is not None and lengths is not None:  # the first may be shorter than most
+        seconds *= sum(lengths[name] for name in names) / len(names) / first.lengths[0]
     note_long(
         seconds * len(names),
         f"{plural(len(names), 'clip')}, {duration(seconds)} each",

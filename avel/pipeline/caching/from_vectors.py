@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from avel.config import as_dict
-from avel.device import choose_device, hardware_of
+from avel.device import explain_full_memory, hardware_of, tf32
 from avel.errors import ConfigError
 from avel.nn import mask_of
 from avel.pipeline.caching.key import pretraining_seed
+from avel.pipeline.caching.workers import devices_of
 from avel.pipeline.config import CacheConfig
 from avel.pipeline.encoders.encoder import Encoder
 from avel.pipeline.encoders.kept import encoder_digest, load_encoder
@@ -53,9 +54,10 @@ def encode_vectors(
     if not (isinstance(audio, VectorsConfig) and isinstance(visual, VectorsConfig)):
         command = shlex.join(["avel", "cache-features", "STORE", str(cache), "--encoder", str(encoder)])
         raise ConfigError(f"{encoder}: reads frames and sound, not vectors of a cache", hint=command)
-    device = choose_device(config.device)
+    device = torch.device(devices_of(config.device)[0])
     loaded.to(device)
-    arrays = _arrays(source_cache, loaded, (audio, visual), config, device)
+    with tf32(device), explain_full_memory("name a smaller --batch-size"):
+        arrays = _arrays(source_cache, loaded, (audio, visual), config, device)
     write_features(
         cache,
         video_ids=source_cache.video_ids,
@@ -77,6 +79,7 @@ def encode_vectors(
             "source_runs": source_cache.inputs.runs,
         },
         lengths=source_cache.lengths,
+        sources=source_cache.sources,
     )
     return FeatureCache.open(cache)
 

@@ -20,9 +20,10 @@ from avel.pipeline.encoders.header import ANOTHER_RUN, encoder_file, is_of_folde
 from avel.registry import Registry
 from avel.stores.clips import ClipStore
 from avel.stores.features import FeatureCache
-from avel.stores.named_features import FeatureModality
+from avel.stores.named_features import FeatureModality, drops
 from avel.stores.runs import RECORD, Run
 from avel.stores.seal import file_seal_fault
+from avel.text import first_of
 
 RECIPE = ("encoder", "staging", "preprocessing", "arrays")
 """Entries of a cache's provenance that decide the features of a clip."""
@@ -183,13 +184,17 @@ def annotations_digest(clips: ClipStore, reasons: Mapping[str, str]) -> str:
     return digest_of(content)
 
 
-def refuse_stale(cache: Path, provenance: Mapping[str, Any], wanted: Mapping[str, Any], command: str) -> None:
+def refuse_stale(cache: FeatureCache, wanted: Mapping[str, Any], command: str) -> None:
     """Checks that a cache was made the way this call would make it; the error names what differs.
+
+    `command` makes it anew.
 
     Raises:
         StaleError: another encoder, staging, preprocessing or set of arrays.
     """
-    before, now = ({**each, "encoder": _without_places(each.get("encoder"))} for each in (provenance, wanted))
+    before, now = (
+        {**each, "encoder": _without_places(each.get("encoder"))} for each in (cache.provenance, wanted)
+    )
     differences = [
         f"{where} was {_short(old)}, is now {_short(new)}"
         for key in RECIPE
@@ -197,8 +202,8 @@ def refuse_stale(cache: Path, provenance: Mapping[str, Any], wanted: Mapping[str
     ]
     if differences:
         raise StaleError(
-            f"{cache}: made otherwise than asked: {'; '.join(differences)}",
-            hint=f"{command} makes it anew; or name another file",
+            f"{cache.path}: made otherwise than asked: {'; '.join(differences)}",
+            hint=f"{command} makes it anew{drops(cache.named)}; or name another file",
         )
 
 
@@ -222,9 +227,10 @@ def refuse_vectors(cache: Path, wanted: Mapping[str, Any], sources: Mapping[str,
         for where, old, new in _differences(key, vectors.provenance.get(key), wanted[key])
     ]
     differences += [f"no {name} in it" for name in ("cnn_a", "cnn_v") if name not in vectors.shapes]
-    mends = f"{command} makes it anew" if differences else f"{vectors.command()} brings it up to date"
+    anew = f"{command} makes it anew{drops(vectors.named)}"
+    mends = anew if differences or vectors.named else f"{vectors.command()} brings it up to date"
     if lacking:
-        differences.append(f"it lacks {len(lacking)} clips as they are now, {lacking[0]} among them")
+        differences.append(f"it has none of clips that are new or have changed: {first_of(lacking)}")
     if differences:
         raise StaleError(
             f"{cache}: not the CNN vectors that are wanted: {'; '.join(differences)}",

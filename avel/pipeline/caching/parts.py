@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from avel.digests import digest_of
 from avel.errors import StoreError
 from avel.progress import note
+from avel.stores.cache_lock import parts_folder
 from avel.stores.hdf5 import (
     CHECKSUMS,
     array_of,
@@ -111,15 +112,8 @@ class Parts:
         return {part.cnn for part in parts}, {part.hardware for part in parts}
 
     def remove(self) -> None:
-        """Removes the parts of this recipe, and the folder of all recipes when no part of another is left."""
+        """Removes the parts of this recipe."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        if not any(self.folder.parent.glob("*/*.h5")):
-            shutil.rmtree(self.folder.parent, ignore_errors=True)
-
-
-def parts_folder(cache: Path) -> Path:
-    """Returns the folder that holds a cache's parts while it is being made."""
-    return cache.with_name(f".{cache.name}.parts")
 
 
 class Gathered:

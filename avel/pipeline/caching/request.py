@@ -75,7 +75,7 @@ class Request:
         )
 
     def _placed(self, chosen: B) -> B:
-        """Returns a CNN's config with the whole paths of its weights and model; names stay as they are."""
+        """Returns a CNN's config with absolute paths of its weights and model; names stay as they are."""
         weights, backbone = Path(chosen.weights), chosen.backbone
         if weights.is_file() or (self.encoder is not None and weights.is_dir()):
             chosen = replace(chosen, weights=str(weights.absolute()))
@@ -159,8 +159,8 @@ class Reusable:
     """Features of an earlier cache that a request can take over.
 
     Attributes:
-        kept: where it holds the features of a source that is still the same.
-        damaged: clips that it names as damaged, and that still are -> why.
+        kept: video id -> row of the cache, of the videos whose file is still the same.
+        damaged: clips that the cache names as damaged, and that still are -> why.
     """
 
     cache: FeatureCache | None
@@ -185,7 +185,7 @@ def find_reusable(request: Request, overwrite: bool) -> Reusable:
     if overwrite or not request.cache.exists():
         return Reusable(None, {}, {})
     cache = FeatureCache.open(request.cache)
-    refuse_stale(request.cache, cache.provenance, request.recipe, request.command("--overwrite"))
+    refuse_stale(cache, request.recipe, request.command("--overwrite"))
     made_of = cache.sources
     kept = {
         name: Row(cache.path.absolute(), index)

@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from functools import lru_cache
 from multiprocessing import get_context
@@ -163,6 +164,11 @@ def _on_devices(
         try:
             for future in as_completed([pool.submit(_encode_here, work, part) for part in parts]):
                 yield _counted(future.result(), progress)
+        except BrokenProcessPool:
+            raise AvelError(
+                "a process that encodes clips was killed, perhaps since the machine's memory was full",
+                hint=f"the same command goes on; if that ends so, too, {FULL}",
+            ) from None
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -190,7 +196,7 @@ def encode_part(work: Work, sources: Sources, device: str) -> Written:
 
 
 class _Same:
-    """Work compared by its call: in each a worker loads one encoder, and opens store and caches anew."""
+    """Work that equals only work of the same call: in another call a worker loads encoder and caches anew."""
 
     def __init__(self, work: Work) -> None:
         self.work = work

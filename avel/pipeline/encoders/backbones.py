@@ -101,10 +101,7 @@ class Backbone(nn.Module, ABC):
             name = next(iter(self.published)) if weights == PUBLISHED else weights
             self.load_published(fetch(self.published[name], option), name)
         elif not Path(weights).is_file():
-            names = ", ".join((*self.published, RANDOM))
-            raise WeightsError(
-                f"{weights}: no such weights file", hint=f"name another one, or choose from {names}"
-            )
+            raise WeightsError(f"{weights}: no such weights file", hint=self._choices())
         else:
             self.load_published(read_state(weights), weights)
 
@@ -119,8 +116,12 @@ class Backbone(nn.Module, ABC):
         if weights in (RANDOM, PUBLISHED) or not (path.is_file() or path.suffix or path.parent != Path(".")):
             return weights
         if not path.is_file():
-            raise MissingPathError(f"{weights}: no such weights file")
+            raise MissingPathError(f"{weights}: no such weights file", hint=cls._choices())
         return sha256_file(path)
+
+    @classmethod
+    def _choices(cls) -> str:
+        return f"name another one, or choose from {', '.join((*cls.published, RANDOM))}"
 
 
 class VisualBackbone(Backbone):

@@ -146,8 +146,9 @@ class Encoder(CNNs):
     def attend(self, audio: Tensor, cells: Tensor) -> Tensor:
         """Attends over cells (AGVA) before they are standardised: (B, T, Da), (B, T, N, Dv) -> (B, T, Dv).
 
-        Weights of the cells sum to one, so the cells are standardised after their sum, and for their scores
-        in the first layer; copies of all cells in float32 would cost more than the attention itself.
+        Standardised copies of all cells, in float32, would cost more than the attention itself. So for the
+        scores the first layer standardises. The sum is standardised by the caller: since the weights of the
+        cells sum to one, that is the sum of standardised cells.
         """
         assert self.attention is not None
         layer = self.attention.video[0]

@@ -179,6 +179,8 @@ def as_maps(features: Tensor, width: int, model: str) -> Tensor:
     if features.dim() == 4:
         return features if features.shape[1] == width else features.permute(0, 3, 1, 2)
     if features.dim() != 3:
-        raise ConfigError(f"{model}: features of {features.dim()} axes are no maps", hint="leave out maps")
+        raise ConfigError(
+            f"{model}: features of {features.dim()} axes are no maps", hint="leave out --keep-maps or --agva"
+        )
     side = isqrt(features.shape[1])
     return features[:, -side * side :].transpose(1, 2).reshape(len(features), -1, side, side)

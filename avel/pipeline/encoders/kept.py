@@ -90,7 +90,7 @@ def _backbone_spec(kind: FeatureModality, kept: Mapping[str, Any], path: Path) -
 
 
 def _backbone(kind: FeatureModality, spec: BackboneSpec, path: Path, folders: Mapping[str, Path]) -> Any:
-    """Builds the CNN of a spec; a model in a folder of where that lies now, which the spec need not tell."""
+    """Builds the CNN of a spec. The folder of a model may be another one than the spec says, if moved."""
     config = spec.backbone
     if is_of_folder(vars(spec)):
         assert isinstance(config, ModelConfig)

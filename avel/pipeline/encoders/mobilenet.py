@@ -81,7 +81,8 @@ class MobileNetV2(VisualBackbone):
         classifier = state.get("classifier.1.bias")
         if classifier is None:
             raise WeightsError(
-                f"{where}: no classifier.1.bias, so torchvision's form or TensorFlow's is unknown"
+                f"{where}: no classifier.1.bias, so torchvision's form or TensorFlow's is unknown",
+                hint="save the weights with their classifier, of 1000 classes or of 1001",
             )
         self.become("tensorflow" if len(classifier) == TENSORFLOW_CLASSES else "default")
         features = {name: value for name, value in state.items() if name.startswith("features.")}

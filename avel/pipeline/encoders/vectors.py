@@ -24,7 +24,7 @@ class VectorsConfig(ComponentConfig):
     """Settings of an encoder's inputs; `avel pretrain` sets them from its cache."""
 
     features: str = option("", "Names of features in a cache, joined by +.")
-    dimensions: int = option(1, "Numbers of their vectors together.", low=1)
+    dimensions: int = option(1, "Width of their vectors, side by side.", low=1)
 
     @property
     def names(self) -> list[str]:

@@ -92,7 +92,7 @@ def choose_clips_at_once(
 def note_long_pretraining(
     projected: ProjectedEncoder, config: PretrainConfig, grid: Grid, clips: int
 ) -> None:
-    """Says how long training the CNNs takes on this CPU, as one clip of zeros does, where that is long.
+    """Says how long training the CNNs takes on this CPU, where that is long; measured on a clip of zeros.
 
     Reading and augmenting clips is not counted.
     """

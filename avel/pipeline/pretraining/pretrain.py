@@ -125,10 +125,9 @@ def training_videos(store: ClipStore | FeatureCache) -> list[str]:
     if isinstance(store, FeatureCache):
         return [store.video_ids[place] for place in train_places(store)]
     splits = store.dataset.split_of_video()
+    wanted = [video_id for video_id in store.staged if video_id in splits]  # clips outlive their dataset
     if any(splits.values()):
-        wanted = [video_id for video_id in store.staged if "train" in splits[video_id]]
-    else:
-        wanted = list(store.staged)
+        wanted = [video_id for video_id in wanted if "train" in splits[video_id]]
     if not wanted:
         raise TrainingError(
             f"no staged clip to train on among {len(store.video_ids)}", hint="avel extract DATASET STORE"

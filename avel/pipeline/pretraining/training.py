@@ -93,11 +93,11 @@ class Trainer:
         z_a, z_v = self.projected.embed(vectors[0], vectors[1], mask)
         loss = avbt_loss(z_a, z_v, self.config.objective.lambd, self.config.objective.correlate, mask)
         torch.autograd.backward(loss.total)
-        slopes = [vector.grad for vector in vectors if vector.grad is not None]
-        assert len(slopes) == len(vectors)
+        gradients = [vector.grad for vector in vectors if vector.grad is not None]
+        assert len(gradients) == len(vectors)
         for piece, own in zip(pieces, masks, strict=True):
             again = self.projected.cnn(visual[piece], audio[piece], own)
-            torch.autograd.backward(again, [slope[piece] for slope in slopes])
+            torch.autograd.backward(again, [gradient[piece] for gradient in gradients])
         average_gradients(self.projected)
         return step_values(loss, z_a, z_v, mask)
 

@@ -202,9 +202,10 @@ def _is_kept(path: Path, wanted: str) -> bool:
     if not path.is_file():
         return False
     if read_header(path, _remove(path)).get("key") != wanted:
+        parts = f"{shlex.quote(str(path.parent))}/part-*.safetensors"
         raise StaleError(
             f"{path}: vectors of other CNNs, clips or frames",
-            hint=f"remove them: {shlex.join(['rm', '-r', str(path.parent)])}",
+            hint=f"remove them: rm {parts}; or keep them, and name another folder with --frozen-vectors",
         )
     return True
 

@@ -18,8 +18,8 @@ import zarr
 from avel.errors import AvelError
 
 ALIVE, UNCOUNTED = "alive", "uncounted"
-"""Signs of life: one more chunk of the clip is done; the time so far is not the clip's, since its file was
-hashed, or a store waited for."""
+"""Signs of life. ALIVE: one more chunk of the clip is done. UNCOUNTED: the time so far does not count as the
+clip's, since its file was hashed, or an object store did not answer."""
 SIGN_SECONDS = 0.05
 """Least time between two signs of one kind, since each wakes the parent, which has no core of its own."""
 IDLE_SECONDS = 300.0
@@ -70,8 +70,9 @@ class Sign:
 def _limit_memory(mib: int) -> None:
     """Makes allocations beyond a limit fail, even those that come faster than the parent checks."""
     process = psutil.Process()
-    held = process.memory_info().data
-    process.rlimit(psutil.RLIMIT_DATA, (held + mib * MIB, psutil.RLIM_INFINITY))
+    most = process.memory_info().data + mib * MIB
+    _, hard = process.rlimit(psutil.RLIMIT_DATA)  # a shell or a cluster's queue may have set it
+    process.rlimit(psutil.RLIMIT_DATA, (most if hard == psutil.RLIM_INFINITY else min(most, hard), hard))
 
 
 def _die_with(parent: int) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -38,6 +41,16 @@ class MixedVersionsError(AvelError):
 
 class SchedulerLostError(AvelError):
     """Loss of the dask scheduler during a run: it ended, or cannot be reached any more."""
+
+
+def _replace_offload_thread() -> None:
+    """Gives dask a new thread to offload work to: that of the parent process does not run in a fork."""
+    utils: Any = sys.modules.get("distributed.utils")
+    if utils is not None:
+        utils._offload_executor = ThreadPoolExecutor(1, thread_name_prefix="Dask-Offload")
+
+
+os.register_at_fork(after_in_child=_replace_offload_thread)
 
 
 @contextmanager

@@ -149,8 +149,8 @@ def extract(
         if left:
             first = next(iter(left))
             note(
-                f"{plural(len(left), 'damaged clip')} cannot be staged again, for want of a file that can be "
-                f"read; the first: {first}: {left[first]}"
+                f"{plural(len(left), 'damaged clip')} cannot be staged again (no file that can be read, or "
+                f"no longer in the dataset); the first: {first}: {left[first]}"
             )
         if plan.todo:
             _record(batches, manifest, location, len(plan.todo), check_lock, done)

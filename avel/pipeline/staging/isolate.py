@@ -204,14 +204,20 @@ class Isolated:
         self._end()
         ours, theirs = socket.socketpair()
         with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "avel.pipeline.staging.child", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=self._errors,
-                env=os.environ | CHILD_ENVIRONMENT,
-            )
+            try:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-P", "-m", "avel.pipeline.staging.child", str(theirs.fileno())],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=self._errors,
+                    env=os.environ | CHILD_ENVIRONMENT,
+                )
+            except OSError as error:  # no memory, or more processes than one may have
+                ours.close()
+                raise IsolationError(
+                    f"the decoding process cannot be started: {error}", hint="lower --workers"
+                ) from None
         self._connection, self._served, self._ready = Connection(ours.detach()), 0, False
         with suppress(OSError):  # `_make_ready` notices a child that died at once
             self._connection.send((self._store, self._config, self._run, os.getpid()))

@@ -33,7 +33,7 @@ class Plan:
         video_ids: the video of each row after the run: old videos keep their rows, new ones follow.
         todo: pending entries of the clips to stage.
         unchanged: entries of the dataset's other clips, staged or failed in an earlier run.
-        redated: those of `unchanged` whose file has the same bytes, but a new path or date, which they tell.
+        redated: those of `unchanged` whose file has the same bytes, but a new path or date; with these.
         removed: pending entries of videos no longer in the dataset, whose chunks must be deleted: they are
             incomplete or of other settings, and nothing will stage them again.
         unreadable: how many of `unchanged` are staged although their file cannot be read now.
@@ -177,9 +177,13 @@ def _look(
     known_causes: NDArray[np.object_],
     restage: RestageOptions,
 ) -> _Look:
-    """Looks at the file of each video whose entry, at its place (-1 for none), does not settle it.
+    """Looks at the file of each video whose entry alone does not tell whether to stage it.
 
     Most files are as they were, and need no entry as an object.
+
+    Args:
+        places: (V,) place of each video's entry, -1 for a video without one.
+        known_causes: what `_known_causes` returned.
     """
     causes = np.append(known_causes, "new")[places]  # place -1: the last
     open_numbers = (causes == "").nonzero()[0]

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -238,7 +239,8 @@ def peak_mib() -> int:
         status = Path("/proc/self/status").read_text()
     except OSError:
         return 0
-    return int(status.partition("VmHWM:")[2].split()[0]) // KIB
+    found = re.search(r"^VmHWM:\s*(\d+)", status, re.MULTILINE)
+    return int(found[1]) // KIB if found else 0
 
 
 def fingerprint(entry: Entry, alive: Callable[[], None] = lambda: None) -> Entry:

@@ -12,12 +12,11 @@ from avel.cli import cli
 from avel.console import DONE, run
 from avel.errors import BusyError, ConfigError, MissingPathError, StaleError, StoreError
 from avel.pipeline.caching.cache import cache_features
-from avel.pipeline.caching.parts import parts_folder
 from avel.pipeline.config import AUDIO_BACKBONES, VISUAL_BACKBONES
+from avel.stores.cache_lock import lock_cache
 from avel.stores.clips import ClipStore
 from avel.stores.diff import diff
 from avel.stores.features import FeatureCache
-from avel.stores.files import only_one
 from avel.stores.tensors import save_tensors
 from tests.pipeline.caching.small_stores import NAMES, RANDOM_TINY, write_store
 
@@ -121,7 +120,7 @@ def test_an_interrupted_call_goes_on_where_it_stopped(
     assert (summary.encoded, summary.resumed) == (10, 0), "the frames of all clips were still to be read"
     assert {*FeatureCache.open(cache).named} == {"sound", "look"}
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".c")]
-    with only_one(parts_folder(cache), "feature cache"), pytest.raises(BusyError):
+    with lock_cache(cache), pytest.raises(BusyError):
         cache_features(store, cache, audio_name="third", **both)
 
 
@@ -227,12 +226,38 @@ def test_what_cannot_be_added_is_refused_before_networks_run(
     cache_features(store, cache, visual_name="x", overwrite=True, **OTHER)
 
 
+def test_who_makes_a_cache_anew_is_told_which_named_features_that_drops(
+    store: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache_features(store, cache, audio_name="y", visual_name="x", **{**RANDOM_TINY, **OTHER})
+    with pytest.raises(StaleError, match="made otherwise") as error:
+        cache_features(store, cache, crop_size=28, **RANDOM_TINY)
+    assert "--overwrite makes it anew; it drops x, y: add them again; or name another" in error.value.hint
+    assert not capsys.readouterr().err.count("drops")
+    cache_features(store, cache, overwrite=True, crop_size=28, **RANDOM_TINY)
+    assert f"{cache} is made anew; it drops x, y: add them again\n" in capsys.readouterr().err
+    assert not FeatureCache.open(cache).named
+    cache.write_bytes(b"damaged")
+    cache_features(store, cache, overwrite=True, **RANDOM_TINY)
+    assert "drops" not in capsys.readouterr().err
+
+
+def test_a_call_that_fails_leaves_no_folder_of_parts(store: Path, cache: Path, tmp_path: Path) -> None:
+    cache_features(store, cache, visual_name="x", **OTHER)
+    write_store(store, ("new",))
+    with pytest.raises(StaleError, match="holds x"):
+        cache_features(store, cache, crop_size=32, **RANDOM_TINY)
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".c")]
+
+
 def test_new_clips_are_refused_where_named_features_lack_them(store: Path, cache: Path) -> None:
     cache_features(store, cache, visual_name="x", **OTHER)
     assert cache_features(store, cache, crop_size=32, **RANDOM_TINY).kept == 10
     write_store(store, ("new",))
-    with pytest.raises(StaleError, match="holds x of 10 videos, and 1 clips, the first is 'new'"):
+    missing = "holds x of 10 videos, and not of clips that are new or have changed: new\n"
+    with pytest.raises(StaleError, match=missing) as error:
         cache_features(store, cache, crop_size=32, **RANDOM_TINY)
+    assert error.value.hint.endswith("--overwrite makes it anew; it drops x: add them again")
     assert cache_features(store, cache, overwrite=True, crop_size=32, **RANDOM_TINY).videos == 11
     assert not FeatureCache.open(cache).named
 

@@ -16,8 +16,8 @@ from avel.pipeline.caching import cache as module
 from avel.pipeline.caching.cache import cache_features
 from avel.pipeline.caching.parts import Parts
 from avel.pipeline.config import PretrainConfig
+from avel.stores.cache_lock import lock_cache
 from avel.stores.features import FeatureCache
-from avel.stores.files import only_one
 from avel.stores.runs import Run
 from tests.pipeline.caching.small_stores import NAMES, RANDOM_TINY, encoder_run, write_store
 
@@ -84,7 +84,7 @@ def test_vectors_without_a_damaged_clip_serve_all_others(store: Path, run: Path,
         FeatureCache.open(tmp_path / "c.h5").f_v, FeatureCache.open(tmp_path / "vectors.h5").f_v, atol=1e-6
     )
     write_store(store, ("-v2",))
-    with pytest.raises(StaleError, match="lacks 1 clips as they are now, -v2 among them") as error:
+    with pytest.raises(StaleError, match="has none of clips that are new or have changed: -v2\n") as error:
         cache_features(store, tmp_path / "c.h5", encoder=run, cnn_from=tmp_path / "vectors.h5")
     follow(error)
     mended = cache_features(store, tmp_path / "c.h5", encoder=run, cnn_from=tmp_path / "vectors.h5")
@@ -130,12 +130,12 @@ def test_the_cache_is_looked_at_again_under_the_lock(
 ) -> None:
     """Another call that ends between the look and the lock leaves nothing to encode."""
 
-    def finished_by_another(*given: Any) -> Any:
-        monkeypatch.setattr(module, "only_one", only_one)
+    def finished_by_another(path: Path) -> Any:
+        monkeypatch.setattr(module, "lock_cache", lock_cache)
         cache_features(store, tmp_path / "c.h5", encoder=run)
-        return only_one(*given)
+        return lock_cache(path)
 
-    monkeypatch.setattr(module, "only_one", finished_by_another)
+    monkeypatch.setattr(module, "lock_cache", finished_by_another)
     summary = cache_features(store, tmp_path / "c.h5", encoder=run)
     assert (summary.encoded, summary.kept) == (0, 10)
 

@@ -1,6 +1,8 @@
 """What encoding takes is told beforehand where it is long, and refused where memory cannot hold it."""
 
+import itertools
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ from avel import forecast as ground
 from avel.errors import ConfigError
 from avel.pipeline.caching import forecast
 from avel.pipeline.caching.cache import cache_features
-from tests.pipeline.caching.small_stores import RANDOM_TINY
+from tests.pipeline.caching.small_stores import RANDOM_TINY, write_store
 
 BACKBONES: dict[str, Any] = {**RANDOM_TINY, "device": "cpu", "workers": 1}
 
@@ -69,6 +71,19 @@ def test_the_largest_operation_is_found() -> None:
     with torch.inference_mode():
         found = ground.largest_operation_bytes(lambda: layer(values).relu(), layer.parameters())
     assert found == 4 * 8 * 1000 * 2
+
+
+def test_a_short_first_clip_stands_for_as_many_seconds_as_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = {"short": 1.0, "b": 3.0, "c": 2.0, "d": 2.0}
+    store = write_store(tmp_path / "clips.zarr", tuple(seconds), seconds=seconds)
+    monkeypatch.setattr(forecast, "LONG_CLIPS", 1)
+    monkeypatch.setattr(forecast, "time", SimpleNamespace(perf_counter=itertools.count().__next__))
+    told: list[Any] = []
+    monkeypatch.setattr(forecast, "note_long", lambda *given: told.extend(given[:2]))
+    cache_features(store, tmp_path / "c.h5", **BACKBONES)
+    assert told == [8.0, "4 clips, 2.0 s each"], "as a segment took 1 s"
 
 
 def test_long_encoding_is_told_beforehand_and_changes_nothing(

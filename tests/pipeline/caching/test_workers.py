@@ -1,14 +1,34 @@
 """Workers of one machine share its devices, whenever they join."""
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from avel.errors import AvelError
+from avel.pipeline.caching import workers
+from avel.pipeline.caching.encode import Work
+from avel.pipeline.caching.parts import Parts
 from avel.pipeline.caching.workers import place_of
+from avel.pipeline.config import CacheConfig
+
+
+def kill_itself(work: Any, sources: Any) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_ends_the_call_with_the_way_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "_encode_here", kill_itself)
+    recipe: dict[str, Any] = {"preprocessing": {"dtype": "float32"}}
+    work = Work("", None, CacheConfig(device="cpu,cpu"), recipe, Parts(Path()))
+    with pytest.raises(AvelError, match=r"was killed.*\n.*the same command goes on.*--batch-size"):
+        list(workers.encode_all(work, [{"a": "1"}, {"b": "2"}], None))
 
 
 def test_each_worker_of_a_machine_has_a_place_of_its_own_also_one_that_joins_late(

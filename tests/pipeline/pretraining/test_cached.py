@@ -9,18 +9,19 @@ import torch
 
 from avel.cli import cli
 from avel.console import DONE, run
-from avel.errors import AvelError, ConfigError, StoreError, TrainingError
+from avel.errors import AvelError, BusyError, ConfigError, StoreError, TrainingError
 from avel.heads.train import train_head
 from avel.pipeline.caching.cache import cache_features
 from avel.pipeline.caching.key import encoder_file_digest
 from avel.pipeline.encoders.kept import load_encoder
 from avel.pipeline.pretraining.pretrain import pretrain
+from avel.stores.cache_lock import lock_cache
 from avel.stores.feature_adding import add_features
 from avel.stores.features import FeatureCache
 from avel.stores.named_features import NewFeatures
 from avel.stores.runs import Run
 from tests.heads.synthetic import write_cache
-from tests.pipeline.caching.small_stores import NAMES, write_store
+from tests.pipeline.caching.small_stores import NAMES, RANDOM_TINY, write_store
 
 SMALL: dict[str, Any] = {"projector": "16-16", "hidden": 4, "batch_size": 18, "warmup_epochs": 0}
 NAMED = {"audio_features": "clap", "visual_features": "clip+cnn_v"}
@@ -102,6 +103,20 @@ def test_what_is_no_encoder_is_named(cache: Path, tmp_path: Path) -> None:
         for read in (load_encoder, encoder_file_digest):
             with pytest.raises(AvelError, match=message):
                 read(path)
+
+
+def test_features_of_vectors_keep_the_hashes_of_the_videos_and_lock_their_cache(tmp_path: Path) -> None:
+    cache = tmp_path / "c.h5"
+    cache_features(write_store(tmp_path / "clips.zarr", NAMES), cache, **RANDOM_TINY)
+    pretrain(cache, tmp_path / "run", epochs=1, **SMALL)
+    made = tmp_path / "avbt.h5"
+    with lock_cache(made), pytest.raises(BusyError, match="another process"):
+        cache_features(cache, made, encoder=tmp_path / "run")
+    cache_features(cache, made, encoder=tmp_path / "run", device="cpu,cpu")  # it takes the first
+    sources = FeatureCache.open(cache).sources
+    assert len(sources) == len(NAMES)
+    assert FeatureCache.open(made).sources == sources
+    assert not list(tmp_path.glob(".*.parts"))
 
 
 def test_clips_of_lengths_of_their_own_end_where_they_end(tmp_path: Path) -> None:

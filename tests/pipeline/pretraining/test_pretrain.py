@@ -27,6 +27,7 @@ from avel.pipeline.pretraining.probe import Probe, features_of, ridge_classes
 from avel.pipeline.pretraining.settings import check_config, device_of_process
 from avel.pipeline.pretraining.training import Trainer
 from avel.pipeline.pretraining.vectors import FrozenVectors, compute_vectors
+from avel.stores.clip_writer import write_dataset
 from avel.stores.clips import ClipStore
 from avel.stores.runs import Run
 from tests.pipeline.configs import changed
@@ -344,6 +345,16 @@ def test_ridge_finds_classes_that_are_linear() -> None:
 
 def test_all_clips_are_trained_on_where_there_are_no_splits(tmp_path: Path) -> None:
     assert len(training_videos(make_store(tmp_path / "clips.zarr", clips=3, splits=False))) == 3
+
+
+@pytest.mark.parametrize("splits", [True, False])
+def test_clips_whose_videos_left_the_dataset_are_not_trained_on(tmp_path: Path, splits: bool) -> None:
+    store = make_store(tmp_path / "clips.zarr", clips=3, splits=splits)
+    fewer = make_store(tmp_path / "fewer.zarr", clips=2, splits=splits)
+    write_dataset(store.location, fewer.dataset)
+    store = ClipStore.open(tmp_path / "clips.zarr")
+    assert store.staged == ("c0", "c1", "c2")
+    assert training_videos(store) == ["c0", "c1"]
 
 
 def test_another_config_in_the_same_folder_is_refused(store: ClipStore, tmp_path: Path) -> None:

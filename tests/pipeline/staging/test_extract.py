@@ -395,8 +395,8 @@ def test_repair_leaves_what_it_cannot_stage_again(
     assert summary.restaged == {"damaged": 1}
     said = " ".join(capsys.readouterr().err.split())
     assert (
-        "1 damaged clip cannot be staged again, for want of a file that can be read; the first: clip00"
-        in said
+        "1 damaged clip cannot be staged again (no file that can be read, or no longer in the dataset); the "
+        "first: clip00" in said
     )
     assert summary.damaged == ("clip00",)
     assert ", 1 damaged; 1 of them now" in summary.headline()

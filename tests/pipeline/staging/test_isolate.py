@@ -1,7 +1,12 @@
 """A clip that crashes, hangs or swells its decoder takes down itself only."""
 
+import ctypes
+import errno
 import os
+import resource
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -20,13 +25,14 @@ from avel.stores.datasets.dataset import Dataset
 from avel.stores.datasets.sample import Samples, Video, Videos
 from avel.stores.location import locate
 from avel.stores.manifest import Entry, Manifest, to_table
-from tests.pipeline.staging.small_clips import SMALL, make_clip
+from tests.pipeline.staging.small_clips import SMALL, make_clip, make_folder
 
 NONE = Manifest(to_table(()))
 NO_ROWS = pa.array([], pa.string())
 FAULTS = Path(__file__).parent / "faults"
 CONFIG = replace(SMALL, time_limit=60.0, memory_limit=400)
 HASTY = replace(CONFIG, time_limit=2.0)
+PR_CAPBSET_DROP, CAP_SYS_RESOURCE = 24, 24
 
 Staging = Callable[..., list[Entry]]
 
@@ -165,6 +171,37 @@ def test_the_child_dies_with_its_parent(tmp_path: Path, stage: Staging) -> None:
     while _runs(pid) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not _runs(pid)
+
+
+def test_a_hard_limit_of_memory_is_kept_by_who_may_not_raise_it(tmp_path: Path) -> None:
+    def limit_like_a_queue() -> None:
+        ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, CAP_SYS_RESOURCE)  # root itself may raise a hard limit
+        resource.setrlimit(resource.RLIMIT_DATA, (8 << 30, 8 << 30))
+
+    make_folder(tmp_path / "clips", 1)
+    code = (
+        "import sys\n"
+        "from avel.pipeline.staging.extract import extract\n"
+        "from tests.pipeline.staging.small_clips import SMALL\n"
+        "print(extract(sys.argv[1], sys.argv[2], SMALL, workers=1).staged)\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "clips"), str(tmp_path / "s.zarr")]
+    done = subprocess.run(command, preexec_fn=limit_like_a_queue, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
+
+
+def test_a_machine_that_takes_no_more_processes_is_an_error_of_avel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(subprocess, "Popen", refused)
+    with (
+        Isolated(str(tmp_path / "store"), CONFIG) as child,
+        pytest.raises(IsolationError, match=r"cannot be started: .* unavailable\n.*lower --workers"),
+    ):
+        child.launch()
 
 
 def test_a_store_with_other_settings_is_refused(tmp_path: Path, stage: Staging) -> None:

@@ -65,6 +65,24 @@ def test_a_closed_cluster_leaves_no_time_out_unheard(
     assert "never retrieved" not in caplog.text
 
 
+def test_a_process_that_forks_after_a_run_can_run_again_in_the_fork(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys\n"
+        "from avel.pipeline.staging.extract import extract\n"
+        "from tests.pipeline.staging.small_clips import SMALL\n"
+        "extract(sys.argv[1], sys.argv[2], SMALL, workers=1)\n"
+        "child = os.fork()\n"
+        "if not child:\n"
+        "    signal.alarm(100)\n"
+        "    extract(sys.argv[1], sys.argv[3], SMALL, workers=1)\n"
+        "    os._exit(0)\n"
+        "sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+    )
+    paths = [make_folder(tmp_path / "clips", 1), tmp_path / "before.zarr", tmp_path / "in-the-fork.zarr"]
+    assert subprocess.run([sys.executable, "-c", code, *map(str, paths)], check=False).returncode == 0
+    assert ClipStore.open(paths[2]).staged == ("clip00",)
+
+
 def test_the_dashboard_is_there_when_it_is_asked_for() -> None:
     with cluster(1, None) as client:
         for page in ("status", "tasks", "individual-workers"):

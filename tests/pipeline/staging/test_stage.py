@@ -16,7 +16,7 @@ from avel.pipeline.config import ExtractConfig
 from avel.pipeline.media.log_mel import log_mel
 from avel.pipeline.media.reading import open_media
 from avel.pipeline.staging.plan import RestageOptions, make_plan
-from avel.pipeline.staging.stage import PIECE_BYTES, Stager, Stopwatch, fingerprint
+from avel.pipeline.staging.stage import PIECE_BYTES, Stager, Stopwatch, fingerprint, peak_mib
 from avel.stores.clip_check import verify_clips
 from avel.stores.clip_writer import ClipWriter, prepare_store, write_dataset
 from avel.stores.clips import ClipStore
@@ -142,6 +142,14 @@ def test_long_clips_show_signs_of_life(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("avel.pipeline.media.scan.ALIVE_EVERY_PACKETS", 100)
     with open_media(file, config.grid(), alive=lambda: signs.append(1)):
         assert len(signs) >= 5  # 288 pictures and 375 packets of sound
+
+
+def test_a_system_that_does_not_tell_the_peak_memory_stages_clips(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert peak_mib() > 10
+    monkeypatch.setattr(Path, "read_text", lambda path: "Name:\tpython\nVmRSS:\t  900 kB\n")
+    assert peak_mib() == 0
 
 
 def test_the_stopwatch_splits_what_happens_inside() -> None:
