@@ -118,6 +118,7 @@ def test_what_is_no_state_dict_of_the_head_is_refused(cache: Path, psp: PSPNet, 
         ("cut.safetensors", StoreError, r"cut\.safetensors: damaged"),
         ("absent.pt", WeightsError, r"absent\.pt: no such weights file"),
         ("absent.safetensors", MissingPathError, r"absent\.safetensors: no such file"),
+        (".", WeightsError, "is a folder\n.*those of a run are its trials/"),
     ]
     for name, error, words in cases:
         with pytest.raises(error, match=words):
