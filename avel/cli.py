@@ -18,7 +18,7 @@ import click
 
 import avel
 from avel.ahead import limit_threads
-from avel.config import Range, split_set
+from avel.config import Range, resolve, split_set
 from avel.console import (
     DONE,
     ERROR,
@@ -510,12 +510,10 @@ def sweep(
         validated = avel.cross_validate(cache, run, folds=folds, groups=groups, **options)
         show(validated, as_json, next=after_training(validated.run))
         return DONE
-    name = ",".join(options["settings"]) or "KEY"
-    show(
-        avel.sweep(cache, run, **options),
-        as_json,
-        next=f"avel plot {path_of(run)} sweep --setting {name} --out sweep.pdf",
-    )
+    then = after_training(run)
+    if swept := next(iter(options["settings"]), ""):
+        then = f"avel plot {path_of(run)} sweep --setting {swept} --out sweep.pdf"
+    show(avel.sweep(cache, run, **options), as_json, next=then)
     return DONE
 
 
@@ -650,7 +648,8 @@ def evaluate(
     which are evaluated as they are.
     """
     if cache is not None:
-        found, then = avel.evaluate_checkpoint(run, cache, **options, **settings), ""
+        config = resolve(TrainConfig, "train-head", options=settings)
+        found, then = avel.evaluate_checkpoint(run, cache, config, **options), ""
     elif settings:
         raise ConfigError(f"--set {next(iter(settings))} without --cache", hint="a run has its settings")
     else:

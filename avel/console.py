@@ -100,7 +100,10 @@ class Command(click.Command):
         for option in self.params:
             if isinstance(option, click.Option):
                 check_paths(self.name or "", _paths([option], context))
-        return super().invoke(context)
+        try:
+            return super().invoke(context)
+        except EOFError as error:  # which click takes for an interruption
+            raise RuntimeError(f"avel {self.name}: EOFError: {error}") from error
 
     def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         """Writes the options, those of the command first and those of every command last."""
@@ -512,9 +515,6 @@ def run(group: click.Group, arguments: list[str] | None = None) -> int:
         code = error.exit_code
     except KeyboardInterrupt:
         code = INTERRUPTED
-    except BrokenPipeError:
-        sys.stderr.close()
-        code = ERROR
     if code == INTERRUPTED:
         click.echo("avel: interrupted; give the same command again to go on", err=True)
     return code if isinstance(code, int) else DONE

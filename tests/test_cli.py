@@ -99,6 +99,17 @@ def test_exit_codes(calls: list[Any], capsys: pytest.CaptureFixture[str]) -> Non
     assert (DONE, ERROR, USAGE, SOME_FAILED, INTERRUPTED) == (0, 1, 2, 3, 130)
 
 
+def test_the_end_of_a_file_is_no_interruption(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Click takes an EOFError, such as one of a damaged file, for Ctrl-D at a prompt."""
+
+    def list_runs(*given: Any, **options: Any) -> None:
+        raise EOFError("Ran out of input")
+
+    monkeypatch.setattr(avel, "list_runs", list_runs, raising=False)
+    with pytest.raises(RuntimeError, match="avel runs: EOFError: Ran out of input"):
+        run(cli, ["runs", "nowhere/"])
+
+
 def test_errors_end_with_the_next_step(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(cli, ["extract", "d", "s", "--set", "fsp=3"]) == USAGE
     shown = capsys.readouterr().err

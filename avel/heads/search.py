@@ -23,7 +23,7 @@ from avel.heads.training.trials import Trial
 from avel.progress import note
 from avel.stores.documents import read_document, write_document
 from avel.stores.files import check_can_write, only_one, write_json
-from avel.text import as_plain, table
+from avel.text import as_plain, describe, table
 
 if typing.TYPE_CHECKING:
     import optuna
@@ -312,7 +312,8 @@ def _converted(name: str, values: Range | Sequence[Any], base: TrainConfig) -> R
         return tuple(convert(setting, value, "search") for value in values)
     if setting.value_type not in (int, float):
         raise ConfigError(
-            f"{name}={values} is a range, and {name} is not a number", hint="give its values by commas"
+            f"{name}={values} is a range, and {name} is {describe(setting.value_type)}",
+            hint="give its values by commas",
         )
     low, high = (convert(setting, value, "range") for value in (values.low, values.high))
     return Range(low, high, values.log)

@@ -42,7 +42,14 @@ from avel.heads.training.fit import TrialOutcome, can_stack, fit
 from avel.heads.training.forecast import check_step_fits, note_long_training
 from avel.heads.training.negatives import add_negatives
 from avel.heads.training.plan import Planned, plan, stackable_groups
-from avel.heads.training.records import HeadInputs, is_trained, load_model, read_trials, write_trial
+from avel.heads.training.records import (
+    HeadInputs,
+    is_trained,
+    load_model,
+    read_trials,
+    trained_groups,
+    write_trial,
+)
 from avel.heads.training.start import start_from
 from avel.progress import note
 from avel.stores.features import FeatureCache
@@ -120,7 +127,10 @@ def sweep(
         else:
             _train(folder, planned, loaded)
             _predict_and_evaluate(folder, loaded)
-    return folder.read_results(Evaluation)
+    results = folder.read_results(Evaluation)
+    groups, trained = results.groups, trained_groups(read_trials(folder))
+    order = [*(name for name in trained if name in groups), *groups]  # the file has them by name
+    return replace(results, groups={name: groups[name] for name in order})
 
 
 def _open(path: Path, base: TrainConfig, inputs: HeadInputs, hardware: str) -> Run:

@@ -7,6 +7,7 @@ import platform
 import socket
 import tempfile
 import time
+import traceback
 import urllib.parse
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from avel.ahead import usable_cores
 from avel.errors import AvelError
+from avel.progress import note
 from avel.stores import runs
 from avel.stores.files import free_bytes, nearest_folder
 from avel.text import plural, size
@@ -24,7 +26,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CHECKED_LIBRARIES = (*runs.LIBRARIES, "pyarrow", "dask", "distributed", "safetensors", "matplotlib")
-EXTRAS = {"scikit-learn": "avel[plots]", "obstore": "avel[s3]"}
+EXTRAS = {
+    "scikit-learn": "avel[plots]",
+    "obstore": "avel[s3]",
+    "optuna": "avel[search]",
+    "timm": "avel[timm]",
+    "transformers": "avel[hf]",
+}
 """Optional library -> the extra that installs it."""
 CODECS = ("h264", "hevc", "vp9", "av1", "mpeg4", "aac", "mp3", "opus", "vorbis")
 NETWORK_SECONDS = 3.0
@@ -135,7 +143,7 @@ def _torch() -> Check:
             import_module(name)
     except (ImportError, OSError, RuntimeError) as error:
         hint = "install the three in versions that go together: see the ranges in pyproject.toml"
-        return Check("torch", False, str(error).splitlines()[0], hint)
+        return Check("torch", False, _in_a_line(error), hint)
     if not torch.cuda.is_available():
         built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
         return Check("torch", True, f"CPU; {built}, no GPU found")
@@ -222,9 +230,14 @@ def _one_clip() -> Check:
         with tempfile.TemporaryDirectory(prefix="avel-doctor-") as folder:
             found = one_clip(Path(folder))
     except (AvelError, OSError, RuntimeError, ValueError, ImportError) as error:
-        text = f"{type(error).__name__}: {str(error).splitlines()[0]}"
-        return Check("one clip", False, text, "avel -v doctor, and report what it says")
+        note(traceback.format_exc().rstrip(), level=2)
+        return Check("one clip", False, _in_a_line(error), "avel -v doctor, and report what it says")
     return Check("one clip", True, f"{found} in {time.monotonic() - began:.1f} s")
+
+
+def _in_a_line(error: Exception) -> str:
+    """Returns the type of an error, and the first line of its message if it has one."""
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}".removesuffix(": ")
 
 
 def one_clip(folder: Path) -> str:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 
 import avel.heads.train
 from avel.cli import cli
-from avel.console import USAGE, varied
+from avel.console import DONE, USAGE, varied
 from avel.console import run as run_command
 from avel.errors import AvelError, ConfigError, StoreError, TrainingError
 from avel.heads.config import HEADS, TrainConfig
@@ -245,6 +246,14 @@ def test_a_sweep_over_heads(cache: Path, tmp_path: Path) -> None:
     assert set(results.groups) == {"head=mlp", "head=cross_attention"}
 
 
+def test_results_of_a_sweep_are_in_the_order_of_training(cache: Path, tmp_path: Path) -> None:
+    """Not in that of results.json, where batch_size=16 stands before batch_size=8."""
+    results = sweep(cache, tmp_path / "run", {"batch_size": [8, 64, 16]}, head="mlp", epochs=1)
+    assert list(results.groups) == ["batch_size=8", "batch_size=64", "batch_size=16"]
+    assert [line.split()[0] for line in results.lines()[2:5]] == list(results.groups)
+    assert list(evaluate(tmp_path / "run").groups) == list(results.groups)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -355,6 +364,28 @@ def test_settings_of_a_sweep_as_the_command_line_gives_them() -> None:
             varied(items)
     with pytest.raises(ConfigError, match="holds an empty value"):
         varied(["theta=0,,0.1"])
+
+
+@pytest.mark.parametrize(
+    ("sets", "follows"),
+    [
+        (
+            ["--set", "lr=1e-3,1e-2", "--set", "batch-size=8,16"],
+            "avel plot {} sweep --setting lr --out sweep.pdf",
+        ),
+        ([], "avel report {} --out report"),
+    ],
+)
+def test_a_sweep_names_a_command_that_shows_it(
+    sets: list[str], follows: str, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = str(tmp_path / "run")
+    assert run_command(cli, ["sweep", str(cache), run, "--head", "mlp", "--epochs", "1", *sets]) == DONE
+    told = capsys.readouterr().err.partition("  next: ")[2]
+    assert " ".join(told.split()) == follows.format(run)
+    plot = shlex.split(told)[1:-1]
+    if sets:
+        assert run_command(cli, [*plot, str(tmp_path / "sweep.pdf")]) == DONE
 
 
 def test_a_setting_that_is_a_list_is_not_swept(

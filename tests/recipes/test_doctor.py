@@ -1,5 +1,6 @@
 """`avel doctor`: what it finds here, and what it says where something is wrong."""
 
+import re
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,11 @@ import pytest
 import torch
 
 from avel.ahead import limit_threads
+from avel.cli import cli
+from avel.console import ERROR, run
 from avel.errors import AvelError
 from avel.pipeline.media import log_mel
+from avel.progress import set_verbosity
 from avel.recipes import doctor as module
 from avel.recipes.doctor import doctor
 
@@ -82,3 +86,22 @@ def test_a_stage_that_fails_is_reported_not_raised(tmp_path: Path, monkeypatch: 
     assert (clip.name, clip.passed) == ("one clip", False)
     assert "no patches today" in clip.found
     assert clip.hint
+
+
+def test_verbose_says_where_a_stage_failed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`avel -v doctor`, as the failed check says; an error without a message, too."""
+
+    def broken(*_: Any) -> None:
+        raise ValueError
+
+    monkeypatch.setattr(log_mel, "log_mel", broken)
+    try:
+        assert run(cli, ["-v", "doctor"]) == ERROR
+    finally:
+        set_verbosity(1)
+    shown = capsys.readouterr()
+    assert re.search(r"FAIL  one clip +ValueError\n +next: avel -v doctor", shown.out)
+    assert "Traceback" in shown.err
+    assert ", in broken" in shown.err

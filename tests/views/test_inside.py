@@ -33,6 +33,13 @@ def test_fused_vectors_are_those_that_the_head_names_or_its_classifier_reads(
     np.testing.assert_allclose(seen, expected.numpy(), atol=1e-6)
 
 
+def test_fused_vectors_of_weak_psp_are_not_its_scores(tmp_path: Path) -> None:
+    """Its last Linear is a gate, which reads the scores."""
+    cache = write_cache(tmp_path / "c.h5")
+    train_head(cache, tmp_path / "run", head="psp", supervision="weak", epochs=1)
+    assert look_inside(read_run(tmp_path / "run"), 0, np.array([3, 0])).fused.shape == (2, 6, 256)
+
+
 def test_fused_vectors_of_two_tracks_are_side_by_side(tmp_path: Path) -> None:
     cache = write_parsing_cache(tmp_path / "c.h5")
     train_head(cache, tmp_path / "run", head="han", supervision="weak", epochs=1, device="cpu")

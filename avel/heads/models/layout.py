@@ -71,7 +71,7 @@ def load_layout(module: nn.Module, layout: Layout, state: Mapping[str, Tensor]) 
             if name in layout.changed:
                 try:
                     value = layout.changed[name](value)
-                except RuntimeError:  # of another number of dimensions or elements
+                except (RuntimeError, IndexError):  # of another number of dimensions or elements
                     wrong.append(f"{other} {tuple(value.shape)}")
                     continue
             if value.shape != own[name].shape:

@@ -75,8 +75,10 @@ class PSP(Head):
         extras["similarity"] = functional.cosine_similarity(
             at_least_float32(fused_v), at_least_float32(fused_a), dim=-1
         )
-        logits = self.classify((fused_v + fused_a) / 2)
+        fused = (fused_v + fused_a) / 2
+        logits = self.classify(fused)
         if self.gate is not None:
+            extras["fused"] = fused  # for plots, since the last Linear reads scores
             logits = logits * torch.sigmoid(torch.relu(self.gate(logits)))
         return HeadOutput(logits, extras)
 

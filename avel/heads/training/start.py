@@ -4,7 +4,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from avel.errors import ConfigError
+from avel.errors import ConfigError, WeightsError
 from avel.heads.models.head import Model
 from avel.heads.models.layout import load_layout, plain_state
 from avel.stores.documents import SEAL
@@ -18,7 +18,7 @@ def start_from(model: Model, path: Path | str) -> str:
     network. Nothing in the file is run.
 
     Raises:
-        WeightsError: there is no such file, or it holds no tensors, or objects that would have to be run.
+        WeightsError: no such file, or a folder; no tensors in it, or objects that would have to be run.
         StoreError: a safetensors file is missing or damaged.
         ConfigError: the tensors are not those of the head.
     """
@@ -41,6 +41,10 @@ def start_from(model: Model, path: Path | str) -> str:
 def _read(path: Path) -> dict[str, Tensor]:
     """Reads any file of tensors; one of avel's own is compared with its seal."""
     again = "name a state dict: .pt, .pth or .safetensors"
+    if path.is_dir():
+        raise WeightsError(
+            f"{path}: is a folder", hint=f"{again}; those of a run are its trials/*.safetensors"
+        )
     if path.suffix == ".safetensors" and SEAL in read_header(path, again):
         return load_tensors(path, again)[0]
     return read_state(path)

@@ -93,11 +93,11 @@ class Stacked:
         """Keeps the trials at `places`, here and in the optimizer's moments; drops the others."""
         for name, old in self.weights.items():
             new = old.detach()[places].clone().requires_grad_()
-            moments = optimizer.state.pop(old)
-            optimizer.state[new] = {
-                key: value[places].clone() if value.shape == old.shape else value
-                for key, value in moments.items()
-            }
+            if moments := optimizer.state.pop(old, None):  # None of a weight that never got a gradient
+                optimizer.state[new] = {
+                    key: value[places].clone() if value.shape == old.shape else value
+                    for key, value in moments.items()
+                }
             self.weights[name] = new
         self.buffers = {name: value[places].clone() for name, value in self.buffers.items()}
         optimizer.param_groups[0]["params"] = self.parameters()

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from avel.errors import StoreError
+from avel.progress import note
 from avel.views.footage import Footage
 
 STRIP_PIXELS = 96
@@ -19,10 +20,14 @@ SOUND_SCALE = 2
 
 
 def write_pictures(footage: Footage, video_id: str, folder: Path, number: int) -> bool:
-    """Writes NUMBER-frames.jpg and -sound.jpg of a clip; returns False if it is not staged."""
+    """Writes NUMBER-frames.jpg and -sound.jpg of a clip.
+
+    Returns False if it is not staged, or damaged, which a note says.
+    """
     try:
         frames, patches = footage.frames(video_id), footage.log_mel(video_id)
-    except StoreError:
+    except StoreError as error:
+        note(f"pictures of {video_id} are left out: {error.message}; {error.hint}")
         return False
     if frames is None or patches is None:
         return False

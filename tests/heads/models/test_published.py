@@ -1,5 +1,6 @@
 """State dicts of the published networks: the heads give their scores, and say what does not fit."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -139,6 +140,16 @@ def test_what_does_not_fit_is_named_and_changes_nothing() -> None:
 def test_another_network_of_the_same_head_is_refused(case: str, settings: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         head_of(NETWORKS[case][0], **settings).load_published(network(case).state_dict())
+
+
+@pytest.mark.parametrize(
+    ("case", "name"),
+    [("avel", "L1.weight"), ("lesp", "aligned_bank.cls_v_queue"), ("lesp", "aligned_bank.cls_sc_queue")],
+)
+def test_a_tensor_of_too_few_dimensions_is_of_another_shape(case: str, name: str) -> None:
+    state = network(case).state_dict() | {name: torch.ones(5)}
+    with pytest.raises(ConfigError, match=rf"1 of another shape: {re.escape(name)} \(5,\)"):
+        head_of(NETWORKS[case][0], **NETWORKS[case][1]).load_published(state)
 
 
 def test_a_bank_that_is_not_full_is_refused() -> None:

@@ -13,6 +13,7 @@ import avel.heads.training.data
 import avel.heads.training.fit
 from avel.errors import TrainingError
 from avel.heads.config import TrainConfig
+from avel.heads.models.mlp import MLP
 from avel.heads.training.data import Data, feature_statistics
 from avel.heads.training.fit import Training, TrialOutcome, can_stack, fit, learning_rate, make_model
 from avel.heads.training.trials import Alone, Trial
@@ -112,6 +113,25 @@ def test_a_trial_whose_loss_turns_nan_ends_and_the_rest_go_on(tmp_path: Path) ->
     torch.testing.assert_close(
         outcome[2].state["head.W_v3.weight"], alone.state["head.W_v3.weight"], rtol=1e-3, atol=3e-4
     )
+
+
+def test_a_trial_leaves_a_group_of_heads_with_a_weight_that_nothing_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its gradient is None, so Adam holds no moments of it."""
+    build = MLP.__init__
+
+    def build_with_idle(self: MLP, *given: Any) -> None:
+        build(self, *given)
+        self.idle = torch.nn.Linear(2, 2)
+
+    monkeypatch.setattr(MLP, "__init__", build_with_idle)
+    config = config_of(head="mlp", epochs=60, patience=3, lr=3e-3)
+    outcome, _ = trained(trials_of(config), data_of(tmp_path, config, noise=2.5))
+    assert len({one.epochs for one in outcome}) > 1
+    for one in outcome:
+        first = make_model(one.trial, load_data(FeatureCache.open(tmp_path / "c.h5"), config))
+        torch.testing.assert_close(one.state["head.idle.weight"], first.head.get_parameter("idle.weight"))
 
 
 @pytest.mark.parametrize("count", [1, 2])

@@ -118,6 +118,7 @@ def test_what_is_no_state_dict_of_the_head_is_refused(cache: Path, psp: PSPNet, 
         ("cut.safetensors", StoreError, r"cut\.safetensors: damaged"),
         ("absent.pt", WeightsError, r"absent\.pt: no such weights file"),
         ("absent.safetensors", MissingPathError, r"absent\.safetensors: no such file"),
+        (".", WeightsError, "is a folder\n.*those of a run are its trials/"),
     ]
     for name, error, words in cases:
         with pytest.raises(error, match=words):
@@ -141,6 +142,9 @@ def test_the_command_evaluates_a_file(
     assert "val accuracy" in capsys.readouterr().out
     assert run(cli, ["evaluate", file, "--set", "head=psp"]) == USAGE
     assert "--set head without --cache" in capsys.readouterr().err
+    for name in ("split", "file", "config"):  # arguments of `evaluate_checkpoint`
+        assert run(cli, [*words, "--set", f"{name}=val"]) == USAGE
+        assert f"no setting named {name!r}" in capsys.readouterr().err
     shutil.copy(cache, tmp_path / "copy.h5")
     assert run(cli, ["evaluate", file, "--cache", str(tmp_path / "copy.h5"), "--set", "head=mlp"]) == USAGE
     assert "not the weights of this head" in capsys.readouterr().err

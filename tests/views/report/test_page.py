@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
+import shutil
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -31,7 +33,7 @@ from avel.views.reading import read_run
 from avel.views.report.folder import LIST, own_files, put_in_place
 from avel.views.report.page import report
 from avel.views.report.pictures import spectrogram, strip
-from tests.views.made import CATEGORIES, HOSTILE, Made, T, write_cache, write_runs
+from tests.views.made import CATEGORIES, HOSTILE, IDS, Made, T, write_cache, write_runs
 
 
 def data(folder: Path, name: str) -> Any:
@@ -379,6 +381,21 @@ def test_a_report_without_a_store_says_what_is_left_out(tmp_path: Path) -> None:
     made_page = report(write_runs(cache, tmp_path / "runs"), tmp_path / "page", tsne=False)
     assert any("clip store" in note for note in made_page.left_out)
     assert data(tmp_path / "page", "clips")["media"] == [0, 0, 0, 0]
+
+
+def test_a_damaged_clip_has_no_pictures_and_a_note_says_so(
+    made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = shutil.copytree(made.store, tmp_path / "clips.zarr")
+    patches = min(path for path in (store / "log_mel" / "c").rglob("*") if path.is_file())
+    patches.write_bytes(patches.read_bytes()[:-1])
+    report(made.runs[:1], tmp_path / "page", store=store, tsne=False)
+    assert sorted(data(tmp_path / "page", "clips")["media"]).count(0) == 1
+    noted = re.search(
+        r"pictures of (.*) are left out: .*log_mel is damaged.*--repair", capsys.readouterr().err
+    )
+    assert noted, "which clip, and the command that mends it"
+    assert noted[1] in IDS
 
 
 def test_runs_of_one_name_are_told_apart(made: Made, tmp_path: Path) -> None:
