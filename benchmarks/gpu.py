@@ -1,8 +1,8 @@
 """Measures what avel should reach on a GPU, each figure beside its target; needs no network and no data.
 
     python benchmarks/gpu.py step training       # an estimated 8 minutes on an H100
-    python benchmarks/gpu.py cache               # 5
-    python benchmarks/gpu.py heads checkpoints   # 3
+    python benchmarks/gpu.py cache               # 5, estimated too
+    python benchmarks/gpu.py heads checkpoints   # 3, estimated too
 
 A part that fails says why, the others run, and the exit code is 1. On a bare machine: download the wheels
 elsewhere (`pip download 'torch==2.11.*' torchvision 'torchaudio==2.11.0' . -d wheels`; torchaudio 2.11.1 does
