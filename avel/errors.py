@@ -41,7 +41,7 @@ class ConfigError(AvelError):
 
 
 MOST_CHOICES, FEW = 50, 5
-"""Most choices that an error lists, enough for a stage's settings; of more, as videos are, it lists a few."""
+"""An error lists so many choices at most, enough for a stage's settings; of more (videos), it lists FEW."""
 
 
 class UnknownNameError(ConfigError):
