@@ -4,7 +4,7 @@ import sys
 
 
 def main() -> None:
-    """Runs the `avel` command. Ctrl-C while its modules are loaded, for half a second, is one line too."""
+    """Runs the `avel` command. Ctrl-C prints one line, also in the half second of loading modules."""
     try:
         from avel.cli import main as run
 

@@ -19,7 +19,7 @@ thread_limit: int | None = None
 def limit_threads(count: int | None) -> None:
     """Lets this process compute and read with so many threads; None for one a core.
 
-    torch reads its number from the environment as it is imported, and is told where it is there already.
+    torch reads its number from the environment when it is imported. If it is imported already, it is told.
     """
     global thread_limit
     thread_limit = count

@@ -66,8 +66,8 @@ def component(
 
     Args:
         shown: text of help for a default of None.
-        listed_by: command that lists the defaults of a component's settings. Each component has its own, so
-            help names the command above the settings that all of them have, and no default beside any.
+        listed_by: command that lists a component's settings with their defaults, which differ from component
+            to component. Help then shows no defaults, but names this command above the settings.
     """
 
     def make() -> Any:
@@ -87,7 +87,7 @@ class ComponentConfig:
     name: ClassVar[str] = ""
 
     def __new__(cls, *values: Any, **settings: Any) -> Self:
-        """Notes which settings are named: what holds this config may have other defaults for the rest."""
+        """Notes which settings are given: weak supervision, say, has other defaults for the rest."""
         config = super().__new__(cls)
         in_order = [field.name for field in dataclasses.fields(cls)][: len(values)]
         object.__setattr__(config, "_explicit", frozenset((*in_order, *settings)))

@@ -41,7 +41,7 @@ class ConfigError(AvelError):
 
 
 MOST_CHOICES, FEW = 50, 5
-"""Most choices that an error lists, enough for a stage's settings; of more, as videos are, it lists a few."""
+"""An error lists so many choices at most, enough for a stage's settings; of more (videos), it lists FEW."""
 
 
 class UnknownNameError(ConfigError):
@@ -52,10 +52,11 @@ class UnknownNameError(ConfigError):
         near = difflib.get_close_matches(name, known, n=3)
         place = f"{where}: " if where else ""
         shown = known if len(known) <= MOST_CHOICES else known[:FEW]
+        listed = f"choose from {', '.join(shown)}" if shown else "there is none"
         others = f" and {len(known) - len(shown):,} others" if len(known) > len(shown) else ""
         super().__init__(
             f"{place}no {kind} named {name!r}",
-            hint=f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(shown)}{others}",
+            hint=f"did you mean {' or '.join(near)}?" if near else f"{listed}{others}",
         )
 
 

@@ -10,8 +10,8 @@ from dataclasses import make_dataclass
 from functools import cached_property
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points, version
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 from avel.digests import digest_of
@@ -106,11 +106,15 @@ class Registry(Generic[T]):
             raise MissingPathError(
                 f"{path}: no such file", hint=f"give a file that registers a {self.kind}, or a name"
             )
-        module_name = f"{path.stem}_{digest_of([str(path), path.read_text()])}"
+        try:
+            source = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{path}: not UTF-8: {error}", hint="save it as UTF-8") from None
+        module_name = f"{path.stem}_{digest_of([str(path), source])}"
         if not self._of_module(module_name):
             for key in [key for key, entry in self._entries.items() if _file_of(entry) == path]:
                 del self._entries[key]  # the file was edited while this process ran
-            self._execute(path, module_name)
+            self._execute(path, source, module_name)
         added = self._of_module(module_name)
         if len(added) != 1:
             raise ConfigError(
@@ -122,17 +126,17 @@ class Registry(Generic[T]):
     def _of_module(self, module_name: str) -> list[str]:
         return [key for key, entry in self._entries.items() if _module_of(entry) == module_name]
 
-    def _execute(self, path: Path, module_name: str) -> None:
-        """Runs a file as a module of that name; what it registers goes again where it fails."""
-        spec = spec_from_file_location(module_name, path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = module_from_spec(spec)
-        setattr(module, FROM_FILE, path)
+    def _execute(self, path: Path, source: str, module_name: str) -> None:
+        """Runs a file as a module of that name; what it registers goes again where it fails.
+
+        It is compiled here: by its time stamp Python may take bytecode of an earlier source for that of this.
+        """
+        module = ModuleType(module_name)
+        vars(module).update({"__file__": str(path), FROM_FILE: path})
         sys.modules[module_name] = module  # dataclasses look their module up
         before = dict(self._entries)
         try:
-            spec.loader.exec_module(module)
+            exec(compile(source, path, "exec"), vars(module))
             for name in self._of_module(module_name):
                 if name in self._modules or name in self._points:
                     raise ConfigError(

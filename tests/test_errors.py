@@ -40,6 +40,10 @@ def test_of_many_choices_a_few_are_listed() -> None:
     )
 
 
+def test_an_unknown_name_among_none_says_so() -> None:
+    assert UnknownNameError("video", "x", []).hint == "there is none"
+
+
 def test_a_refused_clip_unpickles_with_its_reason() -> None:
     refused = avel.pipeline.media.refusal.ClipRefused("empty", "0 bytes")
     again = pickle.loads(pickle.dumps(refused))

@@ -1,12 +1,15 @@
 """The registry: a dict and a decorator, with suggestions."""
 
+import os
 import pickle
+import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+import avel.registry
 from avel.config import ComponentConfig, option
 from avel.errors import ConfigError, UnknownNameError
 from avel.registry import Registry
@@ -147,3 +150,25 @@ if len(tries) < 3:
             failing["half"]
     assert failing["half"].__name__ == "Half"
     assert len(tries) == 3
+
+
+def test_a_file_that_was_edited_within_a_second_is_run_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python's bytecode knows its source by size and whole second."""
+    heads: Registry[type] = Registry("head", files=True)
+    monkeypatch.setattr(avel.registry, "heads_of_this_test", heads, raising=False)
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    path = tmp_path / "idea.py"
+    code = "from avel.registry import heads_of_this_test as h\n@h.register('idea')\nclass Idea: value = {}\n"
+    for value in (1, 2):
+        path.write_text(code.format(value))
+        os.utime(path, (0, 0))
+        assert heads[heads.named(str(path))].value == value  # type: ignore[attr-defined]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+    (tmp_path / "idea.py").write_bytes(b"# caf\xe9\n")
+    with pytest.raises(ConfigError, match=r"idea\.py: not UTF-8: .*0xe9"):
+        Registry[type]("head", files=True).named(str(tmp_path / "idea.py"))

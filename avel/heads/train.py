@@ -187,7 +187,7 @@ class LoadedCache:
         """Reads the features and splits for a head, without negatives."""
         return read_data(self.cache, config, self.device)
 
-    def trainable(self, config: TrainConfig) -> tuple[Data, Model]:
+    def data_and_model(self, config: TrainConfig) -> tuple[Data, Model]:
         """Returns the features and splits for a head, and an untrained model.
 
         Raises:
@@ -206,7 +206,7 @@ class LoadedCache:
         """
         weak: Data | None = None
         for config in dict.fromkeys(replace(config, seed=0) for config in configs):
-            data, model = self.trainable(config)
+            data, model = self.data_and_model(config)
             if config.init:
                 self._note_once(f"{config.init}: weights of {start_from(model, config.init)}")
             self._note_once(replaced_inputs(self.cache, config))

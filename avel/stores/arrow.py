@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from avel.errors import StoreError
 from avel.stores.documents import SEAL
-from avel.stores.seal import OPEN, seal_fault, sealed
+from avel.stores.seal import UNSEALED, seal_fault, sealed
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -46,7 +46,7 @@ def to_parquet(table: pa.Table) -> bytes:
     buffer = io.BytesIO()
     with parquet.ParquetWriter(buffer, table.schema, compression="zstd", write_page_checksum=True) as writer:
         writer.write_table(table)
-        writer.add_key_value_metadata({SEAL: OPEN})
+        writer.add_key_value_metadata({SEAL: UNSEALED})
     return sealed(buffer.getvalue(), last=True)
 
 

@@ -157,7 +157,7 @@ def chunk_shape(attributes: StoreAttributes, name: str) -> tuple[int, ...]:
 
 
 def array_spec(attributes: StoreAttributes, name: str, packing: Packing | None = None) -> dict[str, Any]:
-    """Returns how zarr makes an array of a store, with `packing` one of shards."""
+    """Returns the arguments with which zarr creates an array of a store, with `packing` one of shards."""
     from zarr.codecs import Crc32cCodec, ZstdCodec
 
     spec = {

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from avel.errors import AvelError, StoreError
 from avel.stores.files import write_bytes
-from avel.stores.seal import OPEN, seal_fault, sealed
+from avel.stores.seal import UNSEALED, seal_fault, sealed
 from avel.text import from_plain
 
 T = TypeVar("T")
@@ -16,12 +16,12 @@ SEAL = "checksum"
 def write_document(path: Path, values: dict[str, Any]) -> None:
     """Writes `values` to `path` as indented JSON whose first value is the seal, whole or not at all."""
     ordered = json.loads(json.dumps(values, sort_keys=True))
-    write_bytes(path, sealed((json.dumps({SEAL: OPEN} | ordered, indent=2) + "\n").encode()))
+    write_bytes(path, sealed((json.dumps({SEAL: UNSEALED} | ordered, indent=2) + "\n").encode()))
 
 
 def zarr_group(attributes: dict[str, Any]) -> bytes:
     """Returns the zarr.json of a Zarr group with these attributes, the first of which is the seal."""
-    group = {"zarr_format": 3, "node_type": "group", "attributes": {SEAL: OPEN} | attributes}
+    group = {"zarr_format": 3, "node_type": "group", "attributes": {SEAL: UNSEALED} | attributes}
     return sealed(json.dumps(group, indent=2).encode())
 
 

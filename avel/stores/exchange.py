@@ -143,7 +143,7 @@ def import_features(
         }
         grid = _common_grid(file_arrays)
         vectors = _vectors(file_arrays)
-        without = _samples_without_numbers(file_arrays, vectors)
+        without = _rows_not_finite(file_arrays, vectors)
         video_ids, first_row, reasons = _present_videos(known, without)
         there = set(video_ids)
         present = np.array([sample.video_id in there for sample in known.samples], bool)
@@ -192,7 +192,7 @@ def import_background(source: Path | str, cache: Path | str) -> Imported:
     ):
         file_arrays = {AUDIO_FILE: audio, MAPS_FILE: maps}
         grid, vectors = _common_grid(file_arrays), _vectors(file_arrays)
-        without = _samples_without_numbers(file_arrays, vectors)
+        without = _rows_not_finite(file_arrays, vectors)
         rows = np.array([row for row in range(audio.shape[0]) if row not in without], np.int64)
         arrays = _arrays(file_arrays, vectors, rows, np.dtype(np.float16))
         findings = _shapes_found(file_arrays)
@@ -243,7 +243,7 @@ def _vectors(file_arrays: FileArrays) -> dict[str, NDArray[Any]]:
     }
 
 
-def _samples_without_numbers(file_arrays: FileArrays, vectors: dict[str, NDArray[Any]]) -> dict[int, str]:
+def _rows_not_finite(file_arrays: FileArrays, vectors: dict[str, NDArray[Any]]) -> dict[int, str]:
     """Returns row -> files in which it holds NaN or infinity; of maps the mean over cells shows it, too.
 
     The authors mark rows without features by NaN. For an infinity, the place of the first one is named.

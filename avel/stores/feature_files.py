@@ -143,7 +143,7 @@ def _hdf5_entries(group: h5py.Group) -> Entries:
     entries: dict[str, Any] = {}
     for name in group:
         # To look behind a link would open another file, which HDF5 may crash on
-        array = group[name] if _lies_inside(group, name) else None
+        array: Any = group[name] if _lies_inside(group, name) else None
         if isinstance(array, h5py.Group):
             entries[name] = {
                 inner: array_of(array, inner, WRITE_AGAIN)

@@ -46,9 +46,9 @@ class Timing:
         """Returns for each segment the features that its vector is the mean of.
 
         They are all whose window lies inside the segment. Where none does, it is one whose window covers the
-        segment's middle: that with the nearest middle of its own. A window with a gap behind it counts up to
-        the next window. Networks drop a last window that is not full, so a middle that it would have covered
-        takes the last feature. A segment beyond that has none.
+        segment's middle: that with the nearest middle of its own. Where there are gaps between windows, each
+        counts up to the beginning of the next. Networks drop a last window that is not full: a segment whose
+        middle that window would have covered takes the last feature. Segments after that have none.
 
         >>> [places.tolist() for places in Timing(0.96, 0.96).places(10, 4, 1.0)]
         [[0], [1], [2], [3]]

@@ -14,7 +14,10 @@ from pathlib import Path
 from avel.errors import StoreError
 
 TRIES = 3
-"""A file is tried again where SIGKILL ended the process: it comes from a person, or from a lack of memory."""
+"""Most times that a file is tried where SIGKILL ends the process.
+
+That comes from a person or from a lack of memory, and says nothing of the file.
+"""
 
 
 class Fence:
@@ -46,7 +49,7 @@ class Fence:
             self._read.add(version)
 
     def _try(self, path: Path) -> str:
-        """Returns how the process ended that read the file, "" if it did not."""
+        """Returns how the process ended while it read the file, "" if it read all of it."""
         end = ""
         for _ in range(TRIES):
             child = self._running()

@@ -227,7 +227,7 @@ def only_one(folder: Path, what: str) -> Iterator[None]:
 
 
 def check_own(folder: Path, marker: str, names: Iterable[str]) -> None:
-    """Checks that no foreign file would be overwritten: beside its own `names` avel leaves `marker`.
+    """Checks that no file of others would be overwritten: avel writes `names` beside a `marker` only.
 
     Raises:
         ConfigError: `folder` holds a file of one of these names, but no `marker`.

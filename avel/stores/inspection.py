@@ -1,7 +1,9 @@
 """Reports what a dataset, clip store, feature cache or run contains, and whether it is whole."""
 
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -94,8 +96,10 @@ def _is_begun(place: Path) -> bool:
     from avel.stores.clip_layout import OWN_NAMES
     from avel.stores.location import ZARR_PARTIAL
 
-    names = {file.name for file in place.iterdir()} if place.is_dir() else set()
-    names = {name for name in names if not ZARR_PARTIAL.fullmatch(name)}
+    listed: list[str] = []
+    with suppress(PermissionError):  # whoever reads it as a dataset says so
+        listed = os.listdir(place) if place.is_dir() else []
+    names = {name for name in listed if not ZARR_PARTIAL.fullmatch(name)}
     return bool(names & {"manifest", ".lock"}) and names <= OWN_NAMES
 
 

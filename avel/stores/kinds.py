@@ -43,10 +43,20 @@ HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
 def kind_of(path: str | os.PathLike[str]) -> Kind:
-    """Returns the kind of what is at a path; reads at most eight bytes."""
+    """Returns the kind of what is at a path; reads at most eight bytes.
+
+    Raises:
+        StoreError: it lies in a folder that may not be looked into.
+    """
     if "://" in str(path):
         return "store"
-    place = Path(path)
+    try:
+        return _local_kind(Path(path))
+    except PermissionError as error:
+        raise StoreError(f"{path}: {error.strerror}", hint="see to its access rights") from None
+
+
+def _local_kind(place: Path) -> Kind:
     if place.is_dir():
         if (place / "zarr.json").is_file():
             return "store"

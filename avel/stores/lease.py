@@ -26,7 +26,7 @@ UNSURE_SECONDS = 2 * RENEW_SECONDS
 
 @contextmanager
 def lease(store: Any, url: str) -> Iterator[Callable[[], None]]:
-    """Holds the lock object of an obstore store, which conditional puts take, and take over, atomically.
+    """Holds the lock object in an obstore store. Conditional puts take it, and take it over, atomically.
 
     Yields a check that raises BusyError once another run has taken the lock over. Call it before each write
     that must not mix with another run's.
@@ -130,7 +130,12 @@ class _Lease:
             self._renewed = began
 
     def _put(self, mode: Any) -> dict[str, Any]:
-        holder = {"host": socket.gethostname(), "pid": os.getpid(), "pids": _pids(), "token": self._token}
+        holder = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "pids": _pid_space(),
+            "token": self._token,
+        }
         data = json.dumps(holder | {"seconds": time.time()}).encode()
         return _version(self._store.put(LOCK, data, mode=mode))
 
@@ -160,7 +165,7 @@ def _runs(holder: dict[str, Any]) -> bool | None:
     import psutil  # here, since it takes 40 ms
 
     pid, seconds = holder["pid"], holder["seconds"]
-    if holder["pids"] != _pids() or not isinstance(pid, int) or not isinstance(seconds, int | float):
+    if holder["pids"] != _pid_space() or not isinstance(pid, int) or not isinstance(seconds, int | float):
         return None
     if not process_runs(pid):
         return False
@@ -169,7 +174,7 @@ def _runs(holder: dict[str, Any]) -> bool | None:
     return None
 
 
-def _pids() -> str:
+def _pid_space() -> str:
     """Identifies the set of processes in which an id is unique: this boot of this machine, this container.
 
     The host name does not, since two containers may have the same.

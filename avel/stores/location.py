@@ -47,11 +47,11 @@ class Location(Protocol):
     def write(self, name: str, data: bytes) -> None:
         """Writes a file; it is on the disk when this returns."""
 
-    def read_piece(self, name: str, tail: int, place: FindPiece) -> bytes | None:
-        """Reads a piece of a file, whose last `tail` bytes tell where it is.
+    def read_piece(self, name: str, tail_bytes: int, find: FindPiece) -> bytes | None:
+        """Reads a piece of a file, whose last `tail_bytes` bytes tell where it is.
 
         Args:
-            place: takes these bytes and the file's size, returns place and length of the piece, or None.
+            find: takes these bytes and the file's size, returns place and length of the piece, or None.
 
         Returns:
             The piece, of the same version of the file as its tail; None where there is no such file or piece.
@@ -147,11 +147,11 @@ class LocalLocation:
         except (FileNotFoundError, NotADirectoryError):
             return None
 
-    def read_piece(self, name: str, tail: int, place: FindPiece) -> bytes | None:
+    def read_piece(self, name: str, tail_bytes: int, find: FindPiece) -> bytes | None:
         try:
             with open(self.path / name, "rb", buffering=0) as file:
                 size = os.fstat(file.fileno()).st_size
-                piece = place(os.pread(file.fileno(), tail, max(size - tail, 0)), size)
+                piece = find(os.pread(file.fileno(), tail_bytes, max(size - tail_bytes, 0)), size)
                 return None if piece is None else os.pread(file.fileno(), piece[1], piece[0])
         except (FileNotFoundError, NotADirectoryError):
             return None
@@ -247,7 +247,7 @@ class RemoteLocation:
             ) from None
 
     def _insist(self, call: Callable[[], Any]) -> Any:
-        """Returns what `call` does; while the store does not answer, calls again for `retry_seconds`.
+        """Returns what `call` returns; while the store does not answer, calls again for `retry_seconds`.
 
         obstore tries for a few seconds. It could go on by itself, but nothing could interrupt it.
         """
@@ -271,13 +271,13 @@ class RemoteLocation:
         except FileNotFoundError:
             return None
 
-    def read_piece(self, name: str, tail: int, place: FindPiece) -> bytes | None:
+    def read_piece(self, name: str, tail_bytes: int, find: FindPiece) -> bytes | None:
         from obstore.exceptions import PreconditionError
 
         while True:
             try:
-                last, meta = self._insist(partial(self._get, name, {"range": {"suffix": tail}}))
-                piece = place(last, meta["size"])
+                last, meta = self._insist(partial(self._get, name, {"range": {"suffix": tail_bytes}}))
+                piece = find(last, meta["size"])
                 if piece is None:
                     return None
                 options = {"range": (piece[0], sum(piece)), "if_match": meta["e_tag"]}

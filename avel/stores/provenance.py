@@ -13,7 +13,7 @@ CACHE_AGAIN = "make it again with the same avel cache-features or import-feature
 class CacheInputs:
     """Paths of the inputs of `avel cache-features`, and its other options; None in an imported cache.
 
-    `source_runs` are those of the encoders behind the vectors that the encoder of `run` reads.
+    Where the encoder of `run` reads vectors, `source_runs` are the runs of the encoders that made those.
     """
 
     store: str | None
@@ -59,7 +59,7 @@ class VisualPreprocessing(Preprocessing):
 
 @dataclass(frozen=True)
 class EncoderIdentity:
-    """Kind and digest of an encoder; its parts stand beside, under `visual`, `audio`, `encoder`."""
+    """Kind and digest of an encoder; the provenance has its parts, under `visual`, `audio`, `encoder`."""
 
     kind: Literal["run", "backbones", "untrained"]
     digest: str

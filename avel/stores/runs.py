@@ -34,7 +34,7 @@ HOW_TO_GET: dict[RunKind, str] = {
     "pretrain": "avel pretrain STORE RUN trains encoders",
     "heads": "avel cache-features STORE CACHE --encoder RUN, then avel train-head CACHE HEADS",
 }
-"""Kind of run -> how one comes to it where the other kind was given."""
+"""Kind of run -> the commands that make one, for an error where a run of the other kind was given."""
 RUN_AGAIN = "make the run again, in another folder"
 LEFTOVERS = re.compile(re.escape(LOCK) + r"|\.(config\.toml|run\.json)\..*\.partial")
 """Names of the lock and of partial files that a killed run leaves of the first two files."""

@@ -10,20 +10,20 @@ from pathlib import Path
 from typing import TypeAlias
 
 MARK = b"avel-sha256:"
-OPEN = MARK.decode() + 64 * "0"
+UNSEALED = MARK.decode() + 64 * "0"
 """Placeholder for the seal of a file that is not hashed yet, which the writer puts into it once."""
 
 Buffer: TypeAlias = "bytes | mmap.mmap"
 
 
 def sealed(data: bytes, *, last: bool = False) -> bytes:
-    """Returns `data` with the digest in the place of its first OPEN, or its last one."""
+    """Returns `data` with the digest in the place of its first UNSEALED, or its last one."""
     at = _place(data, last)
     return data[:at] + _digest(data, at) + data[at + 64 :]
 
 
 def seal_file(path: Path) -> None:
-    """Puts the digest of a file into it, in the place of its first OPEN."""
+    """Puts the digest of a file into it, in the place of its first UNSEALED."""
     with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as data:
         at = _place(data, False)
         data[at : at + 64] = _digest(data, at)

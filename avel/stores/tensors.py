@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from avel.errors import MissingPathError, StoreError, WeightsError
 from avel.stores.documents import SEAL, parse
 from avel.stores.files import atomic_path
-from avel.stores.seal import OPEN, file_seal_fault, seal_file
+from avel.stores.seal import UNSEALED, file_seal_fault, seal_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,7 +51,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], **header: str) -> No
     from safetensors.torch import save
 
     whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    data = save(whole, metadata={SEAL: OPEN} | header)
+    data = save(whole, metadata={SEAL: UNSEALED} | header)
     with atomic_path(path) as partial:
         # save_file would write into a temporary file of its own, which a kill leaves behind
         with partial.open("wb") as file:

@@ -12,7 +12,7 @@ from avel.errors import StoreError
 from avel.heads.evaluation.predictions import Predictions, read_predictions
 from avel.heads.tasks.metrics import Labels, confusion
 from avel.heads.tasks.task import Task
-from avel.heads.training.records import AGAIN, HeadInputs, TrialRecord, read_trial, task_of
+from avel.heads.training.records import TRAIN_AGAIN, HeadInputs, TrialRecord, read_trial, task_of
 from avel.stores.datasets.labels import UNKNOWN, in_clip
 from avel.stores.features import FeatureCache
 from avel.stores.runs import Run
@@ -195,7 +195,7 @@ def read_run(path: Path | str) -> HeadRun:
     splits = sorted(by_split, key=lambda split: (order.get(split, 3), split))
     parts = [by_split[split] for split in splits]
     if not parts:
-        raise StoreError(f"{run.path}: holds predictions of no split", hint=AGAIN)
+        raise StoreError(f"{run.path}: holds predictions of no split", hint=TRAIN_AGAIN)
     names = tuple(item.trial for item in parts[0])
     if any(tuple(item.trial for item in part) != names for part in parts):
         raise StoreError(f"{run.path}: not every trial has predictions of every split")

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from avel.stores.arrow import read_parquet, to_parquet
-from avel.stores.seal import OPEN, sealed
+from avel.stores.seal import UNSEALED, sealed
 
 
 def forge_json(path: Path, change: Callable[[Any], Any]) -> None:
@@ -20,9 +20,9 @@ def forge_json(path: Path, change: Callable[[Any], Any]) -> None:
     if isinstance(changed, dict):
         holder = changed.get("attributes") if path.name == "zarr.json" else changed
         if isinstance(holder, dict):
-            holder["checksum"] = OPEN
+            holder["checksum"] = UNSEALED
     text = json.dumps(changed).encode()
-    path.write_bytes(sealed(text) if OPEN.encode() in text else text)
+    path.write_bytes(sealed(text) if UNSEALED.encode() in text else text)
 
 
 def forge_table(path: Path, change: Callable[[pa.Table], pa.Table]) -> None:

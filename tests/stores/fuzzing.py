@@ -23,7 +23,7 @@ from typing import Any
 
 from avel.errors import AvelError
 from avel.progress import set_verbosity
-from avel.stores.seal import MARK, OPEN, sealed
+from avel.stores.seal import MARK, UNSEALED, sealed
 from tests.stores.hdf5_checksums import SUPERBLOCK, reseal, sealed_parts
 from tests.stores.readers import READERS, Reader, make_files
 
@@ -111,7 +111,7 @@ def mutant(data: bytes, chance: random.Random) -> bytes:
         changed = reseal(changed, sealed_parts(data))
     at = changed.rfind(MARK) if last else changed.find(MARK)
     if at >= 0 and chance.random() < 0.7:
-        changed = changed[:at] + OPEN.encode() + changed[at + len(OPEN) :]
+        changed = changed[:at] + UNSEALED.encode() + changed[at + len(UNSEALED) :]
         changed = sealed(changed, last=last)
     return changed
 

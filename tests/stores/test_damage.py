@@ -18,7 +18,7 @@ from avel.heads.train import train_head
 from avel.stores.features import FeatureCache
 from avel.stores.inspection import inspect
 from avel.stores.runs import Run
-from avel.stores.seal import MARK, OPEN, seal_fault, sealed
+from avel.stores.seal import MARK, UNSEALED, seal_fault, sealed
 from tests.heads.synthetic import train_config
 from tests.stores.forging import flip, forge_json, forge_table
 from tests.stores.readers import READERS, make_files
@@ -341,7 +341,7 @@ def test_a_listed_file_of_an_impossible_name_is_missing(files: Path, file: str) 
 def test_weights_that_do_not_fit_or_are_no_tensors_are_refused(files: Path, file: str) -> None:
     from safetensors.numpy import save_file
 
-    save_file({"w": np.zeros(3)}, files / file, metadata={"checksum": OPEN})
+    save_file({"w": np.zeros(3)}, files / file, metadata={"checksum": UNSEALED})
     (files / file).write_bytes(sealed((files / file).read_bytes()))
     with pytest.raises(StoreError, match=r"seed=0\.safetensors: does not fit the trial's record"):
         READ[file](files)
@@ -366,7 +366,9 @@ def test_an_encoder_with_a_wrong_header_is_named(
     data = (files / file).read_bytes()
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])
-    header["__metadata__"] = {"checksum": OPEN} | header["__metadata__"] | {"checksum": OPEN, key: text}
+    header["__metadata__"] = (
+        {"checksum": UNSEALED} | header["__metadata__"] | {"checksum": UNSEALED, key: text}
+    )
     changed = json.dumps(header).encode()
     changed += b" " * (-len(changed) % 8)
     (files / file).write_bytes(sealed(len(changed).to_bytes(8, "little") + changed + data[8 + length :]))
@@ -391,7 +393,7 @@ def test_a_wrong_line_of_the_metrics_is_named(files: Path, file: str, line: str,
 
 
 def test_a_seal_shows_every_changed_byte() -> None:
-    whole = sealed(b'{"checksum": "' + OPEN.encode() + b'", "a": 1}')
+    whole = sealed(b'{"checksum": "' + UNSEALED.encode() + b'", "a": 1}')
     assert MARK in whole
     assert seal_fault(whole) == ""
     for place in range(len(whole)):

@@ -1,6 +1,10 @@
 """A path of the wrong kind is named for what it is, with the commands that take it."""
 
+import importlib
+import os
 import shlex
+import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +65,31 @@ def test_a_file_that_cannot_be_read_is_known_by_its_name(
     monkeypatch.setattr(Path, "open", closed)
     assert kind_of(paths / "clip.mp4") == "video"
     assert kind_of(paths / "cache.h5") == "file"
+
+
+def test_a_folder_that_may_not_be_looked_into_is_named(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    place, user = Path(tempfile.mkdtemp()), os.geteuid()
+    place.chmod(0o755)
+    for name, mode in (("closed", 0), ("unlisted", 0o311)):
+        (place / name / "store").mkdir(parents=True)
+        (place / name).chmod(mode)
+    importlib.import_module("avel.stores.datasets.audit")  # before the user changes, who may not read it
+    try:
+        if user == 0:
+            os.seteuid(65534)
+        for path in (place / "closed", place / "closed" / "store"):
+            with pytest.raises(StoreError, match=rf"{path}: Permission denied\n.*access rights"):
+                kind_of(path)
+            assert run(cli, ["inspect", str(path)]) == ERROR
+        assert run(cli, ["inspect", str(place / "unlisted")]) == ERROR
+    finally:
+        os.seteuid(user)
+        for name in ("closed", "unlisted"):
+            (place / name).chmod(0o755)
+        shutil.rmtree(place)
+    assert "folder cannot be read" in capsys.readouterr().err
 
 
 def test_open_opens_each_as_what_it_is(paths: Path) -> None:

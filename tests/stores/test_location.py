@@ -179,7 +179,12 @@ def test_one_at_a_time(location: Location) -> None:
 def test_what_a_killed_run_holds_is_taken_over(bucket: str) -> None:
     location = RemoteLocation(f"{bucket}/killed")
     killed = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    mine = {"host": socket.gethostname(), "pids": lease._pids(), "pid": killed.pid, "seconds": time.time()}
+    mine = {
+        "host": socket.gethostname(),
+        "pids": lease._pid_space(),
+        "pid": killed.pid,
+        "seconds": time.time(),
+    }
     location.write(".lock", json.dumps(mine).encode())
     with pytest.raises(BusyError, match=f"process {killed.pid}"), location.lock():
         pass

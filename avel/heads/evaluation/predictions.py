@@ -16,7 +16,7 @@ from avel.heads.evaluation.wording import EvaluatedSplit
 from avel.heads.tasks.metrics import Labels
 from avel.heads.tasks.results import Decoder, LabelSets, PredictionMetrics
 from avel.heads.tasks.task import Task
-from avel.heads.training.records import AGAIN, HeadInputs, TrialRecord, task_of
+from avel.heads.training.records import TRAIN_AGAIN, HeadInputs, TrialRecord, task_of
 from avel.stores.arrow import read_own_parquet, to_parquet
 from avel.stores.datasets.labels import PADDED, UNKNOWN, in_clip, take
 from avel.stores.datasets.sample import SPLITS
@@ -78,12 +78,16 @@ def read_predictions(run: Run) -> dict[str, list[Predictions]]:
         raise StoreError(f"{path}: no predictions", hint="give the avel train-head command again to go on")
     task, segments = task_of(run), inputs.segments
     classes = task.outputs if task.one_label else 2
-    table = read_own_parquet(path.read_bytes(), _schema(task), path, AGAIN, {"split": SPLITS})
+    table = read_own_parquet(path.read_bytes(), _schema(task), path, TRAIN_AGAIN, {"split": SPLITS})
     label = _labels(table["label"])
     if label.size and not UNKNOWN <= label.min() <= label.max() < classes:
-        raise StoreError(f"{path}: column label holds {label.max()}, there are {classes} classes", hint=AGAIN)
+        raise StoreError(
+            f"{path}: column label holds {label.max()}, there are {classes} classes", hint=TRAIN_AGAIN
+        )
     if strange := set(_values(table, "trial")) - set(inputs.trials):
-        raise StoreError(f"{path}: column trial holds {min(strange)!r}, no trial of the run", hint=AGAIN)
+        raise StoreError(
+            f"{path}: column trial holds {min(strange)!r}, no trial of the run", hint=TRAIN_AGAIN
+        )
     number = table["segment"].to_numpy()
     clip, begin = _clip_of_rows(number)
     if (
@@ -91,7 +95,9 @@ def read_predictions(run: Run) -> dict[str, list[Predictions]]:
         or (number != np.arange(len(number)) - begin[clip]).any()
         or (number >= segments).any()
     ):
-        raise StoreError(f"{path}: column segment does not count to {segments} or less per clip", hint=AGAIN)
+        raise StoreError(
+            f"{path}: column segment does not count to {segments} or less per clip", hint=TRAIN_AGAIN
+        )
     by_split = {split: _where(table, "split", split) for split in _values(table, "split")}
     return {
         split: [
@@ -107,7 +113,7 @@ def check_complete(run: Run, trials: Iterable[TrialRecord], predicted: Container
     for trial in trials:
         if trial.name not in predicted:
             raise StoreError(
-                f"{run.path / PREDICTIONS}: no trial {trial.name!r} on split {split!r}", hint=AGAIN
+                f"{run.path / PREDICTIONS}: no trial {trial.name!r} on split {split!r}", hint=TRAIN_AGAIN
             )
 
 

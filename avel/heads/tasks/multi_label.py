@@ -20,7 +20,7 @@ from avel.heads.tasks.results import (
     Spread,
     TagEvaluation,
 )
-from avel.heads.tasks.task import Classes, Column, Targets, Task, TrackName
+from avel.heads.tasks.task import Classes, FigureColumn, Targets, Task, TrackName
 from avel.stores.cached_samples import CachedSamples
 from avel.stores.datasets.dataset import Dataset
 from avel.stores.datasets.labels import PADDED, in_clip
@@ -208,7 +208,7 @@ class MultiLabel(Task):
         )
 
     @property
-    def columns(self) -> tuple[Column, ...]:
+    def columns(self) -> tuple[FigureColumn, ...]:
         kinds = {"segments": "segment_f1_percent", "events": "event_f1_percent"}
         return (
             *(

@@ -21,7 +21,7 @@ from avel.heads.tasks.metrics import (
 )
 from avel.heads.tasks.results import LabelSets, PredictionMetrics
 from avel.heads.tasks.single_label_results import COLUMNS, single_label_results
-from avel.heads.tasks.task import Classes, Column, Targets, Task
+from avel.heads.tasks.task import Classes, FigureColumn, Targets, Task
 from avel.stores.cached_samples import CachedSamples
 from avel.stores.datasets.dataset import Dataset
 from avel.stores.datasets.labels import NO_CLASS, PADDED, UNKNOWN, in_clip
@@ -189,7 +189,7 @@ class SingleLabel(Task):
         return single_label_results(sets, self.categories, self.interval_percent(sets))
 
     @property
-    def columns(self) -> tuple[Column, ...]:
+    def columns(self) -> tuple[FigureColumn, ...]:
         return COLUMNS
 
     def class_masks(self, labels: Labels) -> NDArray[np.bool_]:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 BACKGROUND = "background"
 TaskName = Literal["single_label", "multi_label"]
 TrackName = Literal["", "audio", "visual"]
-Column = tuple[str, tuple[str, ...]]
+FigureColumn = tuple[str, tuple[str, ...]]
 """Title of a figure, and its place in the results: the names that lead to it."""
 Classes = tuple[int, ...]
 """Event classes of one segment in one track; () is background."""
@@ -200,7 +200,7 @@ class Task(ABC):
 
     @property
     @abstractmethod
-    def columns(self) -> tuple[Column, ...]:
+    def columns(self) -> tuple[FigureColumn, ...]:
         """Figures that the report has a column for, the main metric first."""
 
     def interval_percent(self, sets: LabelSets) -> tuple[float, float] | None:

@@ -62,7 +62,7 @@ class Split:
     def __len__(self) -> int:
         return len(self.number)
 
-    def trainable(self, weak_labels: WeakLabels | None) -> "Split":
+    def to_train_on(self, weak_labels: WeakLabels | None) -> "Split":
         """Returns the samples to train on: all, or with video labels of events the samples that have one."""
         if weak_labels != "event" or self.has_video_label.all():
             return self
@@ -126,7 +126,7 @@ class Data:
     def training(self, config: TrainConfig) -> tuple[Split, Tensor]:
         """Returns the samples to train on, and labels of their segments (R, T, ...) or videos (R, ...)."""
         weak_labels = weak_labels_of(config, self.task.name)
-        train = self.splits["train"].trainable(weak_labels)
+        train = self.splits["train"].to_train_on(weak_labels)
         if weak_labels == "fractions":
             assert isinstance(self.task, SingleLabel)
             return train, self.task.fractions(train.labels)
@@ -394,7 +394,7 @@ def check_labels(cache: FeatureCache, splits: Mapping[str, Split], config: Train
     """
     task, train = choose_task(cache, config.task), splits["train"]
     weak_labels, by_videos = weak_labels_of(config, task.name), config.selects_by_videos(task.name)
-    used = train.trainable(weak_labels)
+    used = train.to_train_on(weak_labels)
     if weak_labels != "event":
         _check_known(cache, train, "--supervision weak" if weak_labels is None else "--weak-labels event")
     if not by_videos:

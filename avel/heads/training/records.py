@@ -21,7 +21,7 @@ from avel.stores.runs import RECORD, Run
 from avel.stores.tensors import load_tensors, save_tensors
 
 FOLDER = "trials"
-AGAIN = "train into another run folder, with the same avel train-head command"
+TRAIN_AGAIN = "train into another run folder, with the same avel train-head command"
 
 
 @dataclass(frozen=True)
@@ -157,9 +157,9 @@ def read_trial(run: Run, name: str) -> TrialRecord:
         trained = ", ".join(sorted(path.stem for path in (run.path / FOLDER).glob("*.json"))) or "none"
         raise StoreError(f"{run.path}: no trained trial {name!r}", hint=f"the run holds {trained}")
     path = _path(run, name, "json")
-    record = read_document(TrialFile, path.read_bytes(), path, AGAIN)
+    record = read_document(TrialFile, path.read_bytes(), path, TRAIN_AGAIN)
     if record.name != name:
-        raise StoreError(f"{path}: name is {record.name!r}, not {name!r}", hint=AGAIN)
+        raise StoreError(f"{path}: name is {record.name!r}, not {name!r}", hint=TRAIN_AGAIN)
     return TrialRecord(**vars(record) | {"config": read_train_config(record.config, path)})
 
 
@@ -222,10 +222,10 @@ def load_model(run: Run, trial: TrialRecord, device: torch.device | str = "cpu")
     path = _path(run, trial.name, "safetensors")
     try:
         model = build_model(trial.config, trial.widths, trial.seed)
-        model.load_state_dict(load_tensors(path, AGAIN)[0])
+        model.load_state_dict(load_tensors(path, TRAIN_AGAIN)[0])
     except (RuntimeError, ConfigError) as error:
         what = error.message if isinstance(error, ConfigError) else " ".join(str(error).split())
-        raise StoreError(f"{path}: does not fit the trial's record: {what}", hint=AGAIN) from None
+        raise StoreError(f"{path}: does not fit the trial's record: {what}", hint=TRAIN_AGAIN) from None
     return model.to(device).eval()
 
 

@@ -32,7 +32,7 @@ Written = tuple[dict[str, Row], dict[str, str]]
 """Places of the videos of a part, and reasons why others could not be read."""
 Sources = Mapping[str, str]
 
-FULL = "name a smaller --batch-size; finished parts are kept"
+SMALLER_BATCH = "name a smaller --batch-size; finished parts are kept"
 _computing = Lock()
 """One thread of a process at a time: drawing weights and tracing a CNN change what all threads share, and one
 forward takes all cores anyway."""
@@ -83,7 +83,7 @@ def _here(work: Work, parts: Sequence[Sources], device: str, progress: Progress)
         progress.advance(done, failed=failed)
 
     place = torch.device(device)
-    with tf32(place), explain_full_memory(FULL):
+    with tf32(place), explain_full_memory(SMALLER_BATCH):
         encoder = part_encoder(work, device)
         if device == "cpu" and work.cnn_from is None:
             names = [name for part in parts for name in part]
@@ -190,7 +190,7 @@ def _counted(written: Written, progress: Progress) -> Written:
 
 def encode_part(work: Work, sources: Sources, device: str) -> Written:
     """Computes and writes one part, in a worker process."""
-    with _computing, tf32(torch.device(device)), explain_full_memory(FULL):
+    with _computing, tf32(torch.device(device)), explain_full_memory(SMALLER_BATCH):
         encoded = next(_encoder(_Same(work), device).parts([tuple(sources)]))
     return _write(work, sources, encoded)
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from avel.config import ComponentConfig
 from avel.errors import MissingPathError, WeightsError
 from avel.pipeline.config import PUBLISHED, RANDOM
-from avel.pipeline.encoders.weights import PublishedWeights, State, fetch, load_into
+from avel.pipeline.encoders.weights import PublishedWeights, StateDict, fetch, load_into
 from avel.stores.files import sha256_file
 from avel.stores.tensors import read_state
 
@@ -77,7 +77,7 @@ class Backbone(nn.Module, ABC):
         """Takes the form that weights of `variant` need."""
         self.variant = variant
 
-    def load_published(self, state: State, where: str) -> None:
+    def load_published(self, state: StateDict, where: str) -> None:
         """Takes a state dict in the published layout, of which `unused` parts are left out.
 
         Raises:

@@ -12,7 +12,7 @@ from avel.errors import WeightsError
 from avel.pipeline.config import VISUAL_BACKBONES
 from avel.pipeline.encoders.backbones import Normalise, VisualBackbone
 from avel.pipeline.encoders.resnet import IMAGENET_MEAN, IMAGENET_STD, torchvision_weights
-from avel.pipeline.encoders.weights import PublishedWeights, State, load_into
+from avel.pipeline.encoders.weights import PublishedWeights, StateDict, load_into
 
 TENSORFLOW_CLASSES = 1001
 """TensorFlow's ImageNet classifiers count background as class 0; torchvision's have 1000 classes."""
@@ -72,7 +72,7 @@ class MobileNetV2(VisualBackbone):
         maps: Tensor = self.features(frames * 2 - 1 if tensorflow else self.normalise(frames))
         return maps
 
-    def load_published(self, state: State, where: str) -> None:
+    def load_published(self, state: StateDict, where: str) -> None:
         """Takes torchvision's layout with a classifier of 1000 classes, or of 1001 (TensorFlow's).
 
         Raises:

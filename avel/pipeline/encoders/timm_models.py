@@ -10,7 +10,7 @@ from avel.errors import ConfigError, WeightsError, import_extra
 from avel.pipeline.config import VISUAL_BACKBONES
 from avel.pipeline.encoders.backbones import FrameInput, Normalise, VisualBackbone
 from avel.pipeline.encoders.hub import SETTINGS_FILE, HubBackbone, ModelConfig, as_maps
-from avel.pipeline.encoders.weights import State, load_into
+from avel.pipeline.encoders.weights import StateDict, load_into
 from avel.stores.documents import parse
 
 
@@ -74,7 +74,7 @@ class TimmVisual(HubBackbone, VisualBackbone):
         """Takes timm's weights in a folder."""
         self.net.load_state_dict(_create(str(folder), pretrained=True).state_dict())
 
-    def load_published(self, state: State, where: str) -> None:
+    def load_published(self, state: StateDict, where: str) -> None:
         """Takes timm's state dict, with or without a classifier of the name that the model gives it."""
         classifier = self.net.pretrained_cfg.get("classifier") or ()
         names = (classifier,) if isinstance(classifier, str) else tuple(classifier)

@@ -12,7 +12,7 @@ from avel.config import ComponentConfig, option
 from avel.errors import ConfigError, StoreError
 from avel.pipeline.config import AUDIO_BACKBONES, VISUAL_BACKBONES
 from avel.pipeline.encoders.backbones import AudioBackbone, Backbone, VisualBackbone
-from avel.pipeline.encoders.weights import State
+from avel.pipeline.encoders.weights import StateDict
 from avel.stores.features import FeatureCache
 from avel.stores.provenance import CACHE_AGAIN
 
@@ -41,7 +41,7 @@ class Vectors(Backbone):
         super().__init__(config)
         self.width = config.dimensions
 
-    def load_published(self, state: State, where: str) -> None:
+    def load_published(self, state: StateDict, where: str) -> None:
         """Refuses weights."""
         self.refuse()
 

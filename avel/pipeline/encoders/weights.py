@@ -12,7 +12,7 @@ from avel.errors import WeightsError
 from avel.stores.files import sha256_file
 from avel.stores.tensors import read_state
 
-State = dict[str, Tensor]
+StateDict = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class PublishedWeights:
         return Path(torch.hub.get_dir()) / "checkpoints" / self.file_name
 
 
-def fetch(published: PublishedWeights, option: str) -> State:
+def fetch(published: PublishedWeights, option: str) -> StateDict:
     """Returns the published state dict, downloaded once; its hash is checked before anything in it is read.
 
     Raises:
@@ -60,7 +60,7 @@ def fetch(published: PublishedWeights, option: str) -> State:
     return read_state(path)
 
 
-def load_into(module: torch.nn.Module, state: State, where: str, *, unused: tuple[str, ...] = ()) -> None:
+def load_into(module: torch.nn.Module, state: StateDict, where: str, *, unused: tuple[str, ...] = ()) -> None:
     """Loads `state` into `module` strictly, without the names that start with one of `unused`.
 
     Raises:

@@ -28,7 +28,7 @@ FRAGMENT = re.compile(rb"(.{4})moof.{4}mfhd", re.DOTALL)
 TRACK = re.compile(rb"tfhd.{4}(.{4})", re.DOTALL)
 """Beginning of a fragment of MP4, and the number of a track in it."""
 MOST_FRAGMENT_BYTES = 1 << 20
-FORMATS = ",".join(sorted(av.formats_available - FORWARDING))
+CONTAINER_FORMATS = ",".join(sorted(av.formats_available - FORWARDING))
 
 
 @contextmanager
@@ -47,7 +47,7 @@ def open_container(path: Path) -> Iterator[InputContainer]:
         if not path.stat().st_size:
             raise ClipRefused("empty", "0 bytes")
         try:
-            options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
+            options = {"protocol_whitelist": "file", "format_whitelist": CONTAINER_FORMATS}
             container = av.open(f"file:{path}", options=options, metadata_errors="replace")
         except av.error.InvalidDataError as error:
             reason: Reason = "truncated" if is_cut_short(path) else "unreadable"

@@ -44,7 +44,7 @@ from avel.stores.kinds import kind_of
 from avel.stores.runs import RECORD, Run, forget_unused, remove_unused
 
 VECTORS = "vectors"
-FULL = "the same call with a smaller --clips-at-once goes on from its last checkpoint"
+FEWER_CLIPS = "the same call with a smaller --clips-at-once goes on from its last checkpoint"
 STANDARD_CLIPS = 256
 """Training clips that `standardise` takes its statistics from when the CNNs are not frozen: evenly spaced,
 since a dataset may be sorted by class."""
@@ -98,7 +98,7 @@ def pretrain(
     is_new = not path.exists()
     config = replace(config, dtype=_dtype(path, config, device))
     note_slow_bfloat16(device, config.dtype)
-    with process_group(device), determinism(config, device), tf32(device), explain_full_memory(FULL):
+    with process_group(device), determinism(config, device), tf32(device), explain_full_memory(FEWER_CLIPS):
         lock = only_one(path, "run") if rank() == 0 else nullcontext()
         with lock:
             try:

@@ -39,7 +39,7 @@ from avel.stores.files import free_bytes
 from avel.stores.location import Location, RemoteLocation, locate
 from avel.stores.manifest import Entry, Manifest, ManifestWriter, failed, read_manifest
 from avel.stores.packing import delete_unused_shards
-from avel.stores.seal import OPEN, sealed
+from avel.stores.seal import UNSEALED, sealed
 from avel.stores.shards import read_packing
 from avel.text import duration, plural, size
 
@@ -224,7 +224,7 @@ def _begin(
         for entry in plan.removed.values()
     )
     write_dataset(location, data)
-    text = f"# {OPEN}\n{staged_with}{to_toml(config, 'extract')}"
+    text = f"# {UNSEALED}\n{staged_with}{to_toml(config, 'extract')}"
     location.write("config.toml", sealed(text.encode()))
     if plan.voided:
         note(f"{plan.voided} staged clips of other settings are deleted: they left the dataset")

@@ -92,7 +92,7 @@ def _note_long(loaded: LoadedCache, configs: Mapping[str, TrainConfig], folder: 
     for name, config in configs.items():
         with suppress(ConfigError, TrainingError):  # said where the head is left out
             if not (folder / name).exists():
-                loaded.trainable(config)
+                loaded.data_and_model(config)
                 groups += [[item.trial] for item in plan(config, {}, {})]
     if groups:
         note_long_training(groups, loaded.data, loaded.device)

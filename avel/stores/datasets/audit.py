@@ -35,7 +35,7 @@ class ParsingBaselines:
 
 @dataclass(frozen=True)
 class Audit:
-    """Figures of one dataset on one grid; samples are given by their numbers.
+    """Figures of one dataset; samples are given by their numbers.
 
     Attributes:
         samples_of_shared_videos: video id -> its samples, for videos that have several.
@@ -45,7 +45,7 @@ class Audit:
             for an option) or "_".
         categories_with_spaces, categories_with_commas: names that need care where text is split at these.
         events_of_class: class -> number of events.
-        events_of_modality: "both", "audio", "visual" -> number of events that are there for sure.
+        events_of_modality: "both", "audio", "visual" -> number of events annotated so.
         samples_of_events: number of events -> number of samples with so many.
         samples_of_length: event segments -> number of samples; 0 is a sample that is all background.
         samples_of_split: split -> number of samples; "" counts samples in none.
@@ -139,8 +139,8 @@ class Audit:
         return tuple(found)
 
 
-def audit(dataset: Dataset, grid: Grid | None = None) -> Audit:
-    """Computes the figures of a dataset; by default on a grid of 10 segments of 1 s.
+def audit(dataset: Dataset) -> Audit:
+    """Computes the figures of a dataset, on a grid of 10 segments of 1 s.
 
     Where the annotations say how long each clip is, the grid is that of the longest, and no clip has segments
     after its own end.
@@ -148,7 +148,7 @@ def audit(dataset: Dataset, grid: Grid | None = None) -> Audit:
     >>> audit(read_dataset("AVE_Dataset")).trivial_baselines["test"].always_background  # doctest: +SKIP
     17.786069651741293
     """
-    grid = grid or Grid(dataset.segments(1.0))
+    grid = Grid(dataset.segments(1.0))
     samples, table = dataset.samples, dataset.event_table()
     inside = _inside(dataset, grid)
     holds_event = _event_segments(table, len(samples), grid) & inside

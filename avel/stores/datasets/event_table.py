@@ -191,8 +191,7 @@ def samples_of_rows(rows: Iterable[TableRow], video_ids: pa.Array | None = None)
     """Returns a sample for each video and split, in order of their first rows; the rows are its events.
 
     Args:
-        video_ids: id of each row's video, as texts or with a dictionary of ids that differ; by default its
-            name.
+        video_ids: id of each row's video, an array of texts or a dictionary array; by default the row's name.
 
     Raises:
         DatasetError: rows of one sample that contradict each other.

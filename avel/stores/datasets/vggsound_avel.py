@@ -124,7 +124,7 @@ def _by_id(files: dict[str, list[Path]], ids: Collection[str]) -> dict[str, list
 
 
 def _start(video_id: str, path: Path) -> float:
-    """Returns where a clip starts, as its name says it; the unit is that of the files, of all the same."""
+    """Returns where a clip starts, as its name says it, in the unit that all of the names have."""
     times = path.stem.removeprefix(video_id).split("_")
     return float(times[1]) if len(times) > 1 else -1.0
 

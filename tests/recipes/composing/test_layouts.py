@@ -261,7 +261,7 @@ def test_from_clips_to_a_report(tmp_path: Path, layout: str, course: Course | No
     scored, group = avel.score(run / "predictions.parquet", folder, **names), found.groups[options["head"]]
     assert scored.trivial_baselines_percent == found.trivial_baselines_percent
     if not course:  # the audit counts a second as one label, or LLP's by their modalities
-        audited = audit(dataset, Grid(seconds))
+        audited = audit(dataclasses.replace(dataset, longest_seconds=float(seconds)))
         baselines = audited.trivial_baselines or audited.parsing_baselines
         rules = list(dataclasses.asdict(baselines["test"]).values())
         assert rules == pytest.approx(list(found.trivial_baselines_percent.values()))

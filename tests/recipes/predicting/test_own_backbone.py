@@ -23,7 +23,7 @@ from avel.pipeline.config import AUDIO_BACKBONES, VISUAL_BACKBONES
 from avel.pipeline.encoders.backbones import AudioBackbone, FrameInput, VisualBackbone, WaveformInput
 from avel.pipeline.encoders.kept import load_encoder
 from avel.pipeline.encoders.waveform import WindowConfig, windows
-from avel.pipeline.encoders.weights import State, load_into
+from avel.pipeline.encoders.weights import StateDict, load_into
 from avel.pipeline.pretraining.augment import centre_crop
 from avel.pipeline.pretraining.pretrain import pretrain
 from avel.pipeline.staging.extract import extract
@@ -65,7 +65,7 @@ class Stripes(VisualBackbone):
         maps: Tensor = self.project(frames)
         return maps
 
-    def load_published(self, state: State, where: str) -> None:
+    def load_published(self, state: StateDict, where: str) -> None:
         load_into(self, state, where)
 
 
@@ -85,7 +85,7 @@ class Bands(AudioBackbone):
     def forward(self, log_mel: Tensor) -> Tensor:
         return log_mel.mean(1).unflatten(1, (self.width, -1)).mean(2) * self.scale
 
-    def load_published(self, state: State, where: str) -> None:
+    def load_published(self, state: StateDict, where: str) -> None:
         load_into(self, state, where)
 
 
@@ -126,7 +126,7 @@ class Loudness(AudioBackbone):
     def forward(self, audio: Tensor) -> Tensor:
         return audio.unflatten(1, (8, -1)).abs().mean(2) * self.scale
 
-    def load_published(self, state: State, where: str) -> None:
+    def load_published(self, state: StateDict, where: str) -> None:
         load_into(self, state, where)
 
 

@@ -86,7 +86,7 @@ def test_each_video_is_a_sample_with_its_events(tmp_path: Path) -> None:
     assert [Path(video.path).name for video in dataset.videos] == [
         *("__2MwJ2uHu0.mp4", "v_-1XDDTlnBdc.mp4", "", "")
     ]
-    found = audit(dataset, Grid(segments=43))
+    found = audit(dataset)
     assert (found.overlapping_samples, found.empty_samples) == ((0,), (2,))
     assert [Path(path).name for path in found.extra_files] == ["other.mp4"]
     assert found.missing_files == ("0012y1s1bJI", "00dadPtnWZI")

@@ -6,7 +6,6 @@ from pathlib import Path
 import h5py
 import pytest
 
-from avel.grid import Grid
 from avel.stores.datasets.audit import audit
 from avel.stores.datasets.dataset import make_dataset
 from avel.stores.datasets.formats import read_dataset
@@ -43,12 +42,6 @@ def test_counts_a_small_dataset(tmp_path: Path) -> None:
     assert (found.missing_files, found.extra_files) == (("b",), ("/d.mp4",))
     assert len(found.remarks()) == 5
     assert json.loads(json.dumps(found.facts()))["samples_of_length"]["10"] == 1
-
-
-def test_another_grid_gives_other_lengths(tmp_path: Path) -> None:
-    dataset = make_dataset("small", tmp_path, small(), (Video("-a", ""), Video("b", ""), Video("c", "")))
-    found = audit(dataset, Grid(segments=5, segment_seconds=2.0))
-    assert found.samples_of_length == {0: 1, 1: 1, 2: 1, 5: 1}
 
 
 def test_samples_of_any_number_of_events_are_counted(tmp_path: Path) -> None:
