@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from avel.errors import StoreError
+from avel.errors import AvelError, StoreError
 from avel.progress import note
 from avel.stores.features import FeatureCache, write_features
 from avel.stores.named_features import GROUP, OWN_ARRAYS, NewFeatures, check_name, drops
@@ -80,7 +80,7 @@ def note_dropped(cache: Path) -> None:
     """Says which named features a cache loses when it is made anew, in time to stop that."""
     if not cache.exists():
         return
-    with suppress(StoreError):  # a damaged cache is made anew, too
+    with suppress(AvelError):  # a cache that cannot be read is made anew, too
         if names := FeatureCache.open(cache).named:
             note(f"{cache} is made anew{drops(names)}")
 

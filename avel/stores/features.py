@@ -226,7 +226,7 @@ class FeatureCache:
             StoreError: the cache does not hold it, or its checksum fails.
         """
         self.check_holds(name)
-        hint = self.command("--overwrite") or "import the features again, with --overwrite"
+        hint = self.command("--overwrite") or CACHE_AGAIN
         rows = slice(None) if videos is None else videos.tolist()
         with open_hdf5(self.path, hint) as file:
             return read_verified_rows(_array_of(file, name, hint), self.checksums[name], rows, hint)

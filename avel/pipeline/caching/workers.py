@@ -166,7 +166,7 @@ def _on_devices(
                 yield _counted(future.result(), progress)
         except BrokenProcessPool:
             raise AvelError(
-                "a process that encodes clips was killed, perhaps since the machine's memory was full",
+                "a process that encodes clips was killed, perhaps because the machine's memory was full",
                 hint=f"the same command goes on; if that ends so, too, {FULL}",
             ) from None
         finally:

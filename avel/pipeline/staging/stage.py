@@ -31,7 +31,7 @@ from avel.stores.manifest import Entry, Manifest, failed
 KIB = 1 << 10
 PIECE_BYTES = 1 << 20
 TELL_SECONDS = 5.0
-"""Seconds of waiting for an object store after which a watching process is told, again and again."""
+"""Most seconds of waiting for an object store after which a watching process is told, again and again."""
 
 
 @dataclass
@@ -134,7 +134,7 @@ class Stager:
         done = threading.Event()
 
         def tell() -> None:
-            while not done.wait(TELL_SECONDS):
+            while not done.wait(min(TELL_SECONDS, self.config.time_limit / 2)):
                 self.uncounted()
 
         teller = threading.Thread(target=tell, daemon=True)

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -117,6 +118,10 @@ def test_features_of_vectors_keep_the_hashes_of_the_videos_and_lock_their_cache(
     assert len(sources) == len(NAMES)
     assert FeatureCache.open(made).sources == sources
     assert not list(tmp_path.glob(".*.parts"))
+    with h5py.File(made, "r+") as file:
+        file["f_a"][0] += 1
+    with pytest.raises(StoreError, match=r"damaged.*\n.*same avel cache-features or import-features"):
+        FeatureCache.open(made).f_a  # noqa: B018
 
 
 def test_clips_of_lengths_of_their_own_end_where_they_end(tmp_path: Path) -> None:

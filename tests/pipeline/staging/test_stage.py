@@ -198,18 +198,20 @@ def test_a_file_whose_name_is_not_utf8_is_staged_beside_others(tmp_path: Path) -
     assert (len(again.todo), len(again.unchanged), again.unreadable) == (0, 2, 0)
 
 
+@pytest.mark.parametrize(("tell_seconds", "time_limit"), [(0.01, 60.0), (600.0, 0.1)])
 def test_waiting_for_an_object_store_is_no_time_of_the_clip(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tell_seconds: float, time_limit: float
 ) -> None:
     stage(make_clip(tmp_path / "clip.mp4"), tmp_path / "store.zarr", SMALL)
     told = threading.Event()
-    stager = Stager(str(tmp_path / "store.zarr"), SMALL, uncounted=told.set)
+    hasty = replace(SMALL, time_limit=time_limit)
+    stager = Stager(str(tmp_path / "store.zarr"), hasty, uncounted=told.set)
 
     def wait(row: int) -> None:
         assert told.wait(60)
 
     stager.writer = SimpleNamespace(location=RemoteLocation("s3://bucket/store"), erase=wait)
-    monkeypatch.setattr("avel.pipeline.staging.stage.TELL_SECONDS", 0.01)
+    monkeypatch.setattr("avel.pipeline.staging.stage.TELL_SECONDS", tell_seconds)
     entry = stager.stage(Entry("clip", 0, source_path=str(tmp_path / "none.mp4")))
     assert entry.reason == "missing"
 
