@@ -30,7 +30,7 @@ class HeadInfo:
         reads: inputs that it can read, the best first.
         tasks: names of the tasks that it can be trained for.
         weak: whether it can learn from video labels.
-        differing_lengths: whether clips may have lengths of their own.
+        takes_differing_lengths: whether the clips may differ in length.
         parameters: number for AVE with the best inputs; for LLP if the head is not for one label a segment.
         source: the publication.
         published: what was reported for it on AVE.
@@ -40,7 +40,7 @@ class HeadInfo:
     reads: tuple[str, ...]
     tasks: tuple[str, ...]
     weak: bool
-    differing_lengths: bool
+    takes_differing_lengths: bool
     parameters: int
     source: str
     summary: str
@@ -106,7 +106,7 @@ def head_lines(heads: tuple[HeadInfo, ...]) -> list[str]:
             " ".join(head.reads),
             " ".join(head.tasks),
             "yes" if head.weak else "no",
-            "any" if head.differing_lengths else "one",
+            "any" if head.takes_differing_lengths else "one",
             f"{head.parameters:,}",
             head.source,
         )
@@ -149,7 +149,7 @@ def _info(name: str) -> HeadInfo:
         head.sources,
         head.tasks,
         head.weak,
-        head.differing_lengths,
+        head.takes_differing_lengths,
         sum(parameter.numel() for parameter in model.parameters()),
         head.source,
         (head.__doc__ or "").split("\n")[0],

@@ -15,7 +15,14 @@ from avel.digests import digest_of
 from avel.errors import ConfigError, DatasetError, TrainingError
 from avel.heads.config import TrainConfig
 from avel.heads.evaluation.evaluation import Evaluation
-from avel.heads.evaluation.paired import Difference, difference, difference_cells, tally
+from avel.heads.evaluation.paired import (
+    WOULD_SHOW,
+    WOULD_SHOW_NOTE,
+    Difference,
+    difference,
+    difference_cells,
+    tally,
+)
 from avel.heads.evaluation.predictions import Predictions, compute_metrics, read_predictions
 from avel.heads.tasks.metrics import Tally
 from avel.heads.tasks.results import Spread, interval_text
@@ -83,7 +90,7 @@ class FoldsResult:
         """Returns the text that a terminal shows."""
         header = (
             *("settings", self.measure, "95 % interval", "event F1"),
-            *("epochs", "minus the first", "it takes"),
+            *("epochs", "minus the first", WOULD_SHOW),
         )
         rows = [
             (
@@ -99,6 +106,7 @@ class FoldsResult:
         return [
             *table(header, rows),
             "",
+            WOULD_SHOW_NOTE,
             f"{self.samples} samples of train and val in {self.folds} folds of {self.groups} groups",
             f"best: {_text(self.best)}, trained with all seeds into {self.run}",
         ]
@@ -299,7 +307,7 @@ def join_folds(parts: Sequence[Predictions], group_of: Mapping[str, str] | None)
     if group_of is not None:
         groups = np.array([group_of[id] for id in joined.video_id], object)
         joined = dataclasses.replace(joined, video_id=groups)
-    return joined.take(np.argsort(joined.sample, kind="stable"))
+    return joined.take(np.argsort(joined.number, kind="stable"))
 
 
 def _text(settings: Mapping[str, Any]) -> str:

@@ -75,4 +75,4 @@ def videos_of(run: HeadRun, places: NDArray[np.int64]) -> NDArray[np.int64]:
     """Returns the places of samples' videos in the cache: (R,) -> (R,)."""
     samples = run.cache.samples
     video_of = dict(zip(samples.number.tolist(), samples.video.tolist(), strict=True))
-    return np.array([video_of[number] for number in run.sample[places].tolist()], np.int64)
+    return np.array([video_of[number] for number in run.number[places].tolist()], np.int64)

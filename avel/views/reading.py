@@ -24,7 +24,7 @@ class HeadRun:
 
     Attributes:
         trials: (M,) names of the trials.
-        sample: (R,) number of each sample in its dataset.
+        number: (R,) number of each sample in its dataset.
         leaked: (R,) whether the sample's video is also in train.
         label: (R, T, ...) as the task makes them; -1 where events are not known, -2 after the end of a clip
             that is shorter than others.
@@ -35,7 +35,7 @@ class HeadRun:
     name: str
     task: Task
     trials: tuple[str, ...]
-    sample: NDArray[np.int64]
+    number: NDArray[np.int64]
     video_id: tuple[str, ...]
     split: NDArray[np.str_]
     leaked: NDArray[np.bool_]
@@ -119,7 +119,7 @@ class HeadRun:
         """
         places = self.places_of(split)
         video_id = np.array(self.video_id, object)[places]
-        about = self.sample[places], video_id, self.leaked[places], self.label[places]
+        about = self.number[places], video_id, self.leaked[places], self.label[places]
         return [
             Predictions(trial, split, *about, probability[places])
             for trial, probability in zip(self.trials, self.probability, strict=True)
@@ -205,9 +205,9 @@ def read_run(path: Path | str) -> HeadRun:
         name=run.path.resolve().name,
         task=task_of(run),
         trials=names,
-        sample=np.concatenate([item.sample for item in first]),
+        number=np.concatenate([item.number for item in first]),
         video_id=tuple(str(name) for item in first for name in item.video_id),
-        split=np.repeat([item.split for item in first], [len(item.sample) for item in first]),
+        split=np.repeat([item.split for item in first], [len(item.number) for item in first]),
         leaked=np.concatenate([item.leaked for item in first]),
         label=np.concatenate([item.label for item in first]),
         probability=np.concatenate([[item.probabilities for item in part] for part in parts], axis=1),

@@ -95,7 +95,7 @@ def test_figures_are_those_of_the_segments_before_the_ends(tmp_path: Path) -> No
     background = [rows["label"][place] == 3 for place in test]
     assert found.trivial_baselines_percent["always background"] == pytest.approx(100 * np.mean(background))
     item = read_predictions(Run.open(run, "heads"))["test"][0]
-    places = [int(np.flatnonzero(samples.number == number)[0]) for number in item.sample.tolist()]
+    places = [int(np.flatnonzero(samples.number == number)[0]) for number in item.number.tolist()]
     lengths = cache.lengths[samples.video[places]]
     assert ((item.label == PADDED) == (np.arange(SEGMENTS) >= lengths[:, None])).all()
     assert not item.probabilities[item.label == PADDED].any()
@@ -194,15 +194,15 @@ def test_statistics_are_those_of_segments_before_the_ends(tmp_path: Path) -> Non
 
 
 def test_a_head_that_cannot_says_which_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(MLP, "differing_lengths", False)
+    monkeypatch.setattr(MLP, "takes_differing_lengths", False)
     with pytest.raises(ConfigError, match="head 'mlp' takes clips of one length") as refused:
         train_head(cache_of(tmp_path / "c.h5"), tmp_path / "run", head="mlp")
     able = str(refused.value).partition("heads that can: ")[2].split(", ")
     assert able == [name for name in HEADS if name != "mlp"]
-    lengths_of_head = {info.name: info.differing_lengths for info in list_heads()}
+    lengths_of_head = {info.name: info.takes_differing_lengths for info in list_heads()}
     assert lengths_of_head == {name: name != "mlp" for name in HEADS}
     listed = [line.split() for line in head_lines(list_heads()) if line.startswith(("mlp", "tacma"))]
     assert [("one" in words, "any" in words) for words in listed] == [(True, False), (False, True)]
     assert not (tmp_path / "run").exists()
-    assert not Head.differing_lengths
+    assert not Head.takes_differing_lengths
     train_head(write_cache(tmp_path / "even.h5"), tmp_path / "run", head="mlp", epochs=1)

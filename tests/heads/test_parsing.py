@@ -75,7 +75,7 @@ def test_a_perfect_head_scores_100_in_everything(tmp_path: Path) -> None:
     labels = longhand_labels(random_events())[48:].reshape(12, T, 2 * C)
     assert held.label.tolist() == labels.tolist()
     perfect = Predictions(
-        held.trial, "test", held.sample, held.video_id, held.leaked, held.label, labels.astype(np.float32)
+        held.trial, "test", held.number, held.video_id, held.leaked, held.label, labels.astype(np.float32)
     )
     group = evaluate_split(opened, [perfect], "test").groups["mlp"]
     assert group.parsing is not None
@@ -83,7 +83,7 @@ def test_a_perfect_head_scores_100_in_everything(tmp_path: Path) -> None:
         assert {name: spread.mean for name, spread in figures.items()} == dict.fromkeys(TYPES, 100.0)
     assert group.interval_percent == (100.0, 100.0)
     unlabelled = Predictions(
-        held.trial, "val", held.sample, held.video_id, held.leaked, 0 * labels - 1, perfect.probabilities
+        held.trial, "val", held.number, held.video_id, held.leaked, 0 * labels - 1, perfect.probabilities
     )
     write_predictions(opened, [perfect, unlabelled])
     assert (read_predictions(opened)["val"][0].label == -1).all()

@@ -75,7 +75,7 @@ def test_predictions_of_others_are_scored_up_to_the_ends(run: Path) -> None:
 def test_pictures_and_page_end_where_a_clip_does(run: Path, tmp_path: Path) -> None:
     made = read_run(run)
     assert made.video_id[choose_clip(made, "test")] in ("g", "h")
-    clip = clip_of({"tacma": made}, int(made.sample[made.place_of("h")]))
+    clip = clip_of({"tacma": made}, int(made.number[made.place_of("h")]))
     assert clip.segments == 2 == len(clip.frames) == len(clip.log_mel)  # type: ignore[arg-type]
     assert all(track.blocks[-1].end == 2 for track in clip.tracks)
     drawn = embed(made, "val")

@@ -183,7 +183,7 @@ def compare(
     label = left[0].label
     correct = [np.stack([task.right(each, label) for each in side]) for side in decoded]
     scores = [100 * np.mean([task.sample_scores(each, label) for each in side], 0) for side in decoded]
-    samples = len(left[0].sample)
+    samples = len(left[0].number)
     return Comparison(
         split=split,
         decoder=decoder,
@@ -254,7 +254,7 @@ def _clips(
     order = np.argsort(b - a, kind="stable").tolist()
     return tuple(
         ComparedClip(
-            int(about.sample[place]),
+            int(about.number[place]),
             str(about.video_id[place]),
             task.title(about.label[place]),
             float(a[place]),

@@ -19,8 +19,10 @@ Z_95 = 1.96
 """Standard errors from the middle of a 95 % interval to its end."""
 
 
-IT_TAKES = "it takes: clips or seeds with which a level difference of this size would be told from none"
-"""Line below a table whose column "it takes" has `Difference.needed`."""
+WOULD_SHOW = "would show it"
+"""Title of a column that has `Difference.needed`."""
+WOULD_SHOW_NOTE = f"{WOULD_SHOW}: clips or seeds that would show a level difference of this size"
+"""Line below a table with this column."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ def difference(a: Tally, b: Tally, video_id: NDArray[np.object_], *, seed: int =
     over_videos = float(np.var(values[0].mean(1) - values[1].mean(1)))
     spreads = [float(np.var(tally.value, ddof=1)) if len(tally.part) > 1 else 0.0 for tally in (a, b)]
     over_seeds = sum(spread / trials for spread, trials in zip(spreads, seeds, strict=True))
-    # Each seed is right on clips of its own. More clips or more seeds make this part of the variance smaller
+    # Seeds differ in the clips that they get right: a part of the variance that shrinks with either number
     jointly = [_over_both(of_trials) for of_trials in values]
     over_both = sum(variance / trials for variance, trials in zip(jointly, seeds, strict=True))
     allowed = (points / Z_95) ** 2
@@ -138,8 +140,8 @@ def aligned(
         StoreError: no sample in common, or they have other labels.
     """
     left, right = [item.labelled() for item in a], [item.labelled() for item in b]
-    place = {number: at for at, number in enumerate(right[0].sample.tolist())}
-    common = [(at, place[number]) for at, number in enumerate(left[0].sample.tolist()) if number in place]
+    place = {number: at for at, number in enumerate(right[0].number.tolist())}
+    common = [(at, place[number]) for at, number in enumerate(left[0].number.tolist()) if number in place]
     if not common:
         raise StoreError(
             f"{left[0].trial} and {right[0].trial}: no sample of split {left[0].split!r} in common",
@@ -204,7 +206,7 @@ def _seeds_drawn(values: NDArray[np.float64], random: np.random.Generator) -> ND
 
 
 def _over_both(values: NDArray[np.float64]) -> float:
-    """Returns the part of a trial's variance over videos that the mean over trials averages out: (D, M)."""
+    """Estimates the variance over draws of how a trial differs from the mean of all: (D, M) -> scalar."""
     trials = values.shape[1]
     if trials == 1:
         return 0.0

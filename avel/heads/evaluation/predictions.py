@@ -31,7 +31,7 @@ class Predictions:
     """Predictions of one trial for R samples.
 
     Attributes:
-        sample: (R,) number of each sample in its dataset.
+        number: (R,) number of each sample in its dataset.
         leaked: (R,) whether the sample's video is also in train.
         label: (R, T) class of each segment, or (R, T, K), 1 or 0 for each; -1 where the events are not known,
             -2 after the end of a clip that is shorter than T segments.
@@ -40,7 +40,7 @@ class Predictions:
 
     trial: str
     split: str
-    sample: NDArray[np.int64]
+    number: NDArray[np.int64]
     video_id: NDArray[np.object_]
     leaked: NDArray[np.bool_]
     label: Labels
@@ -149,7 +149,7 @@ def _table(item: Predictions, task: Task) -> pa.Table:
     columns = {
         "trial": pa.array([item.trial] * rows, pa.string()),
         "split": pa.array([item.split] * rows, pa.string()),
-        "sample": np.repeat(item.sample, lengths),
+        "sample": np.repeat(item.number, lengths),
         "video_id": pa.array(np.repeat(item.video_id, lengths), pa.string()),
         "leaked": np.repeat(item.leaked, lengths),
         "segment": np.tile(np.arange(segments), samples)[inside.reshape(-1)],
@@ -229,8 +229,8 @@ def compute_metrics(
     first = items[0] if items else None
     samples_of_tag = {}
     if tags and first:
-        samples_of_tag = {tag: np.isin(first.sample, numbers) for tag, numbers in tags.items()}
-        samples_of_tag["all"] = np.ones(len(first.sample), bool)
+        samples_of_tag = {tag: np.isin(first.number, numbers) for tag, numbers in tags.items()}
+        samples_of_tag["all"] = np.ones(len(first.number), bool)
     sets = LabelSets(
         predicted=[task.decode(item.probabilities, decoder) for item in items],
         by_decoder={
@@ -250,7 +250,7 @@ def compute_metrics(
 def describe_split(items: Sequence[Predictions], task: Task, decoder: Decoder, split: str) -> EvaluatedSplit:
     """Says what predictions of one split are evaluated on, an item for each seed."""
     first = items[0].labelled() if items else None
-    samples = len(first.sample) if first else 0
+    samples = len(first.number) if first else 0
     baselines = task.trivial_baselines(first.label) if first and samples else {}
     return EvaluatedSplit(
         task=task.name,
@@ -258,7 +258,7 @@ def describe_split(items: Sequence[Predictions], task: Task, decoder: Decoder, s
         split=split,
         decoder=decoder,
         samples=samples,
-        unknown_samples=len(items[0].sample) - samples if items else 0,
+        unknown_samples=len(items[0].number) - samples if items else 0,
         leaked_samples=int(first.leaked.sum()) if first else 0,
         trivial_baselines_percent={name: 100 * accuracy for name, accuracy in baselines.items()},
     )

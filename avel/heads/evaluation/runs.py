@@ -12,7 +12,7 @@ from avel.config import settings_of
 from avel.errors import AvelError, MissingPathError
 from avel.heads.evaluation.compare import GroupPredictions, read_group
 from avel.heads.evaluation.evaluation import Evaluation, GroupEvaluation
-from avel.heads.evaluation.paired import IT_TAKES, Difference, differences, resolved_points
+from avel.heads.evaluation.paired import WOULD_SHOW, WOULD_SHOW_NOTE, Difference, differences, resolved_points
 from avel.heads.tasks.results import Spread
 from avel.heads.training.code import read_train_config
 from avel.heads.training.records import HeadInputs, open_runs
@@ -212,9 +212,9 @@ def _difference_lines(lines: Sequence[RunLine]) -> list[str]:
         ]
         resolved = resolved_points(line.differences for line in compared)
         told = f"these clips and seeds resolve about {resolved:.1f} points of {_title(measure)}"
-        header = ("run", "settings", *(f"{_title(name)}, 95 %" for name in metrics), "it takes")
+        header = ("run", "settings", *(f"{_title(name)}, 95 %" for name in metrics), WOULD_SHOW)
         shown += ["", f"minus {against}: {told}", *table(header, rows)]
-    return [*shown, IT_TAKES, ""] if shown else []
+    return [*shown, WOULD_SHOW_NOTE, ""] if shown else []
 
 
 def _title(metric: str) -> str:

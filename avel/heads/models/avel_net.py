@@ -36,7 +36,7 @@ class AVELNet(Head):
     published = (Published(71.3, "full", VGG, "Ran et al. 2022, Table 2"),)
     sources = ("maps", "cnn", "encoded")
     attention_maps = (AGVA_MAP,)
-    differing_lengths = True
+    takes_differing_lengths = True
 
     def __init__(self, widths: Widths, config: Config, weak: bool) -> None:
         super().__init__(widths, config, weak)

@@ -45,7 +45,7 @@ class AVIN(Head):
         AttentionMap("inter_a", "clip", "audio"),
         AttentionMap("inter_v", "clip", "visual"),
     )
-    differing_lengths = True
+    takes_differing_lengths = True
 
     def __init__(self, widths: Widths, config: Config, weak: bool) -> None:
         super().__init__(widths, config, weak)

@@ -28,7 +28,7 @@ class AVRBStyle(Head):
     published = (Published(74.8, "full", VGG, "Ran et al. 2022, Table 3, of AVRB"),)
     sources = ("maps", "cnn", "encoded")
     attention_maps = (AttentionMap("segments", "clip", "both"),)
-    differing_lengths = True
+    takes_differing_lengths = True
 
     def __init__(self, widths: Widths, config: Config, weak: bool) -> None:
         super().__init__(widths, config, weak)

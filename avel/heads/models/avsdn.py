@@ -36,7 +36,7 @@ class AVSDN(RelevanceHead):
     )
     sources = ("maps", "cnn", "encoded")
     attention_maps = (AGVA_MAP,)
-    differing_lengths = True
+    takes_differing_lengths = True
 
     def __init__(self, widths: Widths, config: Config, weak: bool) -> None:
         super().__init__(widths, config, weak)

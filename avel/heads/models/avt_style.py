@@ -30,7 +30,7 @@ class AVTStyle(Head):
     published = (Published(76.8, "full", VGG, "Ran et al. 2022, Table 3, of AVT"),)
     sources = ("maps", "cnn", "encoded")
     attention_maps = (AttentionMap("cells", "audio", "cells"), AttentionMap("over_time", "both", "both"))
-    differing_lengths = True
+    takes_differing_lengths = True
 
     def __init__(self, widths: Widths, config: Config, weak: bool) -> None:
         super().__init__(widths, config, weak)

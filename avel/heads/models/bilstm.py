@@ -17,7 +17,7 @@ class BiLSTMHead(Head):
     Config = MergeConfig
     source = "the encoder of Ran et al. 2022, trained from labels"
     sources = ("cnn",)
-    differing_lengths = True
+    takes_differing_lengths = True
 
     config: MergeConfig
 

@@ -42,7 +42,7 @@ class CACE(SuppressionHead):
         AttentionMap("guidance", "visual", "audio"),
         *CROSS_MAPS,
     )
-    differing_lengths = True
+    takes_differing_lengths = True
     weak = False
     cross_width: ClassVar[int] = 512
 

@@ -35,7 +35,7 @@ class CMAN(Head):
         AttentionMap("when_v", "visual", "visual"),
         *CROSS_MAPS,
     )
-    differing_lengths = True
+    takes_differing_lengths = True
 
     def __init__(self, widths: Widths, config: Config, weak: bool) -> None:
         super().__init__(widths, config, weak)

@@ -188,7 +188,7 @@ class CMBS(SuppressionHead):
         AttentionMap("own_cells", "visual", "cells"),
         *CROSS_MAPS,
     )
-    differing_lengths = True
+    takes_differing_lengths = True
 
     config: Config
 
@@ -208,7 +208,8 @@ class CMBS(SuppressionHead):
         encoded_a, encoded_v = self.encode_a(audio, mask), self.encode_v(visual, mask)
         a, extras["W_av"] = self.cross_a(audio, encoded_v, mask)
         v, extras["W_va"] = self.cross_v(visual, encoded_a, mask)
-        # As published, a gate here scales the modality that it reads; under full supervision the other one
+        # As published, layer `gate_a` reads visual here, `gate_v` audio, and each scales the modality that it
+        # reads; under full supervision each reads its own modality and scales the other
         gate_v, gate_a = self.gate_a(encoded_v), self.gate_v(encoded_a)
         alpha = self.config.alpha
         v = v * (1 - alpha + alpha * torch.sigmoid(gate_v))

@@ -44,7 +44,7 @@ class CMRAN(RelevanceHead):
         AttentionMap("cells", "audio", "cells"),
         *CROSS_MAPS,
     )
-    differing_lengths = True
+    takes_differing_lengths = True
 
     def __init__(self, widths: Widths, config: Config, weak: bool) -> None:
         super().__init__(widths, config, weak)

@@ -48,7 +48,7 @@ class CPSP(RelevanceHead):
     )
     sources = ("maps", "cnn", "encoded")
     attention_maps = (AGVA_MAP, AttentionMap("gamma_va", "visual", "audio"))
-    differing_lengths = True
+    takes_differing_lengths = True
 
     config: Config
 

@@ -39,7 +39,7 @@ class DAM(RelevanceHead):
         AttentionMap("self_a", "audio", "audio"),
         AttentionMap("self_v", "visual", "visual"),
     )
-    differing_lengths = True
+    takes_differing_lengths = True
     weak = False
 
     config: Config

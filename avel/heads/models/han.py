@@ -40,7 +40,7 @@ class HAN(Head):
     source = "Tian et al. 2020 (video parsing)"
     sources = ("cnn", "encoded")
     tasks = ("multi_label",)
-    differing_lengths = True
+    takes_differing_lengths = True
 
     config: Config
 

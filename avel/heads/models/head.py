@@ -99,8 +99,8 @@ class Head(nn.Module, ABC):
             by a setting `dropout`; where that is not 0 its trials are trained one by one.
         buffered: settings kept as buffers, so that trials which differ in them can still be stacked.
         segments: numbers of segments that its layers can take; None for any.
-        differing_lengths: whether a batch may hold clips of different lengths: its `forward` takes a mask,
-            and the segments after the end of a clip have no influence on the others.
+        takes_differing_lengths: whether a batch may hold clips of different lengths: its `forward` takes a
+            mask, and the segments after the end of a clip have no influence on the others.
     """
 
     Config: ClassVar[type[HeadConfig]] = HeadConfig
@@ -114,7 +114,7 @@ class Head(nn.Module, ABC):
     stackable: ClassVar[bool] = False
     buffered: ClassVar[tuple[str, ...]] = ()
     segments: ClassVar[range | None] = None
-    differing_lengths: ClassVar[bool] = False
+    takes_differing_lengths: ClassVar[bool] = False
 
     def __init__(self, widths: Widths, config: HeadConfig, weak: bool) -> None:
         """Builds the network for the widths of a cache; `weak` networks learn from video labels.
@@ -154,10 +154,10 @@ class Head(nn.Module, ABC):
         Raises:
             ConfigError: it cannot; heads that can are named.
         """
-        if not cls.differing_lengths:
-            able = [name for name in HEADS if HEADS[name].differing_lengths]
+        if not cls.takes_differing_lengths:
+            able = [name for name in HEADS if HEADS[name].takes_differing_lengths]
             raise ConfigError(
-                f"head {cls.Config.name!r} takes clips of one length, and these have lengths of their own",
+                f"head {cls.Config.name!r} takes clips of one length, and these differ in length",
                 hint=f"heads that can: {', '.join(able)}",
             )
 
@@ -166,7 +166,7 @@ class Head(nn.Module, ABC):
         """Returns logits: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K).
 
         `mask` (B, T) is True before the end of each clip, and inputs after it are 0; without it all have T
-        segments. Heads without `differing_lengths` never get one.
+        segments. Heads without `takes_differing_lengths` never get one.
         """
 
     def layout(self) -> Layout | None:

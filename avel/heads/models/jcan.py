@@ -23,7 +23,7 @@ D = 512
 class JCAN(Head):
     """Residual Bi-LSTMs, AGVA, and recursive joint co-attention; its weights fix the number of segments.
 
-    These weights over time find 0 after the end of a clip that is shorter than others.
+    In a clip that is shorter than others, the weights over time read 0 after its end.
     """
 
     @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class JCAN(Head):
     published = (Published(76.2, "full", VGG, "Ran et al. 2022, Table 3"),)
     sources = ("maps", "cnn", "encoded")
     attention_maps = (AGVA_MAP,)
-    differing_lengths = True
+    takes_differing_lengths = True
     weak = False
 
     def __init__(self, widths: Widths, config: Config, weak: bool) -> None:

@@ -59,7 +59,7 @@ class LESP(RelevanceHead):
     sources = ("maps", "cnn", "encoded")
     attention_maps = (AttentionMap("spatial", "audio", "cells"), AttentionMap("W_av", "audio", "visual"))
     weak_labels = ("fractions", "event")
-    differing_lengths = True
+    takes_differing_lengths = True
 
     config: Config
     bank_audio: Tensor

@@ -65,7 +65,7 @@ class MLP(Head):
     sources = ("encoded", "cnn")
     tasks = ("single_label", "multi_label")
     stackable = True
-    differing_lengths = True
+    takes_differing_lengths = True
 
     config: Config
 

@@ -33,7 +33,7 @@ class MPNStyle(RelevanceHead):
     published = (Published(75.2, "full", VGG, "Ran et al. 2022, Table 3, of MPN"),)
     sources = ("maps", "cnn", "encoded")
     attention_maps = CROSS_MAPS
-    differing_lengths = True
+    takes_differing_lengths = True
 
     def __init__(self, widths: Widths, config: Config, weak: bool) -> None:
         super().__init__(widths, config, weak)

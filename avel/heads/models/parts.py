@@ -87,7 +87,7 @@ class TimeConvolutions(nn.Sequential):
     """Layers over time one after the other, Conv1d among them: (B, T, D) -> (B, T', D')."""
 
     def forward(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Returns the last layer's output; with `mask` (B, T) each Conv1d finds 0 after the end of a clip."""
+        """Returns the last layer's output; with `mask` (B, T) each Conv1d reads 0 after the end of a clip."""
         hidden = features.mT
         for layer in self:
             if mask is not None and isinstance(layer, nn.Conv1d):

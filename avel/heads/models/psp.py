@@ -48,7 +48,7 @@ class PSP(Head):
     sources = ("maps", "cnn", "encoded")
     attention_maps = (AGVA_MAP, AttentionMap("gamma_va", "visual", "audio"))
     weak_labels = ("fractions", "event")
-    differing_lengths = True
+    takes_differing_lengths = True
 
     def __init__(self, widths: Widths, config: Config, weak: bool) -> None:
         super().__init__(widths, config, weak)

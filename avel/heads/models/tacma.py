@@ -55,7 +55,7 @@ class TACMA(Head):
     attention_maps = CROSS_MAPS
     tasks = ("single_label", "multi_label")
     stackable = True
-    differing_lengths = True
+    takes_differing_lengths = True
     buffered: ClassVar[tuple[str, ...]] = ("theta",)
     theta: Tensor
 

@@ -23,7 +23,7 @@ from avel.nn import AGVA, amax_over_time, mean_over_time, recur, zero_padding
 class VSCG(RelevanceHead):
     """Positive sample propagation, then GRUs that start from a summary of the clip; 8 to 11 segments.
 
-    The summary finds 0 after the end of a clip that is shorter than others.
+    In a clip that is shorter than others, the summary reads 0 after its end.
     """
 
     @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class VSCG(RelevanceHead):
     source = "arXiv 2210.05242"
     sources = ("maps", "cnn", "encoded")
     attention_maps = (AGVA_MAP, AttentionMap("gamma_va", "visual", "audio"))
-    differing_lengths = True
+    takes_differing_lengths = True
     segments = range(8, 12)
     weak_labels = ("fractions", "event")
 

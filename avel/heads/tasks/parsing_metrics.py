@@ -35,8 +35,8 @@ def overlap_counts(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Counts events found, and missed or invented: twice (R, T, M, C) -> twice (R, M, C).
 
-    An event is a run of segments that hold a class. A predicted one finds a labelled one whose intersection
-    with it is at least half of their union; it cannot be so near to two of them.
+    An event is a run of segments that hold a class. A predicted one finds a labelled one if their
+    intersection is at least half of their union. It never finds two: there is a gap between labelled runs.
     """
     found, wrong = np.zeros((2, len(labels), *labels.shape[2:]))
     for clip, track, number in np.argwhere((predicted + labels).any(1)).tolist():

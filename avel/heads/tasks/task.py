@@ -164,12 +164,15 @@ class Task(ABC):
 
     @abstractmethod
     def points(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Returns the points of each sample in training's score: (..., B, T, K), (B, T, ...) -> (..., B)."""
+        """Returns what each sample adds to training's score, `full_points` at most.
+
+        (..., B, T, K), (B, T, ...) -> (..., B).
+        """
 
     @staticmethod
     @abstractmethod
     def full_points(labels: Tensor) -> Tensor:
-        """Returns the most points of each sample, all segments right: labels (R, T, ...) -> (R,)."""
+        """Returns the points of each sample if all its segments are right: labels (R, T, ...) -> (R,)."""
 
     @abstractmethod
     def sample_scores(self, predicted: Labels, labels: Labels) -> NDArray[np.float64]:

@@ -35,10 +35,10 @@ def compose(
 
     Args:
         layout: the dataset in whose layout it is written, by the name of its format.
-        course: what happens in a clip, for layouts that can say so; by default what is usual there.
+        course: which events a clip has; by default the first course that the layout can express.
 
     Raises:
-        ConfigError: too few clips, classes or seconds; seconds or a course that the layout has no words for.
+        ConfigError: too few clips, classes or seconds; seconds or a course that the layout cannot express.
         UnknownNameError: a class that cannot be drawn, or no such layout.
         DatasetError: `folder` holds other clips or annotations.
 
@@ -89,7 +89,7 @@ def _check_layout(layout: str, seconds: int, course: Course | None) -> None:
     if course is not None and course not in chosen.courses:
         able = [name for name, other in LAYOUTS.items() if course in other.courses]
         raise ConfigError(
-            f"course={course!r}: the layout of {layout} cannot say it",
+            f"course={course!r}: the layout of {layout} cannot express it",
             hint=f"layout={' or '.join(map(repr, able))}",
         )
 

@@ -15,7 +15,7 @@ from avel.stores.datasets.segment_vector import SEGMENTS
 Scripts = Sequence[Script]
 HEADER = "Category&VideoID&Quality&StartTime&EndTime"
 ANY: tuple[Course, ...] = ("mixed", "one", "runs", "overlapping")
-"""Kinds of events that are both shown and heard."""
+"""Courses whose events are both shown and heard."""
 INSIDE_SECONDS = 0.25
 """Seconds by which AVE-PM's events begin later and end earlier; their labels stay the same."""
 
@@ -27,7 +27,7 @@ class FolderLayout:
     Attributes:
         clip: number and script of a clip -> its file, below the folder of the dataset.
         files: scripts -> text of each annotation file.
-        courses: kinds of events in its clips that it can say, the usual one first.
+        courses: those that it can express, the usual one first.
         seconds: length of a clip, where all have the same.
         unseen: number of classes without train clips.
         annotations: file that must be named where the layout is read, if any.

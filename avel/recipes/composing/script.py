@@ -20,8 +20,9 @@ Names = tuple[str, ...]
 Second = tuple[Names, Names]
 """Classes that are shown, and classes that sound."""
 Course = Literal["one", "runs", "mixed", "overlapping", "parsing"]
-"""Events of a clip: one; none to three of one class; one to three of any class; two that overlap; or three of
-any classes, at any times: one is only audible, one only visible, one both."""
+"""Events of a clip. "one": one event; "runs": none to three of one class; "mixed": one to three of any class;
+"overlapping": two that overlap; "parsing": three of any classes at any times, one audible alone, one visible
+alone, one both."""
 MOST_EVENTS = 3
 
 

@@ -77,7 +77,7 @@ def leaderboard(
         else:
             writer.add(name)
         waiting = order[number:]
-        # Interrupted during the next head, this call leaves a board
+        # Written before each head that has to train, so that there is a board if that is interrupted
         if writer.heads and waiting and waiting[0] not in trained:
             note(f"{writer.write(waiting).page}: {writer.heads} of {plural(len(order), 'head')} so far")
     if not writer.heads:

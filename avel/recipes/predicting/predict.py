@@ -104,7 +104,7 @@ def predict(
         MissingPathError, StoreError: run, cache or encoder are gone or damaged.
         StaleError: encoder, weights or staging are not those of the cache.
         DeviceMemoryError: the GPU has no room for the networks and a part of a video.
-        ClipRefused: `preview` of a video that cannot be read.
+        AvelError: `preview` of a video that cannot be read.
     """
     format_name = _check(videos, out, format, preview)
     opened = Run.open(run, "heads")
@@ -134,7 +134,7 @@ def predict(
                 failed[path_text(video)] = refused.message
                 note(f"{video}: {refused.message}")
             progress.advance(failed=int(path_text(video) in failed))
-    written = _write(found, out, format_name, preview)
+    written = _write(found, failed, out, format_name, preview)
     return Predicted(tuple(found), failed, tuple(record.name for record in chosen), written)
 
 
@@ -252,12 +252,17 @@ def _format_of(out: Path, format: str) -> str:
 
 
 def _write(
-    found: list[VideoEvents], out: Path | str | None, format_name: str, preview: Path | str | None
+    found: list[VideoEvents],
+    failed: dict[str, str],
+    out: Path | str | None,
+    format_name: str,
+    preview: Path | str | None,
 ) -> tuple[str, ...]:
     if out is not None:
         write_text(Path(out), WRITERS[format_name](found))
     if preview is not None:
         if not found:
-            raise AvelError(f"{preview}: nothing to draw, the video could not be read")
+            why = next(iter(failed.values()))
+            raise AvelError(f"{preview}: the video cannot be read: {why}", hint="name another video")
         write_preview(found[0], Path(preview))
     return tuple(str(path) for path in (out, preview) if path is not None)

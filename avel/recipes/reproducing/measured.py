@@ -3,7 +3,13 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from avel.heads.evaluation.paired import IT_TAKES, Difference, difference_cells, resolved_points
+from avel.heads.evaluation.paired import (
+    WOULD_SHOW,
+    WOULD_SHOW_NOTE,
+    Difference,
+    difference_cells,
+    resolved_points,
+)
 from avel.heads.tasks.results import Spread
 from avel.recipes.reproducing.tables import AGAINST, TITLES
 from avel.text import plural
@@ -16,7 +22,7 @@ class Measured:
 
     Attributes:
         paper_percent: the paper's figure, on AVE; None where it has none.
-        accuracy_percent: mean and standard deviation over seeds; empty for a method that has no head here.
+        accuracy_percent: mean and standard deviation over seeds.
         holding_background_percent: the same over the clips that hold background.
         event_f1_percent: F1 over whole events, onset and offset at most one segment off.
         differences: metric -> this row's minus that of the row all are compared with; empty for that row.
@@ -60,7 +66,7 @@ class Reproduced:
         against = AGAINST[self.table]
         header = (
             *("", "paper, AVE", "here", "clips holding background", "event F1", "best test epoch"),
-            *(f"here - {against}, 95 %", "it takes"),
+            *(f"here - {against}, 95 %", WOULD_SHOW),
         )
         rows: list[tuple[Any, ...]] = [
             (
@@ -98,7 +104,7 @@ class Reproduced:
             told += (
                 f"; the paper's differences to {AGAINST[self.table]} are {min(gaps):.1f} to {max(gaps):.1f}"
             )
-        return [told, IT_TAKES]
+        return [told, WOULD_SHOW_NOTE]
 
     def headline(self) -> str:
         """Returns the result in one line."""

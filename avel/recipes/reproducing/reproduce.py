@@ -78,18 +78,13 @@ def reproduce(
         )
     check_can_write(Path(out), folder=True)
     for row in TABLES[table]:
-        if row.head is not None:
-            row_config(row, heads)
+        row_config(row, heads)
     check_own(Path(out), table, (f"{table}.{ending}" for ending in ("png", "toml", "json")))
     out = Path(out)
     stages = _Stages(str(store), out, table, pretraining, caching, heads)
-    repetitions = {
-        row.name: [stages.evaluate(row, seed) for seed in range(seeds)]
-        for row in TABLES[table]
-        if row.head is not None
-    }
+    repetitions = {row.name: [stages.evaluate(row, seed) for seed in range(seeds)] for row in TABLES[table]}
     against = repetitions[AGAINST[table]]
-    rows = tuple(_measured(row, repetitions.get(row.name, []), against) for row in TABLES[table])
+    rows = tuple(_measured(row, repetitions[row.name], against) for row in TABLES[table])
     picture = draw_table(rows, stages.trivial_baselines_percent, TITLES[table], out / f"{table}.png")
     reproduced = Reproduced(
         table,
@@ -115,7 +110,7 @@ def row_config(row: PaperRow, heads: Mapping[str, Any], seed: int = 0) -> TrainC
     Raises:
         ConfigError: a setting that the row's head does not know.
     """
-    config = resolve(TrainConfig, "train-head", options={**heads, **(row.head or {})})
+    config = resolve(TrainConfig, "train-head", options={**heads, **row.head})
     head_class(config)
     return dataclasses.replace(config, seed=config.seed + seed)
 
@@ -139,7 +134,6 @@ class _Stages:
 
     def evaluate(self, row: PaperRow, seed: int) -> tuple[GroupEvaluation, GroupPredictions]:
         """Trains and evaluates one row's head with one seed; returns its figures and its test predictions."""
-        assert row.head is not None
         note(f"\n== {row.name}, seed {seed}")
         cache = self.features(row.features, 0 if row.features == BACKBONES else seed)
         config = row_config(row, self.heads, seed)
@@ -194,8 +188,6 @@ Repetitions = list[tuple[GroupEvaluation, GroupPredictions]]
 
 
 def _measured(row: PaperRow, repetitions: Repetitions, against: Repetitions) -> Measured:
-    if row.head is None:
-        return Measured(row.name, row.paper_percent)
     figures = [each for each, _ in repetitions]
     own, others = ([item for _, group in each for item in group.items] for each in (repetitions, against))
     without_maps = head_class(row_config(row, {})).sources[0] == "maps" != figures[0].inputs

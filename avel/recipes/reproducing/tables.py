@@ -1,7 +1,7 @@
 """Tables of Ran et al. 2022: features, head and accuracy of each row.
 
-Accuracies in % of AVE's test segments, from Tables 2-5 and the text about Figure 6. Rows of methods that
-have no head here show the paper's figure alone; rows without a figure are not in the paper, for comparison.
+Accuracies in % of AVE's test segments, from Tables 2-5 and the text about Figure 6. Rows without a figure are
+not in the paper, for comparison.
 """
 
 from collections.abc import Mapping
@@ -33,13 +33,13 @@ class PaperRow:
         name: what the paper calls it.
         paper_percent: the paper's accuracy; None where it has none.
         features: `backbones`, or a name of ENCODERS.
-        head: settings of the head; None for a method of the paper that has no head here.
+        head: settings of the head.
     """
 
     name: str
     paper_percent: float | None = None
     features: str = AVBT
-    head: Mapping[str, Any] | None = field(default_factory=lambda: PROBE)
+    head: Mapping[str, Any] = field(default_factory=lambda: PROBE)
 
 
 TABLE_2 = (

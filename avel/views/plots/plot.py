@@ -103,7 +103,7 @@ def demo_picture(
     names = shown or tuple(read)[-2:]
     main = read[names[-1]]
     place = choose_clip(main, "test")
-    clip = clip_of({name: read[name] for name in names}, int(main.sample[place]))
+    clip = clip_of({name: read[name] for name in names}, int(main.number[place]))
     with figure(12.5, 3.9) as fig:
         left, right = fig.subfigures(1, 2, squeeze=False, width_ratios=(2.6, 1), wspace=0.03)[0]
         draw_clip(left, clip)
@@ -119,11 +119,11 @@ def clip_of(runs: dict[str, HeadRun], sample: int, store: Path | str | None = No
     """Returns a sample's clip with its labels and the predictions of each run's first trial, by name."""
     first = next(iter(runs.values()))
     footage = open_footage(first.cache, store)
-    place = int(np.flatnonzero(first.sample == sample)[0])
+    place = int(np.flatnonzero(first.number == sample)[0])
     task, video_id, label = first.task, first.video_id[place], first.label[place]
     tracks = named_tracks("label", task, task.blocks(label)) if first.known[place] else []
     for name, run in runs.items():
-        at = np.flatnonzero(run.sample == sample)
+        at = np.flatnonzero(run.number == sample)
         if not len(at):
             raise StoreError(
                 f"{run.run.path}: no predictions of sample {sample}", hint="compare runs of one cache"
@@ -202,7 +202,7 @@ def most_frequent(classes: NDArray[np.int64], background: int) -> list[int]:
 
 def _timeline(run: HeadRun, split: str, video: str | None, store: Path | str | None) -> tuple[Figure, str]:
     place = choose_clip(run, split) if video is None else run.place_of(video)
-    clip = clip_of({run.name: run}, int(run.sample[place]), store)
+    clip = clip_of({run.name: run}, int(run.number[place]), store)
     tall = 1.2 + 0.9 * (clip.frames is not None) + 0.8 * (clip.log_mel is not None)
     with figure(8.6, tall + 0.4 * sum(track.lanes for track in clip.tracks)) as fig:
         draw_clip(fig, clip)

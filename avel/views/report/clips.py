@@ -66,7 +66,7 @@ def browse(runs: Sequence[HeadRun]) -> BrowsedClips:
     """
     first: dict[int, tuple[HeadRun, int]] = {}
     for run in runs:
-        for place, number in enumerate(run.sample.tolist()):
+        for place, number in enumerate(run.number.tolist()):
             other, at = first.setdefault(number, (run, place))
             if not _same_sample(other, at, run, place):
                 raise StaleError(
@@ -96,7 +96,7 @@ def _same_sample(one: HeadRun, place: int, other: HeadRun, at: int) -> bool:
 
 
 def _places(run: HeadRun, samples: NDArray[np.int64]) -> NDArray[np.int64]:
-    known = {number: place for place, number in enumerate(run.sample.tolist())}
+    known = {number: place for place, number in enumerate(run.number.tolist())}
     return np.array([known.get(number, -1) for number in samples.tolist()], np.int64)
 
 

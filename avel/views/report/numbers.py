@@ -62,7 +62,7 @@ def comparisons(groups: Sequence[HeadRun]) -> dict[str, dict[str, Any]]:
     """
 
     def labelled(run: HeadRun, split: str) -> set[int]:
-        return {*run.sample[run.known & (run.split == split)].tolist()}
+        return {*run.number[run.known & (run.split == split)].tolist()}
 
     of_split: dict[str, dict[str, Any]] = {}
     for (place_a, a), (place_b, b) in itertools.combinations(enumerate(groups), 2):
@@ -178,7 +178,7 @@ def cloud_summary(
 
 def _cloud_set(panels: Embedding, run: HeadRun, clip_of_sample: dict[int, int]) -> dict[str, Any]:
     return {
-        "clip": [clip_of_sample[number] for number in run.sample[panels.place].tolist()],
+        "clip": [clip_of_sample[number] for number in run.number[panels.place].tolist()],
         "segment": panels.segment,
         "class": panels.classes,
         "panels": [

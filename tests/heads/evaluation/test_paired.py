@@ -137,7 +137,7 @@ def test_runs_are_compared_on_the_samples_that_both_have_labels_for() -> None:
     a = predictions([7, 8, 9], [[0, 2], [1, 1], [2, 2]], [[0, 0], [1, 1], [-1, -1]])
     b = predictions([9, 8, 6, 7], [[0, 0], [1, 2], [0, 0], [0, 0]], [[-1, -1], [1, 1], [0, 0], [0, 0]])
     left, right = aligned([a], [b])
-    assert left[0].sample.tolist() == right[0].sample.tolist() == [7, 8]
+    assert left[0].number.tolist() == right[0].number.tolist() == [7, 8]
     found = differences([a], [b], TASK)
     assert found["accuracy"].points == pytest.approx(0)  # three of four each
     other = predictions([7], [[0, 0]], [[0, 1]])

@@ -154,7 +154,7 @@ def test_runs_are_compared_with_one_of_them(runs: Path, capsys: pytest.CaptureFi
     assert run_command(cli, ["runs", str(runs), "--against", str(runs / "tacma")]) == DONE
     told, header, _, *rows, note = capsys.readouterr().out.split("\n\n")[1].splitlines()
     assert re.fullmatch(r"minus tacma: these clips and seeds resolve about \d+\.\d points of accuracy", told)
-    assert re.split("  +", header) == ["run", "settings", "accuracy, 95 %", "event F1, 95 %", "it takes"]
+    assert re.split("  +", header) == ["run", "settings", "accuracy, 95 %", "event F1, 95 %", "would show it"]
     assert len(rows) == 4
     assert "clips or seeds" in note
     last = lines["theta", "theta=0.1"].differences

@@ -179,7 +179,7 @@ MASKED = [
     case
     for case in TAUGHT
     for head in [HEADS[case.values[0][0]]]  # type: ignore[index]
-    if head.differing_lengths and case.values[1] == head.sources[0]
+    if head.takes_differing_lengths and case.values[1] == head.sources[0]
 ]
 ANY_LENGTH = [
     case

@@ -91,7 +91,9 @@ def recalled(w: Weights) -> dict[int, np.ndarray]:
     return found
 
 
-def judged(bank: dict[int, np.ndarray], fused: np.ndarray) -> tuple[dict[int, float], dict[int, np.ndarray]]:
+def evaluated(
+    bank: dict[int, np.ndarray], fused: np.ndarray
+) -> tuple[dict[int, float], dict[int, np.ndarray]]:
     """Scores of each event that the bank holds, distances (T, M) of each segment from all in it."""
     scores, apart = {}, {}
     for event, members in bank.items():
@@ -121,7 +123,7 @@ def test_lesp(maps: bool, supervision: str) -> None:
         }
         for name, values in expected.items():
             np.testing.assert_allclose(found[name][clip], values, rtol=1e-5, atol=1e-6)  # float32 positions
-        scores, apart = judged(bank, F)
+        scores, apart = evaluated(bank, F)
         for event in bank:
             assert found["prototype"][clip, event] == pytest.approx(scores[event], rel=1e-5)
             np.testing.assert_allclose(found["distance"][clip, :, event], apart[event], rtol=1e-5)

@@ -290,11 +290,11 @@ def test_predictions_of_what_was_composed_score_100_where_events_overlap(tmp_pat
 
 
 def test_what_a_layout_cannot_say_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"cannot say it\s+next: layout='llp'"):
+    with pytest.raises(ConfigError, match=r"cannot express it\s+next: layout='llp'"):
         compose(tmp_path, layout="activitynet", course="parsing")
     with pytest.raises(ConfigError, match="seconds=9: clips of ov-avebench have 10 seconds"):
         compose(tmp_path, layout="ov-avebench", seconds=9)
-    with pytest.raises(ConfigError, match="course='overlapping': the layout of ave-pm cannot say it"):
+    with pytest.raises(ConfigError, match="course='overlapping': the layout of ave-pm cannot express it"):
         compose(tmp_path, layout="ave-pm", course="overlapping")
     with pytest.raises(UnknownNameError, match="no layout named 'desd'"):
         compose(tmp_path, layout="desd")

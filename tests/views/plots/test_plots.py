@@ -58,9 +58,9 @@ def test_confusion_counts_are_those_of_the_predictions(made: Made) -> None:
 
 def test_timeline_shows_the_labels_and_predictions_of_the_sample(made: Made) -> None:
     run = read_run(made.runs[0])
-    clip = clip_of({"mlp": run}, int(run.sample[2]))
+    clip = clip_of({"mlp": run}, int(run.number[2]))
     lines = pq.read_table(made.runs[0] / "predictions.parquet").to_pylist()
-    own = [line for line in lines if line["sample"] == run.sample[2] and line["trial"] == "seed=0"]
+    own = [line for line in lines if line["sample"] == run.number[2] and line["trial"] == "seed=0"]
     own.sort(key=lambda line: line["segment"])
     names = [*CATEGORIES, "bg"]
     shown = [

@@ -540,9 +540,9 @@ def test_two_tracks_show_several_events_at_once(driver: Any, tmp_path: Path) -> 
     run = read_run(tmp_path / "mlp")
     split = driver.execute_script("return avel.state.split")
     wrong = ~run.task.right(run.prediction[0], run.label).all(1) & (run.split == split)
-    assert sorted(shown_samples(driver)) == sorted(run.sample[wrong].tolist())
+    assert sorted(shown_samples(driver)) == sorted(run.number[wrong].tolist())
     scores = dict(
-        zip(run.sample.tolist(), run.task.sample_scores(run.prediction[0], run.label).tolist(), strict=True)
+        zip(run.number.tolist(), run.task.sample_scores(run.prediction[0], run.label).tolist(), strict=True)
     )
     choose(driver, "filter-order", "wrong")
     in_order = [scores[number] for number in shown_samples(driver)]

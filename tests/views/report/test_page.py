@@ -137,7 +137,7 @@ def test_details_are_the_trials_own(made: Made, tmp_path: Path) -> None:
     clips, detail = data(tmp_path / "page", "clips"), data(tmp_path / "page", "detail-0")
     run = read_run(made.runs[1])
     for clip, number in enumerate(clips["sample"]):
-        place = int(np.flatnonzero(run.sample == number)[0])
+        place = int(np.flatnonzero(run.number == number)[0])
         for trial in range(2):
             top = detail[clip][1][trial]["top"]
             (predicted,) = clips["predictions"][1][trial][clip]  # one track
