@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from avel.cli import cli
 from avel.console import DONE, run
-from avel.errors import ConfigError, MissingPathError, StaleError, StoreError, UnknownNameError
+from avel.errors import AvelError, ConfigError, MissingPathError, StaleError, StoreError, UnknownNameError
 from avel.heads.train import sweep
 from avel.heads.training.records import load_model
 from avel.pipeline.caching.cache import cache_features
@@ -166,6 +167,9 @@ def test_files_and_failures(world: World, tmp_path: Path) -> None:
     assert read["video"] == str(good)
     assert predicted.written == (str(tmp_path / "events.json"),)
     assert predicted.lines()[0].startswith("video")
+    why = re.escape(predicted.failed[str(tmp_path / "broken.mp4")])
+    with pytest.raises(AvelError, match=f"x.png: the video cannot be read: {why}"):
+        predict(world.run, [tmp_path / "broken.mp4"], preview=tmp_path / "x.png", device="cpu")
 
 
 def test_previews(world: World, tmp_path: Path) -> None:
