@@ -93,7 +93,7 @@ AFTER_INSPECTION = {
     "cache": "avel train-head {} runs/tacma --head tacma --seeds 5",
     "run": "avel evaluate {} --all, for a run of heads; --json prints every setting",
 }
-"""Kind of a path -> command that comes next where the path is whole."""
+"""Kind of a path -> command that comes next, if what lies there is complete."""
 
 
 def after_training(run: Path | str) -> str:

@@ -87,7 +87,7 @@ class Command(click.Command):
         self.params += _for_every_command()
 
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
-        """Parses the arguments, with the short names of the options for every command in full."""
+        """Parses the arguments, after writing out the short names -q, -v and -h where they stand alone."""
         end = args.index("--") if "--" in args else len(args)
         full = {"-q": "--quiet", "-v": "--verbose", "-h": "--help"}
         return super().parse_args(context, [full.get(word, word) for word in args[:end]] + args[end:])
@@ -215,8 +215,8 @@ def settings(
 ) -> Callable[[F], F]:
     """Gives a command `--config`, `--set`, and one option for each setting of `config_type`.
 
-    The command receives the resolved config as `config`; it is also printed to stderr, without its
-    `of_clips` where a feature cache is given as `store`.
+    The command receives the resolved config as `config`; it is also printed to stderr. Where `store` is a
+    feature cache, the settings in the config's `of_clips`, which have no effect on one, are not printed.
 
     Args:
         stage: the config's table in a TOML file.

@@ -1,4 +1,4 @@
-"""How the site reads avel's docstrings: what mkdocstrings would show as source stands there as reference."""
+"""Prepares avel's docstrings for the site: mkdocstrings alone would show doctests and settings as source."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class AvelDocstrings(Extension):
             obj.docstring.value = SESSION.sub(lambda found: f"```pycon\n{found.group()}\n```", text)
 
     def on_class_members(self, *, cls: Class, **_: Any) -> None:
-        """Takes every field `option(default, help)` of a config apart."""
-        helps = {name: self._open(field) for name, field in cls.attributes.items() if _is_option(field)}
+        """Lists every field `option(default, help)` of a config as a parameter, with its help."""
+        helps = {name: self._take_help(field) for name, field in cls.attributes.items() if _is_option(field)}
         if helps and cls.docstring:
             lines = "\n".join(f"    {name}: {text}" for name, text in helps.items())
             cls.docstring = Docstring(f"{cls.docstring.value}\n\nArgs:\n{lines}", parent=cls)
 
-    def _open(self, field: Attribute) -> str:
-        """Leaves a field its default, and gives its help."""
+    def _take_help(self, field: Attribute) -> str:
+        """Replaces the `option(default, help)` of a field by the default, and returns the help."""
         assert isinstance(field.value, ExprCall)
         default, text = field.value.arguments[:2]
         field.value = default

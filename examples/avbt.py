@@ -15,7 +15,7 @@ from torchvision.transforms import v2
 LAMBDA = 5e-3  # Eq. 2
 EPOCHS, WARMUP_EPOCHS, BATCH = 100, 10, 128  # Section 4.1, Optimization
 LR_WEIGHTS, LR_BIASES = 0.2, 0.0048  # of Barlow Twins [23], for a batch of 256
-LR_SCALE = 2e-4  # of the pretrained CNNs alone: at this rate, what starts from noise would stay noise
+LR_SCALE = 2e-4  # for the pretrained CNNs alone; with it, random weights would hardly move
 MOMENTUM, TRUST, WEIGHT_DECAY = 0.9, 1e-3, 1e-6  # LARS [55], as in [23]
 
 
@@ -73,7 +73,7 @@ def avbt_loss(C: Tensor) -> Tensor:
 
 
 class LARS:
-    """SGD with steps in proportion to a weight's norm; biases and norms take neither that nor decay."""
+    """SGD with steps in proportion to a weight's norm; biases and norm layers have neither that nor decay."""
 
     def __init__(self, lr_scale: dict[nn.Parameter, float], batch: int = BATCH) -> None:
         self.lr_scale, self.batch = lr_scale, batch

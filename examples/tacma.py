@@ -37,7 +37,7 @@ class TACMA(nn.Module):
         M_va = M_av.mT
         M_av, M_va = M_av.relu().softmax(-1), M_va.relu().softmax(-1)
 
-        # Eq. 4: a pair weighs less the further apart in time, and less so if it is similar
+        # Eq. 4: a pair of segments weighs less the further apart they are; similar ones lose less
         t = torch.arange(T)
         distance = (t[:, None] - t).abs()  # |i - j|
         W_mv = torch.exp(-THETA * distance / M_av.clamp_min(1e-6))  # a softmax may underflow to 0
@@ -72,7 +72,7 @@ def adam(model: TACMA) -> tuple[torch.optim.Adam, torch.optim.lr_scheduler.StepL
 
 def made_up_clips(count: int, C: int, noise: float = 1.0, T: int = 10) -> tuple[Tensor, Tensor, Tensor]:
     """f_a, f_v (B, T, d_l) and labels (B, T): in each clip one event, and background before and after it."""
-    # A class in each modality, the same in all calls
+    # A vector for each class in each modality, the same in all calls
     meaning = torch.randn(2, C, D_L, generator=torch.Generator().manual_seed(0))
     start, length = torch.randint(0, T - 2, (count, 1)), torch.randint(3, T + 1, (count, 1))
     during = (torch.arange(T) >= start) & (torch.arange(T) < start + length)

@@ -1,4 +1,4 @@
-"""Makes a feature cache of clips without events, as another cache was made, for `--negatives`."""
+"""Makes a feature cache of clips without events for `--negatives`, in the way another cache was made."""
 
 from pathlib import Path
 
@@ -24,8 +24,8 @@ def background_cache(source: Path | str, cache: Path | str) -> Path:
 
     Raises:
         MissingPathError: nothing is there.
-        StoreError: no folder, clip store or cache; or `cache` was not made from clips and its features cannot
-            be made of others.
+        StoreError: `source` is no folder, clip store or cache; or `cache` was not made from clips, so that no
+            other clips can be encoded like it.
     """
     kind, other = kind_of(source), Path(cache)
     if kind == "cache":

@@ -17,7 +17,7 @@ WIDTH_PX, HEIGHT_PX, FPS, SAMPLE_RATE = 192, 144, Fraction(12), 16000
 POSES = 12
 """Number of pictures in one cycle of a motion."""
 HALF_SIZE = (0.22, 0.32)
-"""Half of an object's height, in heights of the frame."""
+"""Least and greatest half height of an object, as a fraction of the frame's height."""
 CYCLE_HZ, LOUDNESS_DB, AMBIENCE_DB = (1.0, 1.5), (-26, -16), (-60, -40)
 PEAK = 0.9
 EDGE_SECONDS = 0.015

@@ -68,7 +68,7 @@ def ave_pm_files(scripts: Scripts) -> dict[str, str]:
 
 
 def ov_avebench_files(scripts: Scripts) -> dict[str, str]:
-    """Returns OV-AVEBench's table, and its labels as text of lists in a JSON."""
+    """Returns OV-AVEBench's table, and its JSON, in which each label is a list written as text."""
     trained = {script.category for script in scripts if script.split == "train"}
     rows = ["split,cls_name,cls_type,vid_name"]
     for script in scripts:

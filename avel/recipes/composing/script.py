@@ -113,7 +113,7 @@ def _parsing(rng: np.random.Generator, name: str, classes: Sequence[str], second
     events = list(zip(names, modalities, spans, strict=True))
 
     def classes_of(second: int, lacking: Modality) -> Names:
-        """Returns the classes of a second's events, but for those of one modality alone."""
+        """Returns the classes of a second's events, without those in the modality `lacking` alone."""
         names_of = {
             category
             for category, modality, (start, end) in events
@@ -157,7 +157,7 @@ def _happening(
 
 
 def _cuts(rng: np.random.Generator, count: int, seconds: int) -> list[int]:
-    """Returns so many different whole seconds of a clip, its end included, in order."""
+    """Draws `count` different times of a clip in whole seconds, from 0 to its end, and sorts them."""
     return sorted(rng.choice(seconds + 1, count, replace=False).tolist())
 
 

@@ -24,7 +24,7 @@ class Cycle:
         return phase
 
     def since(self, seconds: Waveform, beats: int) -> Waveform:
-        """Returns the seconds since the last of `beats` evenly spaced beats a cycle, the first at phase 0."""
+        """Returns the seconds since the last beat; `beats` of them divide a cycle evenly from phase 0 on."""
         beat = self.phase(seconds) * beats
         return ((beat - np.floor(beat)) / (beats * self.cycles_per_second)).astype(np.float32)
 
@@ -51,7 +51,7 @@ def horn(cycle: Cycle, seconds: Waveform, rng: np.random.Generator) -> Waveform:
 
 
 def rotor(cycle: Cycle, seconds: Waveform, rng: np.random.Generator) -> Waveform:
-    """Makes twelve thumps a cycle of low noise."""
+    """Makes low noise that thumps twelve times a cycle."""
     return band_noise(rng, seconds, 60, 900) * (0.1 + np.exp(-40 * cycle.since(seconds, 12)))
 
 

@@ -19,12 +19,12 @@ class HeadLine:
         inputs: features that it read.
         weak_labels: what it learned from under weak supervision; None under full.
         selected_by: the labels that chose its epochs on validation, of segments or of whole videos.
-        accuracy_percent: None where a segment may have several labels; the F1 are then Type@AV.
+        accuracy_percent: without a mean where a segment may have several labels; both F1 are then Type@AV.
         interval_percent: 95 % bootstrap interval of the score over videos.
         holding_background_percent: accuracy on the clips that hold background.
         best_test_epoch_percent: test accuracy where the epoch is chosen by test, too high a figure.
         published: accuracy reported for it on AVE under this supervision; None where none is known.
-        parameters: their number on the features of this cache.
+        parameters: number of weights of the head on the features of this cache.
         epoch_seconds: training time of one epoch of a trial; None in runs that did not record it.
         differences: metric -> this head's minus the chosen head's; empty for that head itself.
     """
@@ -96,7 +96,7 @@ class Leaderboard:
     page: str
 
     def headline(self) -> str:
-        """Returns the result in one line: the head that all are compared with, which validation chose."""
+        """Returns the result in one line: the head that all are compared with, and those level with it."""
         line = next(each for each in self.heads if each.head == self.against)
         level = f"level with it: {' and '.join(self.level)}" if self.level else "none is level with it"
         return (

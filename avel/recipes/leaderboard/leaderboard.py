@@ -87,10 +87,10 @@ def leaderboard(
 
 
 def _note_long(loaded: LoadedCache, configs: Mapping[str, TrainConfig], folder: Path) -> None:
-    """Says how long training the heads takes that the cache fits and that are not trained yet."""
+    """Says how long it takes to train the heads that fit the cache and are not trained yet."""
     groups: list[list[Trial]] = []
     for name, config in configs.items():
-        with suppress(ConfigError, TrainingError):  # said where the head is left out
+        with suppress(ConfigError, TrainingError):  # the reason is printed when its turn comes
             if not (folder / name).exists():
                 loaded.data_and_model(config)
                 groups += [[item.trial] for item in plan(config, {}, {})]

@@ -102,7 +102,7 @@ EXPLAINED = (
 
 
 def _columns(board: Leaderboard) -> list[str]:
-    """Returns the names of the columns; "" for one that goes on with the column before."""
+    """Returns the names of the columns; "" for a second column below the name before it."""
     percent = "95\N{NO-BREAK SPACE}%"
     return [
         *("head", f"test {board.measure}", f"{percent} interval over videos"),
@@ -117,7 +117,7 @@ def _row(line: HeadLine, columns: list[str], against: str, widest: float) -> str
     reported = "-"
     if line.published is not None:
         told = escape(f"{line.published.features}; {line.published.source}")
-        reported = f"{line.published}<small>{told}</small>"  # in sight: paper and touch show no tooltip
+        reported = f"{line.published}<small>{told}</small>"  # as text: print and phones show no tooltip
     difference = line.difference
     cells = (
         str(line.score_percent) or "-",

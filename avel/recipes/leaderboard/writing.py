@@ -112,7 +112,7 @@ def _line(group: GroupPredictions, against: GroupPredictions, supervision: str) 
 
 
 def as_csv(board: Leaderboard) -> str:
-    """Returns one line a head, nested values as columns "accuracy_percent.mean"."""
+    """Returns one line for each head; a nested value has a column such as "accuracy_percent.mean"."""
     rows = [_flat(dataclasses.asdict(line)) for line in board.heads]
     columns = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO()

@@ -1,4 +1,4 @@
-"""Events of a video, and the files that hold them, those of other tools and datasets among them."""
+"""Events of a video, and the formats in which they are written, also those of other tools and datasets."""
 
 import csv
 import html
@@ -25,7 +25,7 @@ class FoundEvent:
     """An event that a head found.
 
     Attributes:
-        probability: mean of its segments'.
+        probability: mean probability of the class over the event's segments.
         track: "audio" or "visual" where these are told apart, else "".
     """
 

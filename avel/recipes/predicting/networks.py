@@ -50,7 +50,7 @@ from avel.stores.provenance import (
 from avel.stores.runs import read_config
 
 Windows = Sequence[Mapping[str, Tensor]]
-"""Vectors and maps that each of the networks gives of W windows, name -> (W, T, ...); in order of `place`."""
+"""Vectors and maps of W windows: for each of the networks, in order of `place`, name -> (W, T, ...)."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class StagedNetworks:
     """CNNs of clips, a pair or one alone, and the Bi-LSTMs on them, if any.
 
     Attributes:
-        place: their number among all.
+        place: their index among the networks, and in `Windows`.
         staging: settings that the clips which they read were staged with.
     """
 
@@ -117,7 +117,7 @@ class Origin:
     Attributes:
         where: names the features, at the beginning of errors.
         provenance: that of a cache, or what another cache keeps of it.
-        runs: where the run of its encoder was, then those of the encoders below.
+        runs: where the run of its encoder was, then those of the encoders whose vectors it reads.
         again: command that makes the cache anew, "" where another cache keeps the provenance.
     """
 
@@ -134,7 +134,7 @@ class Origin:
 
 
 class Networks:
-    """Networks behind features of a cache, each once.
+    """Networks that made the features of a cache; each is loaded once.
 
     Args:
         encoder: where a run of `pretrain` lies now, if not where the cache says.
@@ -315,7 +315,7 @@ class Networks:
         return about | {"weights": str(self._given(origin, kind, wanted, "FILE"))}
 
     def _folder_of(self, origin: Origin, kind: str, about: Mapping[str, Any], wanted: str) -> Path:
-        """Returns the folder of a model: where the provenance says, if it is still that, or as given."""
+        """Returns the folder of a model: the recorded one if the model is still there, else the one given."""
         recorded = Path(about[about["backbone"]]["model"])
         if recorded.is_dir() and wanted in _names_of(recorded, kind):
             return recorded
@@ -387,7 +387,7 @@ def find_encoder(cache: FeatureCache) -> Path:
 
 
 def _names_of(path: Path, kind: str) -> tuple[str, ...]:
-    """Returns the names of weights in a provenance: a file's hash, or a folder's model and settings."""
+    """Returns names by which a provenance knows weights: a file's hash; a folder's model, its settings."""
     if path.is_dir():
         return folder_name(path), settings_name(path)
     if not path.is_file():
@@ -396,7 +396,7 @@ def _names_of(path: Path, kind: str) -> tuple[str, ...]:
 
 
 def _check_frames(origin: Origin, there: int) -> None:
-    """Checks that a segment, with `there` frames, has those that the visual CNN sees."""
+    """Checks that a segment of `there` frames has all the frames that the visual CNN reads."""
     where = f"{origin.where}: provenance: preprocessing"
     about = typed(VisualPreprocessing, origin.provenance["preprocessing"], where, CACHE_AGAIN)
     if not about.frames or not all(0 <= frame < there for frame in about.frames):

@@ -46,7 +46,7 @@ class Predicted:
 
     Attributes:
         found: events of each video that could be read.
-        failed: video that could not -> why.
+        failed: video that could not be read -> why.
         trials: the run's trials whose probabilities were averaged.
         written: files that were written.
     """
@@ -99,8 +99,10 @@ def predict(
         audio_weights: the same for audio backbones.
 
     Raises:
-        ConfigError: no videos, more than one for a file that holds one, two of one name for a file that names
-            them, or a file that is one of the videos.
+        ConfigError: no videos; several, where the file to write holds the events of one; two of one name,
+            where that file knows videos by name; a file to write that is itself one of the videos; an ending
+            of a file that stands for no format.
+        UnknownNameError: no such `format`.
         MissingPathError, StoreError: run, cache or encoder are gone or damaged.
         StaleError: encoder, weights or staging are not those of the cache.
         DeviceMemoryError: the GPU has no room for the networks and a part of a video.
