@@ -59,7 +59,7 @@ DECODER = click.option(
     "--decoder",
     type=click.Choice(["argmax", "event", "threshold"]),
     help="argmax: the likeliest class of each segment; event: one class a sample, or background; "
-    "threshold: all likelier than not.  [default: argmax; threshold if a segment has several labels]",
+    "threshold: all of at least 0.5.  [default: argmax; threshold if a segment has several labels]",
 )
 ONSET_TOLERANCE = click.option(
     "--onset-tolerance",
@@ -165,7 +165,7 @@ def command(*examples: str, **more: Any) -> Callable[[Callable[..., int]], click
 @click.option(
     "--repair", is_flag=True, help="Verify every byte of STORE first, and stage damaged clips again."
 )
-@click.option("--overwrite", is_flag=True, help="Stage all clips again whose files can be read.")
+@click.option("--overwrite", is_flag=True, help="Stage again all clips whose files can be read.")
 @click.option(
     "--mixed-versions",
     is_flag=True,
@@ -603,7 +603,7 @@ def runs(folder: Path, against: Path | None, as_csv: bool, as_json: bool) -> int
     """List the runs in a folder with their accuracies.
 
     Takes all runs below FOLDER. Accuracies are percent of segments: test at the best validation epoch, with
-    its standard deviation over seeds, F1 over events, that validation accuracy, test at the best test epoch,
+    its standard deviation over seeds, F1 over events, the validation accuracy, test at the best test epoch,
     test on samples that hold background. Below are paired differences with 95 % intervals. --json and --csv
     print every column.
     """

@@ -100,12 +100,12 @@ def _check_folder(folder: Path, scripts: Sequence[Script], layout: FolderLayout)
         foreign = set(place.glob("*.mp4")) - own
         if foreign:
             raise DatasetError(
-                f"{place}: holds clips of other arguments or another origin, such as {min(foreign).name}",
+                f"{place}: holds clips that this call would not make, such as {min(foreign).name}",
                 hint="choose another folder, or remove this one",
             )
     for name, text in layout.files(scripts).items():
         if (folder / name).exists() and (folder / name).read_bytes() != text.encode():
             raise DatasetError(
-                f"{folder / name}: is of other arguments or another origin, and would be overwritten",
+                f"{folder / name}: was not made by this call, and would be overwritten",
                 hint="choose another folder, or move this file away",
             )

@@ -137,7 +137,7 @@ class Leaderboard:
             if line.head in self.level and line.difference
         ]
         if needed:
-            notes.append(f"to tell differences of this size from none it takes: {'; '.join(needed)}")
+            notes.append(f"to show differences of this size it takes: {'; '.join(needed)}")
         notes += [f"left out: {each.head}: {each.reason}" for each in self.skipped]
         if self.waiting:
             notes.append(f"not trained yet: {', '.join(self.waiting)}; the same command goes on")
@@ -145,7 +145,7 @@ class Leaderboard:
             reported = (
                 "reported: on AVE, mostly from other features and one seed, often at the best test epoch"
             )
-            notes.append(f"{reported}; ? not checked against the paper")
+            notes.append(f"{reported}; a figure with ? was not checked against the paper")
         return notes
 
     def _by(self, field: str) -> list[tuple[Any, str]]:

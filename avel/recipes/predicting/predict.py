@@ -219,7 +219,7 @@ def _check(videos: Sequence[Any], out: Path | str | None, format: str, preview: 
         raise ConfigError("no videos", hint="avel predict RUN VIDEO...")
     name = "" if out is None else _format_of(Path(out), format)
     if preview is not None and Path(preview).suffix.lower() not in (".png", ".mp4"):
-        raise ConfigError(f"{preview}: --preview ends in .png, .mp4")
+        raise ConfigError(f"{preview}: --preview must end in .png or .mp4")
     for target in (out, preview):
         if target is None:
             continue
@@ -248,7 +248,7 @@ def _format_of(out: Path, format: str) -> str:
         return format
     if out.suffix.lower() not in ENDINGS:
         raise ConfigError(
-            f"{out}: --out ends in {', '.join(ENDINGS)}", hint="or name the format with --format"
+            f"{out}: --out must end in one of {', '.join(ENDINGS)}", hint="or name the format with --format"
         )
     return ENDINGS[out.suffix.lower()]
 
