@@ -27,13 +27,13 @@ HEADS: Registry[Any] = Registry(
 
 @dataclass(frozen=True)
 class HeadConfig(ComponentConfig):
-    """Base of every head's `Config`: Adam, its schedule and its length; each head sets its own defaults.
+    """Base of every head's `Config`: settings of Adam, of its schedule, and of how long it trains.
 
-    The rate of an epoch is `lr`, times `lr_decay` for each step of the schedule before it, times the
-    fractions of warm-up and cosine.
+    Each head sets its own defaults. During the warm-up the rate rises evenly to `lr`. After that, the rate of
+    an epoch is `lr`, times `lr_decay` for each step of the schedule so far, times the fraction of the cosine.
 
     Attributes:
-        weak_defaults: defaults under weak supervision, where they are others: name -> value.
+        weak_defaults: defaults that differ under weak supervision: name -> value.
         standardise: whether its features are standardised where `--standardise` is not given.
     """
 

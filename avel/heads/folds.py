@@ -39,7 +39,7 @@ from avel.stores.runs import Run
 from avel.text import as_plain, table
 
 HELD_OUT = "test"
-"""Split of a fold's run that holds the fold itself, on which the run is evaluated."""
+"""Name that the held-out fold has among the splits of its run, which is evaluated on it."""
 
 
 @dataclass(frozen=True)

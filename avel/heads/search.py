@@ -116,7 +116,8 @@ def search(
         trials: number of trials, those of earlier calls included.
 
     Raises:
-        ConfigError: optuna is not installed; a setting that the head does not know, or that has no range.
+        ConfigError: optuna is not installed; a setting that the head does not know or that is a list, or a
+            range of a setting that is not a number.
         TrainingError: the cache cannot be trained on, or every trial failed.
         StoreError: `folder` holds another search.
     """
@@ -130,7 +131,7 @@ def search(
     first = {name: values[0] for name, values in bounds.items()}
     base = resolve(TrainConfig, "train-head", base=config, options={**options, **first})
     ranges = {name: _converted(name, values, base) for name, values in settings.items()}
-    reading = [base] + [
+    configs = [base] + [
         dataclasses.replace(base, **{name: value})
         for name in INPUTS
         for value in cast("tuple[Any, ...]", ranges.get(name, ()))  # _converted refuses a range of text
@@ -139,7 +140,7 @@ def search(
     check_can_write(folder, folder=True)
     loaded = LoadedCache.open(cache, base.device)
     loaded.check([base])
-    _record_request(folder, ranges, reading, loaded)
+    _record_request(folder, ranges, configs, loaded)
     with only_one(folder, "search"):
         study = _study(optuna, folder, base.seed)
         left = trials - len(_ended_trials(study))
@@ -267,22 +268,22 @@ def _ended_trials(study: optuna.Study) -> list[SearchTrial]:
 
 
 def _record_request(
-    folder: Path, ranges: Mapping[str, Range | Sequence[Any]], reading: list[TrainConfig], loaded: LoadedCache
+    folder: Path, ranges: Mapping[str, Range | Sequence[Any]], configs: list[TrainConfig], loaded: LoadedCache
 ) -> None:
     """Records the request, or checks that it equals the one that was recorded before.
 
     Args:
-        reading: settings of the first trial, then the same with each input that is searched over.
+        configs: that of the first trial, then the same with each value of `INPUTS` that is searched over.
     """
-    base, named, searched = reading[0], loaded.named_features(reading), ranges.get("head")
+    base, named, searched = configs[0], loaded.named_features(configs), ranges.get("head")
     heads = [base.head.name] if searched is None or isinstance(searched, Range) else sorted(searched)
     asked = SearchRequest(
         {name: str(values) for name, values in ranges.items()},
         digest(dataclasses.replace(base, seeds=1)),
         loaded.cache.digest_with(named),
         {name: code_digest(HEADS[name]) for name in heads},
-        digests_of_negatives(reading, named),
-        digests_of_weights(reading),
+        digests_of_negatives(configs, named),
+        digests_of_weights(configs),
     )
     path = folder / "request.json"
     if path.is_file():

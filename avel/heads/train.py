@@ -129,7 +129,7 @@ def sweep(
             _predict_and_evaluate(folder, loaded)
     results = folder.read_results(Evaluation)
     groups, trained = results.groups, trained_groups(read_trials(folder))
-    order = [*(name for name in trained if name in groups), *groups]  # the file has them by name
+    order = [*(name for name in trained if name in groups), *groups]  # results.json sorts them by name
     return replace(results, groups={name: groups[name] for name in order})
 
 
@@ -228,7 +228,7 @@ class LoadedCache:
 
 
 def _projection(config: TrainConfig, widths: Widths) -> str:
-    """Says that a head reads features through a Linear without --project, "" where it does not."""
+    """Says that a head has a projection although --project was not given; "" where this is not so."""
     width = projected_width(config, widths)
     if config.project is not None or width is None:
         return ""

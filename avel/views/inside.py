@@ -21,8 +21,8 @@ class Inside:
     """Inner values of one trial on R clips; those after the end of a clip mean nothing.
 
     Attributes:
-        fused: (R, T, D) the extra `fused` of the head, else the input of its classification layer, that of
-            several tracks side by side.
+        fused: (R, T, D) the head's extra `fused`, else the input of its classification layer, concatenated
+            where each track has one.
         attention: the head's attention maps: (R, T, T), over cells (R, T, N), or of the clip (R, 1, T).
     """
 

@@ -170,7 +170,7 @@ def compare(
 
     Raises:
         MissingPathError: no such run.
-        StoreError: a run without predictions of the split; no sample in common, or they have other labels.
+        StoreError: a run without predictions of the split; no sample in common, or their labels differ.
         UnknownNameError: no such settings.
         ConfigError: no such decoder for the task.
     """

@@ -66,7 +66,7 @@ def evaluate_split(
     onset_tolerance: float = 1,
     offset_tolerance: float = 1,
 ) -> Evaluation:
-    """Evaluates predictions of a run's trials on one split, none where the run has none.
+    """Evaluates predictions of a run's trials on one split; `predictions` is empty where there are none.
 
     Figures are None where no sample of the split has known events; a note says so.
 

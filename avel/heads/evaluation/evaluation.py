@@ -15,15 +15,15 @@ from avel.text import plural, table
 class GroupEvaluation(PredictionMetrics):
     """Results on one split of trials that differ in the seed alone.
 
-    Figures are those at each trial's best validation epoch. Where a segment may have several labels, the
-    validation and best-test figures are the Type@AV ones, and the others are None.
+    Figures are those at each trial's best validation epoch. The validation and best-test figures are the two
+    named accuracy or, where a segment may have several labels, the two named type; the other two are None.
 
     Attributes:
         inputs: which features the head read.
         weak_labels: what it learned from under weak supervision; None under full.
         selected_by: the labels that chose the epoch on validation, of segments or of whole videos.
-        validation_accuracy_percent: the validation accuracy that chose the epoch, by arg-max; of the classes
-            of videos where `selected_by` says so.
+        validation_accuracy_percent: the validation accuracy that chose the epoch: of segments, by arg-max,
+            or of the classes of whole videos if `selected_by` is "videos".
         accuracy_at_best_test_epoch_percent: test accuracy where the epoch is chosen by test, too high a
             figure; (None, None) on another split, and with another decoder than arg-max.
     """

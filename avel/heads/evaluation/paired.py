@@ -114,7 +114,7 @@ def difference(a: Tally, b: Tally, video_id: NDArray[np.object_], *, seed: int =
     over_videos = float(np.var(values[0].mean(1) - values[1].mean(1)))
     spreads = [float(np.var(tally.value, ddof=1)) if len(tally.part) > 1 else 0.0 for tally in (a, b)]
     over_seeds = sum(spread / trials for spread, trials in zip(spreads, seeds, strict=True))
-    # Seeds differ in the clips that they get right: a part of the variance that shrinks with either number
+    # Seeds differ in which clips they get right. More clips reduce this part of the variance, more seeds too
     jointly = [_over_both(of_trials) for of_trials in values]
     over_both = sum(variance / trials for variance, trials in zip(jointly, seeds, strict=True))
     allowed = (points / Z_95) ** 2
@@ -137,7 +137,7 @@ def aligned(
     """Returns both on the samples that both have labels for, in the order of A's: trials of A, trials of B.
 
     Raises:
-        StoreError: no sample in common, or they have other labels.
+        StoreError: no sample in common, or their labels differ.
     """
     left, right = [item.labelled() for item in a], [item.labelled() for item in b]
     place = {number: at for at, number in enumerate(right[0].number.tolist())}
@@ -173,7 +173,7 @@ def differences(a: Sequence[Predictions], b: Sequence[Predictions], task: Task) 
     """Returns metric -> A's minus B's, on the samples that both have labels for.
 
     Raises:
-        StoreError: no sample in common, or they have other labels.
+        StoreError: no sample in common, or their labels differ.
     """
     left, right = aligned(a, b)
     of_a, of_b = tally(left, task), tally(right, task)

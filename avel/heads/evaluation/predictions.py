@@ -181,7 +181,7 @@ def _labels(column: pa.ChunkedArray) -> Labels:
 def _clip_of_rows(number: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Returns the clip of each row, and the first row of each clip, from numbers of segments.
 
-    (n,) -> (n,), (clips,). A row before the first that has number 0 is of clip -1.
+    (n,) -> (n,), (clips,). Rows before the first segment 0 get clip -1.
     """
     return np.cumsum(number == 0) - 1, np.flatnonzero(number == 0)
 
@@ -218,7 +218,7 @@ def compute_metrics(
     decoders: Sequence[Decoder] | None = None,
     tags: Mapping[str, Sequence[int]] | None = None,
 ) -> PredictionMetrics:
-    """Computes the metrics of predictions with known labels, an item for each seed; without any all is None.
+    """Computes the metrics of predictions with known labels, an item a seed; without items all are None.
 
     Args:
         tolerances: of onset and offset, in segments.

@@ -22,17 +22,17 @@ from avel.text import plural, table
 
 @dataclass(frozen=True, kw_only=True)
 class RunLine:
-    """One line of the table: trials that differ in the seed alone; or a run without results of heads.
+    """One line of the table: trials that differ in the seed alone, or a run of an encoder or without results.
 
     Attributes:
         run: the run's folder below the one that was listed.
         state: "finished" or "not finished".
-        head: its name; "" for an unfinished sweep over heads.
+        head: its name; "" for an encoder, and for a sweep over heads without results.
         group: the head, or the settings that a sweep varied; "" where there are no results.
         seeds: number of trials with results.
         failed: number of trials that did not stay finite; a line of only such trials has no figures.
-        accuracy_percent: None where segments may have several labels. Then the F1 are Type@AV, and all other
-            figures are of the Type@AV of segments.
+        accuracy_percent: None where segments may have several labels. Then the two F1 are Type@AV, and all
+            other figures are those of Type@AV of segments.
         against: the run that this line is compared with, and its settings, if any.
         differences: metric -> this line's minus that run's.
         differs: settings that differ among the listed head runs, without those that this run sweeps.
@@ -75,8 +75,9 @@ def list_runs(folder: Path | str, *, against: Path | str | None = None) -> list[
     [('theta', 'theta=0.0', 79.5), ('theta', 'theta=0.03', 80.6)]
 
     Args:
-        against: a run that all of its task with results on test are compared with, a sweep by its best
-            settings on validation; by default the best of all on validation, with those on the same samples.
+        against: a run. All runs of its task that have results on test are compared with it; of a sweep the
+            settings that are best on validation count. By default it is the run that is best on validation,
+            and only runs on the same samples are compared.
 
     Raises:
         MissingPathError: no such folder or run, or no run below it.

@@ -22,7 +22,7 @@ from avel.text import plural
 
 @dataclass(frozen=True)
 class Score(PredictionMetrics, wording.EvaluatedSplit):
-    """Results of predictions of others on one split; spreads are over the sets that `predictions` names."""
+    """Results of predictions without a run on one split; spreads are over the sets in `predictions`."""
 
     predictions: tuple[str, ...]
     dataset: str
@@ -62,9 +62,9 @@ def score(
         task: one label a segment, or any number in each modality; "auto" takes what the events are for.
         onset_tolerance: of events, in segments.
         offset_tolerance: likewise.
-        segments: of the grid of the predictions; by default 10, or those of the longest clip that the
-            annotations tell.
-        segment_seconds: likewise.
+        segments: number of segments of the predictions' grid; by default 10, or where clips have lengths
+            of their own that of the longest, as the annotations say.
+        segment_seconds: length of such a segment.
 
     Raises:
         MissingPathError: no such file or folder.

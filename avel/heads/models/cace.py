@@ -70,7 +70,7 @@ class CACE(SuppressionHead):
         return audio * (1 + self.config.psi * torch.sigmoid(guidance))
 
     def localised(self, fused: Tensor, extras: dict[str, Tensor]) -> Tensor:
-        """Adds refined to fused features; two views are for the loss: (B, T, 256) -> (B, T, 256)."""
+        """Adds refined to fused features, puts views for the loss in `extras`: (B, T, 256) -> (B, T, 256)."""
         refined = self.refine(fused)
         noise = torch.randn_like(fused) if self.training else torch.zeros_like(fused)
         noisy = self.refine(fused + self.config.contrast_noise * noise)
@@ -91,7 +91,7 @@ class CACE(SuppressionHead):
         return loss + self.config.contrast_loss * self.refines * contrast
 
     def layout(self) -> Layout:
-        """Returns the names in CACE-Net; refinement, which its code does not save, is on."""
+        """Returns the names in CACE-Net. Its code does not save whether refinement is on; here it is."""
         attention = "spatial_channel_att."
         names = self.suppression_names() | {
             "watch.norm": f"{attention}v_norm",

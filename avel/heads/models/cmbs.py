@@ -253,7 +253,7 @@ class SelfAttention(nn.Module):
 
 
 class VisualAttention(nn.Module):
-    """Attention over channels and cells, guided by audio and by the picture itself; vectors have no cells."""
+    """Attention over channels, and over the cells of maps, guided by audio and by the picture itself."""
 
     def __init__(self, widths: Widths, beta: float, dropout: float) -> None:
         super().__init__()

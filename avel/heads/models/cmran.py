@@ -168,7 +168,7 @@ class AttentionLayer(nn.Module):
         self.norm1, self.norm2, self.dropout = nn.LayerNorm(HIDDEN), nn.LayerNorm(HIDDEN), nn.Dropout(dropout)
 
     def forward(self, query: Tensor, memory: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Attends: (B, T, 256), (B, S, 256) -> (B, T, 256), mean weights of its heads (B, T, S).
+        """Attends: (B, T, 256), (B, S, 256) -> (B, T, 256), weights averaged over attention heads (B, T, S).
 
         `mask` (B, S) is False where the memory holds nothing to attend to.
         """

@@ -95,8 +95,8 @@ class Head(nn.Module, ABC):
         weak_labels: the kinds of video labels that it can learn from, that of its published code first; its
             `weak_loss` gets classes (B,) for "event" and fractions (B, K) for "fractions".
         tasks: names of the tasks that it can be trained for: those whose labels its losses and layers know.
-        stackable: whether its trials can be one batched program: no LSTM, no `begin_epoch`, no dropout but
-            by a setting `dropout`; where that is not 0 its trials are trained one by one.
+        stackable: whether its trials can be one batched program. Such a head has no LSTM, no `begin_epoch`,
+            and dropout only by a setting `dropout`; where that is not 0, its trials are trained one by one.
         buffered: settings kept as buffers, so that trials which differ in them can still be stacked.
         segments: numbers of segments that its layers can take; None for any.
         takes_differing_lengths: whether a batch may hold clips of different lengths: its `forward` takes a
@@ -234,7 +234,8 @@ class Model(nn.Module):
         and its scores are 0.
         """
         mask = None if lengths is None else mask_of(lengths, audio.shape[1])
-        # Zero before these layers, since a NaN spoils their gradient, and after, since they have biases
+        # Padding is zeroed before these layers, where a NaN would spoil their gradient, and again after them,
+        # since their biases make it other than zero
         audio, visual = zero_padding(audio, mask), zero_padding(visual, mask)
         if self.standard_a is not None and self.standard_v is not None:
             audio, visual = self.standard_a(audio), self.standard_v(visual)

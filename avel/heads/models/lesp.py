@@ -148,7 +148,9 @@ class LESP(RelevanceHead):
 
     @staticmethod
     def whole_bank(scores: Tensor) -> Tensor:
-        """Returns the scores of a published bank, which must be full: zeros of others count there: (C, M).
+        """Returns the scores of a published bank, which must be full: (C, M).
+
+        The published network also compares with the zeros in empty places, and this one does not.
 
         Raises:
             ConfigError: an event has fewer examples than the bank has places.
@@ -216,7 +218,8 @@ class LESP(RelevanceHead):
         near = functional.cross_entropy(extras["prototype"], event, reduction="none")
         distance = of_event(extras["distance"], event)
         background = zero_padding(1 - foreground, mask)
-        # Full: the mean over the segments of each kind. Weak, where no segment is of one kind alone: over all
+        # Under full supervision the mean over the segments with the event, or over those without. Under weak
+        # supervision each segment is partly both: the mean over all, weighted
         mean = partial(mean_of_weighted, mask=mask) if self.from_videos else weighted_mean
         inside = mean(distance.amax(-1), foreground)
         outside = mean(torch.relu(self.margin - distance.amin(-1)), background)
@@ -231,7 +234,7 @@ class LESP(RelevanceHead):
 
     @torch.no_grad()
     def remember(self, audio: Tensor, cells: Tensor, quality: Tensor, event: Tensor) -> None:
-        """Updates the bank: the best of its examples and of each clip's best segment, none twice.
+        """Keeps the best of the bank's examples and of the clips' best segments in the bank, none twice.
 
         Two segments are the same if their audio has the same sum, as in the published code.
 

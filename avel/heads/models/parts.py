@@ -72,8 +72,8 @@ class BiLSTM(nn.Module):
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Returns hidden states and each direction's last (h, c), from given ones or from zeros.
 
-        (B, T, D), twice (2 layers, B, H) -> (B, T, 2 H), twice (2 layers, B, H). With `mask` (B, T) a clip
-        ends where its mask does; after that its states are 0.
+        With L layers: (B, T, D), twice (2 L, B, H) -> (B, T, 2 H), twice (2 L, B, H). With `mask` (B, T) a
+        clip ends where its mask does; after that its states are 0.
         """
         device = features.device
         if torch.is_autocast_enabled(device.type) and not has_bfloat16_lstm(device):
@@ -125,7 +125,7 @@ CROSS_MAPS = (AttentionMap("W_av", "audio", "visual"), AttentionMap("W_va", "vis
 
 
 def attend_cells(agva: AGVA | None, audio: Tensor, visual: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """Returns vectors of maps (B, T, H, W, C), and AGVA's weights; without AGVA vectors as they are."""
+    """Reduces maps (B, T, H, W, C) to vectors by AGVA, and returns its weights; without AGVA vectors stay."""
     if agva is None:
         return visual, {}
     vectors, weights = agva(audio, visual.flatten(2, 3))

@@ -36,8 +36,8 @@ class EventErrors:
     """Numbers of labelled events by how they were found, and of invented ones; means over seeds.
 
     A labelled event is compared with the predicted one of its class that overlaps it most, and is missed
-    where none does. One that begins and ends in its segments is exact; others begin or end early or late, or
-    both. A predicted event is invented where no labelled one of its class overlaps it.
+    where none does. It is exact where that one begins and ends in the same segments; others begin or end
+    early or late, or both. A predicted event is invented where no labelled one of its class overlaps it.
     """
 
     events: float

@@ -73,7 +73,7 @@ class SingleLabel(Task):
         return len(self.categories)
 
     def targets(self, cache: FeatureCache, samples: CachedSamples) -> Targets:
-        """Returns the labels: a video without events has that of background, one of several classes none.
+        """Returns the labels. The video label is background without events, and missing for several classes.
 
         Raises:
             DatasetError: a sample in which events of two classes overlap, or events in one modality alone.
@@ -166,8 +166,8 @@ class SingleLabel(Task):
     def trivial_baselines(self, labels: Labels) -> dict[str, float]:
         """Returns rule without a model -> fraction of right segments: (R, T).
 
-        The rules are background everywhere, and in every segment the class that its clip has there, as if the
-        classes were known and only background were to be found.
+        One rule is background everywhere. The other knows the classes, but not where background is: it is
+        right in every segment that holds an event, and wrong in all others.
         """
         background = np.full_like(labels, self.background)
         # The labels as predictions, which are wrong where the truth is background

@@ -82,11 +82,11 @@ class Task(ABC):
 
     Attributes:
         name: as `--task` takes it.
-        measure: main metric, a fraction, in words.
+        measure: the main metric in words; its values are fractions.
         metrics: name -> title of the metrics of `tallies`; the first is the main one.
-        decoders: name -> from probabilities (R, T, K) to labels; the first is the usual one.
+        decoders: name -> function from probabilities (R, T, K) to labels; the first is the usual one.
         one_label: whether a segment has one label, so that it can be confused with another.
-        tracks: names of what a clip has labels for, side by side; "" where there is one.
+        tracks: modalities that have labels of their own; one track named "" where the labels are of both.
     """
 
     name: ClassVar[TaskName]
@@ -194,7 +194,7 @@ class Task(ABC):
     def tallies(self, predicted: Labels, labels: Labels) -> dict[str, Tally]:
         """Returns metric -> each sample's part of it: twice (R, T, ...) -> (R,).
 
-        Onset and offset of an event may be one segment off where the task matches them.
+        A task that matches events by onset and offset lets each be one segment off.
         """
 
     @abstractmethod

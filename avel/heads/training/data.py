@@ -63,7 +63,7 @@ class Split:
         return len(self.number)
 
     def to_train_on(self, weak_labels: WeakLabels | None) -> "Split":
-        """Returns the samples to train on: all, or with video labels of events the samples that have one."""
+        """Returns the samples to train on: all, or for weak labels "event" only those with a video label."""
         if weak_labels != "event" or self.has_video_label.all():
             return self
         return take(self, np.flatnonzero(self.has_video_label))
@@ -152,7 +152,7 @@ def join(parts: Sequence[Columns]) -> Columns:
 
 
 def read_data(cache: FeatureCache, config: TrainConfig, device: torch.device) -> Data:
-    """Loads splits and inputs for a head; whether it can learn from the labels, `check_labels` says.
+    """Loads splits and inputs for a head; `check_labels` checks that it can learn from the labels.
 
     Raises:
         TrainingError: what the head needs is missing, or features are not finite.
@@ -388,8 +388,8 @@ def check_labels(cache: FeatureCache, splits: Mapping[str, Split], config: Train
     """Checks that train samples have labels to learn from, and val samples those to choose the epoch by.
 
     Raises:
-        TrainingError: only the classes of samples are known where their times are needed; train samples hold
-            one class, or no sample has a video label.
+        TrainingError: only the classes of samples are known where their times are needed; the labels of train
+            teach nothing, such as those of one class alone; or no sample has a video label.
         ConfigError: the head cannot learn from that kind of video labels.
     """
     task, train = choose_task(cache, config.task), splits["train"]

@@ -117,7 +117,7 @@ class Training:
             fused=True,
             capturable=self.replays,
         )
-        if self.replays:  # a rate that changes without another graph
+        if self.replays:  # a tensor: a captured graph reads the rate from its memory
             self.optimizer.param_groups[0]["lr"] = torch.zeros((), device=device)
         self._replayed: dict[int, ReplayedStep] = {}
 
@@ -239,7 +239,7 @@ class Training:
         best = outcome.best_test_score
         if test_score is not None and (best is None or test_score > best):
             outcome.best_test_score, outcome.best_test_epoch = test_score, outcome.epochs
-        # By videos many epochs may have one score: the latest of them has learned most
+        # Chosen by videos, many epochs may have the same score: the latest of them has learned most
         if val_score > outcome.val_score or (self.by_videos and val_score == outcome.val_score):
             outcome.val_score, outcome.test_score = val_score, test_score
             outcome.best_epoch = outcome.epochs
@@ -261,15 +261,16 @@ class Training:
         self.alive = [self.alive[place] for place in staying]
         self.orders = [self.orders[place] for place in staying]
         self.total_losses = self.total_losses[staying]
-        self._replayed.clear()  # graphs of all weights
+        self._replayed.clear()  # their graphs still train the dropped trials
         if self.alive and isinstance(self.group, Stacked):
             self.group.keep(staying, self.optimizer)
 
 
 def can_replay(group: TrialGroup, features: Features, device: torch.device) -> bool:
-    """Returns whether steps can be CUDA graphs: of stacked heads, which draw nothing, with inputs on the GPU.
+    """Returns whether training steps can be replayed as CUDA graphs.
 
-    With negatives they cannot: the host reads which clips of a batch are negatives.
+    That takes stacked heads, which draw no random numbers, and inputs in the GPU's memory. With negatives it
+    is not possible: the host reads which clips of a batch are negatives.
     """
     on_gpu = features.tensors is not None and features.negatives is None
     return device.type == "cuda" and isinstance(group, Stacked) and on_gpu

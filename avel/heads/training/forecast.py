@@ -17,7 +17,7 @@ from avel.memory import free_memory
 from avel.text import plural
 
 WITH_GRADIENTS = 1.7
-"""Peak memory of a step over what autograd keeps of it: 1.3 to 2.1, measured with psp, dam, cman and cmbs."""
+"""Peak memory of a step divided by what autograd keeps of it: 1.3 to 2.1 with psp, dam, cman and cmbs."""
 LONG_STEPS = 100
 """Fewer steps are never long, whatever the head, so that nothing needs to be measured."""
 MEASURED_GROUPS = 4

@@ -15,8 +15,8 @@ EAGER_STEPS = 3
 class ReplayedStep:
     """A step on rows of one shape: run as it is at first, then captured, then replayed.
 
-    `step` must find all that it reads at the same place each time, write there what is to stay, and never
-    read a number on the host. Where it cannot be captured it goes on as it is, and a note says why.
+    `step` must read from the same memory each time, write its results to the same memory, and never read a
+    number on the host. Where it cannot be captured, it is run without a graph, and a note says why.
     """
 
     def __init__(self, step: Callable[[Tensor], None], device: torch.device) -> None:
@@ -36,7 +36,7 @@ class ReplayedStep:
             return
         self.eager_steps -= 1
         current = torch.cuda.current_stream(self.stream.device)
-        self.stream.wait_stream(current)  # as before a capture: not on the default stream
+        self.stream.wait_stream(current)  # steps before a capture may not use the default stream
         with torch.cuda.stream(self.stream), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "This instance was constructed with capturable=True")
             self.step(rows)

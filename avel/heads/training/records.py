@@ -80,7 +80,7 @@ def open_runs(folder: Path) -> list[Run]:
 class TrialFile:
     """A trial's JSON file; `settings` are those a sweep varied, scores are fractions.
 
-    `config` names the width of `project` where the head has one, also where it was not asked for.
+    In `config`, `project` is the width of the projection that the head has, also where none was asked for.
     """
 
     name: str

@@ -21,10 +21,10 @@ class Trial:
 
 
 class TrialGroup(Protocol):
-    """M networks that are stepped together; every tensor leads with M."""
+    """M networks that are trained together, each on batches of its own, and scored on the same clips."""
 
     def parameters(self) -> list[Tensor]:
-        """Returns the tensors that are trained, (M, ...) each."""
+        """Returns the tensors that are trained: (M, ...) each, but for a model alone."""
 
     def losses(self, audio: Tensor, visual: Tensor, targets: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Returns the loss of each trial: (M, B, T, ...), (M, B, T, ...), (M, B, ...) -> (M,).

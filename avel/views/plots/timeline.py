@@ -15,7 +15,7 @@ from avel.views.plots.style import BLUE, EMPTY, INK, MUTED, PAPER, VERMILLION, b
 BAR, STRIP, SOUND = 0.42, 1.0, 0.8
 """Relative heights of a bar of segments, the frames, the spectrogram."""
 WRONG = "#fbe3d6"
-"""Ground of the hatching of wrong segments."""
+"""Fill of wrong segments, under their hatching."""
 LETTERS_A_LINE = 84
 """Number of letters that fit into a bar of full width."""
 

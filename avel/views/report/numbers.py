@@ -55,7 +55,7 @@ def evaluations_of(run: HeadRun) -> dict[str, Evaluation]:
 
 
 def comparisons(groups: Sequence[HeadRun]) -> dict[str, dict[str, Any]]:
-    """Compares runs in pairs: split -> places of both, "a-b" -> metric -> difference of A to B.
+    """Compares runs in pairs: split -> "a-b", places of both runs -> metric -> A's minus B's.
 
     A stands before B; a difference has the text `needed` too. Pairs without labelled samples in common are
     left out.

@@ -1,5 +1,5 @@
 "use strict";
-// The main metric of the task: a bar for each with its standard deviation over seeds, trivial baselines as lines, and all numbers in a table.
+// The main metric of the task: a bar for each run with its standard deviation over seeds, trivial baselines as lines, and all numbers in a table.
 
 /** A figure of a run by its place in the results. */
 const figure = (row, place) => place.reduce((value, name) => value?.[name], row);

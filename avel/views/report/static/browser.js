@@ -38,7 +38,7 @@ function bestRun(filter) {
   return place < 0 ? null : place;
 }
 
-/** Whether what all runs say of a clip passes the filter; alone best is a run whose score is above all others. */
+/** Whether what all runs say of a clip passes the filter. A run "alone is best" if its score is above those of all others. */
 function agreementPasses(clip) {
   const best = bestRun(filters.runs);
   if (best === null) return AGREEMENT[filters.runs][1](clip);
@@ -173,7 +173,7 @@ function listRow(clip, number) {
   );
 }
 
-/** Where the middle one lies in a clip's strip of frames, of which a thumbnail shows one. */
+/** CSS position of the middle frame in a clip's strip of frames; a thumbnail shows this frame alone. */
 function middleFrame(clip) {
   const frames = avel.data.clips.length[clip];
   return `${(100 * Math.floor(frames / 2)) / Math.max(1, frames - 1)}% 0`;

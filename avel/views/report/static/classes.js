@@ -36,7 +36,7 @@ function drawClasses() {
   avel.listen(redraw);
 }
 
-/** Sorted by the chosen column; what has no figure comes last, classes begin in their own order. */
+/** Rows sorted by the chosen column, those without a figure last. The page begins with the classes in dataset order. */
 function sortedRows(rows, { column, ascending }) {
   if (column === 0 && ascending) return rows;
   const read = CLASS_COLUMNS[column][1];

@@ -37,7 +37,7 @@ function drawClouds() {
   update();
 }
 
-/** The most frequent event classes: each gets a colour as long as there are any. */
+/** The most frequent event classes, as many as there are colours. */
 function frequentClasses(classes) {
   const counts = avel.data.summary.classes.slice(0, -1).map((_, number) => [number, classes.filter((each) => each === number).length]);
   counts.sort((a, b) => b[1] - a[1]);

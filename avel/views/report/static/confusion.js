@@ -90,7 +90,7 @@ function confusionRows({ run, order }) {
   return [["label", ...shown.map((number) => names[number])], ...shown.map((label) => [names[label], ...shown.map((found) => counts[label][found])])];
 }
 
-/** How much of the colour a cell has that holds all segments of its row, so that its number can be read. */
+/** Opacity of a cell that holds all segments of its row: below 1, so that its number can be read. */
 const DEEPEST = 0.7;
 
 function confusionDrawing(view) {

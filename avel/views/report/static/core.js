@@ -148,7 +148,7 @@ function runsOf(values) {
 }
 
 /** What is shown of one track: a block for each run of a class (null: background) that is right or wrong, in lanes.
- *  Pictures have theirs from `Task.blocks`; the page holds classes alone, of which it filters and counts, too. */
+ *  Pictures have theirs from `Task.blocks`; the page gets only the classes, since it filters and counts by them, too. */
 function blocks(found, labels) {
   const classes = [...new Set(found.flat())].sort((a, b) => a - b);
   const each = [null, ...classes].flatMap((number) => {

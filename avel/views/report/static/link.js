@@ -3,7 +3,7 @@
 
 const link = { ready: false };
 
-/** Words of the address; what is as the page begins is left out. */
+/** Text of the address, NAME=VALUE each; values that the page begins with are left out. */
 function linkText() {
   const { clips, summary } = avel.data;
   const words = {

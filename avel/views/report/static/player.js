@@ -56,7 +56,7 @@ function videoBox(clip) {
     missing.hidden = false;
   };
   const video = h("video", { src: source, controls: true, preload: "metadata", style: media ? { "background-image": `url(media/${media}-frames.jpg)` } : {}, playsinline: true, error: fail, loadeddata: () => video.style.removeProperty("background-image") });
-  for (const name of ["timeupdate", "seeking", "pause"]) video.addEventListener(name, () => video === player.video && moveHead(video.currentTime)); // not those of a clip before
+  for (const name of ["timeupdate", "seeking", "pause"]) video.addEventListener(name, () => video === player.video && moveHead(video.currentTime)); // ignores events of an earlier clip's video
   video.addEventListener("play", () => followVideo(video));
   player.video = video;
   return h("div", { class: "video" }, video, missing);
@@ -186,7 +186,7 @@ function probabilityLines(run) {
   return [svg, h("small", { class: "legend" }, names)];
 }
 
-/** Gives each class that a line is drawn of one colour, the same for all runs. */
+/** Gives each class that has a line a colour of its own, the same for all runs. */
 function outputColours() {
   const drawn = avel.data.clips.predictions.flatMap((_, run) => (ofTrial(run) || { lines: [] }).lines.map(([output]) => output));
   const order = [...new Set(drawn)];
