@@ -166,7 +166,7 @@ def test_overlapping_events_of_both_modalities_train_where_they_are_asked_to(tmp
     parsing = found.groups["mlp"].parsing
     assert parsing is not None
     assert set(parsing.segment_f1_percent) == {"audio-visual", "Type@AV", "Event@AV"}
-    with pytest.raises(ConfigError, match="'han' tells what is heard from what is seen"):
+    with pytest.raises(ConfigError, match="'han' tells audible events from visible ones"):
         train_head(cache, tmp_path / "han", task="multi_label", **(QUICK | {"head": "han"}))
 
 

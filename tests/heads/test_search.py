@@ -154,7 +154,7 @@ def test_failed_trials_are_counted_and_not_chosen(cache: Path, tmp_path: Path) -
         ({"lr": Range(-1.0, 1.0)}, "lr=-1.0 must be at least 0"),
         ({"theta": Range(0.0, 1.0)}, "no setting named 'theta'"),
         ({"seed": Range(0, 9)}, "a search over 'seed'"),
-        ({"task": ["single_label", "multi_label"]}, "a search over 'task', which a run has one of"),
+        ({"task": ["single_label", "multi_label"]}, "a search over 'task', of which a run has one"),
         ({"lr": []}, "a search over 'lr' without values"),
         ({"merge": "add"}, "a search over 'merge' with 'add', which is not a list"),
     ],

@@ -264,7 +264,7 @@ def test_results_of_a_sweep_are_in_the_order_of_training(cache: Path, tmp_path: 
         ({"theta": [0, 0.1, 0.0]}, "trains theta=0.0,seed=0 again as theta=0.0,seed=0\n.*each value once"),
         ({"theta": ["none", 0.03]}, "theta='none' is not a number"),
         ({"seed": [1, 2]}, "--seeds"),
-        ({"task": ["single_label", "multi_label"]}, "over 'task', which a run has one of"),
+        ({"task": ["single_label", "multi_label"]}, "over 'task', of which a run has one"),
         ({"threshold": [0.1]}, "no setting named 'threshold'"),
         ({"tehta": [0.1]}, "did you mean theta"),
     ],

@@ -152,7 +152,7 @@ def aligned(
     same = left[0].label.shape == right[0].label.shape and (left[0].video_id == right[0].video_id).all()
     if not same or (left[0].label != right[0].label).any():
         raise StoreError(
-            f"the samples of {left[0].trial} and {right[0].trial} have other labels or videos",
+            f"the samples of {left[0].trial} and {right[0].trial} differ in labels or videos",
             hint="compare runs on features of one dataset and one grid",
         )
     return left, right

@@ -230,8 +230,8 @@ def _events(path: Path, dataset: Dataset, samples: Sequence[Sample], task: Task,
         events_of[video_id].append(line.event)
     if elsewhere:
         note(
-            f"{path}: {len(elsewhere)} rows of videos of no sample of the split are left out; the first is "
-            f"{elsewhere[0].where} ({elsewhere[0].name})"
+            f"{path}: {len(elsewhere)} rows are left out: the split has no sample of their video; "
+            f"the first is {elsewhere[0].where} ({elsewhere[0].name})"
         )
     predicted = [
         replace(sample, events=tuple(events_of[sample.video_id]), where=str(path)) for sample in samples

@@ -28,7 +28,7 @@ class HAN(Head):
 
         dropout: float = option(0.1, "Fraction of activations dropped in training.", low=0, high=0.99)
         audio_smoothing: float = option(
-            0.0, "How far the audio's own video labels are moved towards one half.", low=0, high=1
+            0.0, "How far video labels are moved towards one half in the audio loss.", low=0, high=1
         )
         visual_smoothing: float = option(0.1, "The same of the visual ones.", low=0, high=1)
         lr: float = 3e-4
@@ -48,7 +48,7 @@ class HAN(Head):
         super().__init__(widths, config, weak)
         if widths.tracks != TRACKS:
             raise ConfigError(
-                f"head {config.name!r} tells what is heard from what is seen, and these events are both",
+                f"head {config.name!r} tells audible events from visible ones, and these are both",
                 hint="--head mlp, for example",
             )
         classes = widths.classes // TRACKS

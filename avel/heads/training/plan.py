@@ -57,7 +57,7 @@ def check_varied(what: str, key: str, values: Any) -> None:
     if key in ("seed", "seeds"):
         raise ConfigError(f"a {what} over {key!r}", hint="--seeds sets how many seeds, --seed the first")
     if key == "task":
-        raise ConfigError(f"a {what} over {key!r}, which a run has one of", hint="make a run for each task")
+        raise ConfigError(f"a {what} over {key!r}, of which a run has one", hint="make a run for each task")
     if isinstance(values, str) or not isinstance(values, Sequence):
         raise ConfigError(
             f"a {what} over {key!r} with {values!r}, which is not a list",

@@ -61,7 +61,7 @@ class HeadInputs:
         if self.segments < 1:
             raise StoreError(f"inputs.segments is {self.segments}")
         if set(self.head_code) != set(self.head_code_digest):
-            raise StoreError("inputs.head_code and inputs.head_code_digest name other heads")
+            raise StoreError("inputs.head_code and inputs.head_code_digest do not name the same heads")
         if outside := [name for name in self.trials if "/" in name or name.startswith(".")]:
             raise StoreError(f"inputs.trials holds {outside[0]!r}, which names no file of the run")
 

@@ -87,7 +87,7 @@ function eventTable() {
   const body = rows.map(([name, row]) => h("tr", {}, h("th", { scope: "row" }, name), cells(row)));
   const note =
     "Means over seeds. An event is compared with the predicted one of its class that overlaps it most, and missed where there is none; " +
-    "one that begins and ends in its segments is exact. A predicted event is invented where no event of its class overlaps it.";
+    "it is exact where both begin and end in the same segments. A predicted event is invented where no event of its class overlaps it.";
   return h(
     "div",
     {},

@@ -26,7 +26,7 @@ function drawConfusion() {
   const orderChoice = choice(orders, view.order, chooseOrder, { id: "confusion-order" });
   $("confusion").append(
     h("p", { class: "choices" }, h("label", {}, "run ", runChoice), h("label", {}, "order ", orderChoice)),
-    h("p", { class: "note" }, "Rows are labels, columns predictions, in segments. A cell opens its clips below, at the first such second."),
+    h("p", { class: "note" }, "Rows are labels, columns predictions, in segments. A cell opens its clips below, at the first segment that it counts."),
     box,
     downloads("confusion", { svg: () => confusionDrawing(view), rows: () => confusionRows(view) })
   );
