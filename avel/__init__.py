@@ -1,7 +1,8 @@
 """avel: audio-visual event localization, from raw clips to fusion heads.
 
-Its functions are the commands of the same names. Each is imported on first use, so that `import avel` does
-not import torch or dask.
+Most of its functions do what the commands of the same names do; `open`, `as_table`, `as_torch` and
+`load_head` read what commands have written. Each is imported on first use, so that `import avel` does not
+import torch or dask.
 """
 
 import os

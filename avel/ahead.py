@@ -54,10 +54,13 @@ def begin_ahead(begin: Callable[[Item], Result], items: Iterable[Item], ahead: i
 def read_ahead(
     read: Callable[[Item], Result], items: Iterable[Item], *, threads: int = 1, ahead: int = 1
 ) -> Iterator[Result]:
-    """Yields `read` of every item in order; threads read `ahead` items and more before they are asked for."""
+    """Yields `read` of every item in order.
+
+    `ahead` + `threads` - 1 items are read, or being read, before they are asked for.
+    """
     with ThreadPoolExecutor(threads, thread_name_prefix="read-ahead") as pool:
         try:
             begun = begin_ahead(lambda item: pool.submit(read, item), items, ahead + threads - 1)
-            yield from map(Future.result, begun)  # holds no result that was handed out
+            yield from map(Future.result, begun)  # unlike a loop variable, keeps no result alive
         finally:
             pool.shutdown(cancel_futures=True)

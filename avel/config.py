@@ -87,7 +87,7 @@ class ComponentConfig:
     name: ClassVar[str] = ""
 
     def __new__(cls, *values: Any, **settings: Any) -> Self:
-        """Notes which settings are given: weak supervision, say, has other defaults for the rest."""
+        """Notes which settings are given, since weak supervision has other defaults for the rest."""
         config = super().__new__(cls)
         in_order = [field.name for field in dataclasses.fields(cls)][: len(values)]
         object.__setattr__(config, "_explicit", frozenset((*in_order, *settings)))
@@ -111,7 +111,8 @@ class Setting:
         value_type: its type, as annotated.
         default: its default; for a component its name.
         heading: heading of its option in help, or "".
-        shown: text of its default, where the value itself says too little; None where its heading says it.
+        shown: text of its default, where the value itself says too little; None where the heading names a
+            command that lists the default.
         registry: registry of a component that is chosen by name, else None.
     """
 
@@ -140,7 +141,11 @@ class Setting:
 
 
 def settings_of(config: Any) -> list[Setting]:
-    """Lists the settings of a config; of a class, with those that all components have."""
+    """Lists the settings of a config, or of a config class.
+
+    A class has chosen no components. Of a component with a default it lists what every choice has: the
+    settings of the base of their Configs.
+    """
     return list(_settings(config, (), (), "", ""))
 
 
@@ -222,7 +227,7 @@ def resolve(
     for source, values in sources:
         by_place = {places.get(_named(key), key): value for key, value in values.items()}
         for key, value in by_place.items():
-            if isinstance(value, ComponentConfig):  # it comes whole, so what earlier sources gave it goes
+            if isinstance(value, ComponentConfig):  # it has all its settings, so drop earlier ones
                 given = [each for each in given if not _is_setting_of(value, key, each[1])]
         for key, value in flat(by_place).items():
             given += _with_model(source, key, value, registries.get(key))
@@ -269,10 +274,10 @@ def _explicit_settings(config: Any) -> dict[str, Any]:
 def _with_model(
     source: str, key: str, value: Any, registry: Registry[Any] | None
 ) -> Iterator[tuple[str, str, Any]]:
-    """Yields a given value; of "timm:NAME", a component that wraps models, the component and its `model`.
+    """Yields a value as it was given, but "timm:NAME" as two: the component, and NAME as its setting `model`.
 
     Raises:
-        ConfigError: the component wraps none.
+        ConfigError: the component before the colon wraps no models.
     """
     name, colon, model = str(value).partition(":")
     if registry is None or not colon or name not in registry:
@@ -304,9 +309,10 @@ def _choose(kind: Any, given: list[tuple[str, str, Any]], place: tuple[str, ...]
 
 
 def _settings_of_another(key: str, choices: list[Setting], config: Any) -> dict[str, Setting]:
-    """Returns the settings by place of the component in whose table a key stands, if it was not chosen.
+    """Returns place -> setting of the component in whose table a key stands, if another one was chosen.
 
-    They are not used, but a file may hold those of several heads. Empty if the key stands in no such table.
+    A file may hold tables of several heads; those of the others are checked, but not used. Empty if the key
+    stands in no such table.
     """
     *tables, _ = key.split(".")
     for choice in choices:
@@ -437,7 +443,7 @@ def default_text(default: Any) -> str:
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from `low` to `high`, both included; with `log` every decade counts as much.
+    """Numbers from `low` to `high`, both included; with `log` drawn evenly on a logarithmic scale.
 
     >>> str(Range(1e-4, 1e-2, log=True)), str(Range(1, 8))
     ('log:0.0001..0.01', '1..8')

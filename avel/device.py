@@ -81,7 +81,7 @@ def explain_full_memory(hint: str) -> Iterator[None]:
     """Turns a GPU that is out of memory into an error that says what to do.
 
     Raises:
-        DeviceMemoryError: it is.
+        DeviceMemoryError: the GPU is out of memory.
     """
     try:
         yield

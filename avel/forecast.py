@@ -12,7 +12,7 @@ from avel.progress import note
 from avel.text import duration, size
 
 LONG_SECONDS = 600.0
-"""Work of which it is said beforehand how long it takes."""
+"""Work that takes longer than this is announced with its duration."""
 USABLE = 0.9
 """Fraction of the free memory that is planned with; the rest is for what kernels and the allocator take."""
 BYTES_PER_WEIGHT = 4 * 4
@@ -26,7 +26,7 @@ def note_long(seconds: float, work: str, advice: str) -> None:
 
 
 def shortage(work: str, needed_bytes: float, free_bytes: float, memory: str = "memory") -> str:
-    """Returns how much memory work takes, as an error begins, where that is not free; "" where it is."""
+    """Returns the beginning of an error that says how much memory work takes; "" where enough is free."""
     if needed_bytes <= USABLE * free_bytes:
         return ""
     return f"{work} takes about {size(needed_bytes)} of {memory}, {size(free_bytes)} are free"

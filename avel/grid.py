@@ -64,7 +64,7 @@ class Grid:
 
     @classmethod
     def without_frames(cls, segments: int, segment_seconds: float, **others: int) -> "Grid":
-        """Returns a grid with the lowest frame rate there is, for data that has segments and no frames.
+        """Returns a grid for data without frames, with the lowest frame rate that its segments allow.
 
         Raises:
             ConfigError: as `Grid`; a segment is no whole number of milliseconds.

@@ -23,8 +23,9 @@ def free_memory(device: torch.device = CPU) -> int:
 def reuse_freed_memory() -> None:
     """Makes glibc keep memory that a training step frees for the next one, instead of returning it.
 
-    glibc raises the size up to which it does so to that of the largest block freed so far, 32 MiB at most
-    (mallopt(3), M_MMAP_THRESHOLD), so one block is allocated and freed. Other allocators lose nothing.
+    glibc keeps blocks up to a certain size. It raises this size to that of the largest block freed so far, up
+    to 32 MiB (mallopt(3), M_MMAP_THRESHOLD), so one block is allocated and freed. It does not harm other
+    allocators.
     """
     torch.empty(LARGE_BLOCK_BYTES, dtype=torch.uint8)
 
@@ -38,7 +39,7 @@ def _cgroups() -> list[Path]:
 
 
 def cgroup_bytes(folder: Path) -> int | None:
-    """Returns the bytes that a cgroup may still take, its file cache included; None without a limit."""
+    """Returns the bytes that a cgroup may still take, inactive file cache counted as free; None: no limit."""
     try:
         limit, used = ((folder / f"memory.{name}").read_text().strip() for name in ("max", "current"))
         statistics = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())

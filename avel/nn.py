@@ -66,7 +66,7 @@ class Standard(nn.Module):
     def folded_into(self, layer: nn.Linear) -> tuple[Tensor, Tensor]:
         """Returns weight and bias with which `layer` standardises its vectors itself."""
         weight = layer.weight / self.std
-        return weight, layer.bias - (weight * self.mean).sum(-1)  # a product that autocast leaves alone
+        return weight, layer.bias - (weight * self.mean).sum(-1)  # not `@`, which autocast would round
 
 
 def _sum(vectors: Tensor, of: Callable[[Tensor], Tensor]) -> Tensor:
@@ -138,19 +138,19 @@ def put_inside(rows: Tensor, mask: Tensor) -> Tensor:
 
 def zero_padding(values: Tensor, mask: Tensor | None) -> Tensor:
     """Sets what is after the end of clips to 0: (B, T, ...), (B, T) -> (B, T, ...); without mask as it is."""
-    return values if mask is None else values.masked_fill(~_beside(mask, values), 0)
+    return values if mask is None else values.masked_fill(~_expanded(mask, values), 0)
 
 
 def mean_over_time(values: Tensor, mask: Tensor | None) -> Tensor:
     """Averages over the segments of each clip: (B, T, ...), (B, T) -> (B, ...)."""
     if mask is None:
         return values.mean(1)
-    return zero_padding(values, mask).sum(1) / _beside(mask, values).sum(1)
+    return zero_padding(values, mask).sum(1) / _expanded(mask, values).sum(1)
 
 
 def amax_over_time(values: Tensor, mask: Tensor | None) -> Tensor:
     """Returns the largest of the segments of each clip: (B, T, ...), (B, T) -> (B, ...)."""
-    return (values if mask is None else values.masked_fill(~_beside(mask, values), -torch.inf)).amax(1)
+    return (values if mask is None else values.masked_fill(~_expanded(mask, values), -torch.inf)).amax(1)
 
 
 def mean_over_segments(values: Tensor, mask: Tensor | None) -> Tensor:
@@ -168,5 +168,6 @@ def only_inside(scores: Tensor, mask: Tensor | None) -> Tensor:
     return scores.masked_fill(~mask.view(len(mask), *[1] * (scores.ndim - 2), -1), -torch.inf)
 
 
-def _beside(mask: Tensor, values: Tensor) -> Tensor:
+def _expanded(mask: Tensor, values: Tensor) -> Tensor:
+    """Adds axes of length 1 to the mask, so that it broadcasts over values: (B, T) -> (B, T, 1, ...)."""
     return mask.view(*mask.shape, *[1] * (values.ndim - 2))

@@ -127,9 +127,10 @@ class Registry(Generic[T]):
         return [key for key, entry in self._entries.items() if _module_of(entry) == module_name]
 
     def _execute(self, path: Path, source: str, module_name: str) -> None:
-        """Runs a file as a module of that name; what it registers goes again where it fails.
+        """Runs a file as a module of that name; if it fails, removes what it has registered.
 
-        It is compiled here: by its time stamp Python may take bytecode of an earlier source for that of this.
+        The source is compiled here. An import goes by the time stamp of the file, so just after an edit it
+        could run the bytecode of the earlier source.
         """
         module = ModuleType(module_name)
         vars(module).update({"__file__": str(path), FROM_FILE: path})

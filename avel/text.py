@@ -108,7 +108,7 @@ def is_union(kind: Any) -> bool:
 
 
 def printable(text: str, keep: str = "") -> str:
-    r"""Returns text for a terminal: control characters, but for those in `keep`, become what Python writes.
+    r"""Returns text for a terminal: control characters, but for those in `keep`, become escapes such as \x1b.
 
     >>> printable("a\x1b[31m\nb")
     'a\\x1b[31m\\nb'
@@ -225,8 +225,8 @@ def _inline(value: Any) -> str:
 def table(header: tuple[str, ...], rows: Sequence[tuple[Any, ...]]) -> list[str]:
     """Formats rows under a header in aligned columns, with numbers to the right.
 
-    Where that is wider than the terminal, words go on in the next line. Columns that are still too many
-    follow below, beside the first one again.
+    If the table is wider than the terminal, cells are wrapped between words. Columns that do not fit even so
+    follow below in a table of their own, which repeats the first column.
     """
     cells = [tuple(_inline(cell) for cell in row) for row in rows]
     columns = [_Column(*each) for each in zip(header, *cells, strict=True)]

@@ -30,7 +30,7 @@ BACKGROUND_AUDIO, BACKGROUND_MAPS = "audio_feature_noisy.h5", "visual_feature_no
 NOT_READ = dict.fromkeys(
     (BACKGROUND_MAPS, BACKGROUND_AUDIO, "labels_noisy.h5"), "background clips without annotation line"
 ) | dict.fromkeys((f"{split}_order_match.h5" for split in SPLITS), "orders of cross-modality matching")
-"""Other published files -> what they hold; they are accepted, but not read."""
+"""Other published files -> what they hold; `import_features` accepts them, but does not read them."""
 SIZES = {AUDIO_FILE: (10, 128), MAPS_FILE: (10, 7, 7, 512), VECTORS_FILE: (10, 512)}
 SIZES |= {BACKGROUND_AUDIO: SIZES[AUDIO_FILE], BACKGROUND_MAPS: SIZES[MAPS_FILE]}
 """Published feature file -> shape of one row."""
@@ -48,6 +48,7 @@ def find_files(paths: Sequence[Path]) -> dict[str, Path]:
 
     Raises:
         MissingPathError: the folder or a file is not there, or there is no feature file.
+        StoreError: a given file has no known name, or two have the same.
     """
     folder = paths[0] if len(paths) == 1 and paths[0].is_dir() else None
     paths = sorted(folder.iterdir()) if folder else paths

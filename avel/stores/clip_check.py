@@ -124,7 +124,7 @@ def _faults_of_array(store: ClipStore, entry: Entry, name: str) -> list[str]:
     except StoreError as error:
         return [error.message.removeprefix(f"{store.location.url}: {entry.video_id}: ")]
     except OSError as error:
-        if error.errno not in (errno.EIO, errno.EACCES):  # else it is not this file's fault
+        if error.errno not in (errno.EIO, errno.EACCES):  # another error is not this file's fault
             raise
         return [f"{name} cannot be read: {error}"]
     return []

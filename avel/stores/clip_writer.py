@@ -70,7 +70,7 @@ def prepare_store(
     attributes are removed before the arrays and written last, since a store without them does not count.
 
     Args:
-        video_ids: the video of each row; those of rows that are there stay as they are.
+        video_ids: the video of each row. Rows that the store has already must keep their videos.
         run: token of the run that begins. From here on, writers of other runs raise StaleError.
     """
     location.write(RUN, run.encode())
@@ -109,7 +109,7 @@ def write_dataset(location: Location, dataset: Dataset) -> None:
 class ClipWriter:
     """Writes the chunks of single videos: frames last, so that a video with frames is whole.
 
-    Writes first check that no other run has begun on the store, since a worker may outlive its run.
+    Each write checks first that no other run has begun on the store, since a worker may outlive its run.
 
     Raises:
         StaleError: the store was made with other settings.
@@ -202,7 +202,7 @@ def flush(location: Location, attributes: StoreAttributes, row: int, run: str = 
 
 
 def end_run(location: Location) -> None:
-    """Notes that a run has ended, and none of its writers is left: there is nothing to remove.
+    """Notes that a run and its writers have ended, so that the next one looks for no half-written files.
 
     Raises:
         WriteError: the store does not allow it.

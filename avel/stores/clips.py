@@ -191,7 +191,10 @@ class ClipStore:
 
     @property
     def stored_bytes(self) -> int:
-        """Bytes of the store; chunks in own files as the manifest has them, since there may be millions."""
+        """Bytes of the store.
+
+        Chunks outside of shards may be millions of files, so the manifest says how many bytes they are.
+        """
         in_own_files = self.entries.holds(state="staged") & ~self.entries.column("packed")
         chunks = self.entries.filter(in_own_files).stored_bytes
         others = sorted(OWN_NAMES - set(ARRAYS)) + [f"{name}/zarr.json" for name in self.attributes.arrays]

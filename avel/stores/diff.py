@@ -59,7 +59,7 @@ class CacheDifference:
         samples_differ: samples that one cache lacks, or that have another video or tag there.
         events_differ: samples in both whose events, or the classes known instead of events, differ.
         splits_differ: samples in both whose split differs.
-        made_otherwise: what of encoder, staging and preprocessing differs: name -> the two values.
+        made_otherwise: entry of the provenance that differs, "encoder.digest" -> the two values.
     """
 
     same: bool
@@ -240,7 +240,7 @@ def _cosine(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np
 def _samples_differ(
     first: FeatureCache, second: FeatureCache
 ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-    """Returns the numbers of samples that differ: in being there, video or tag; in events; in their split."""
+    """Returns `samples_differ`, `events_differ` and `splits_differ` of CacheDifference."""
     one, other = (
         {
             number: ((cache.video_ids[video], tag), split)
@@ -264,7 +264,7 @@ def _samples_differ(
 def _events_by_sample(cache: FeatureCache) -> dict[int, list[tuple[Any, ...]] | None]:
     """Returns sample -> its events in order, or its classes, None where neither is known.
 
-    An event is class name, onset, offset and modality; a class of which no more is known its name alone.
+    An event is given as class name, onset, offset and modality, a class without times as its name alone.
     """
     samples, table, classes = cache.samples, cache.samples.events, cache.samples.classes
     numbers = samples.number.tolist()
@@ -279,7 +279,7 @@ def _events_by_sample(cache: FeatureCache) -> dict[int, list[tuple[Any, ...]] | 
 
 
 def _made_otherwise(first: Any, second: Any, where: str = "") -> dict[str, tuple[Any, Any]]:
-    """Returns the entries of two provenances that differ, but not paths."""
+    """Returns the entries of two provenances that differ; some keys, such as `store`, are not compared."""
     if not (isinstance(first, dict) and isinstance(second, dict)):
         return {} if first == second else {where: (first, second)}
     entries: dict[str, tuple[Any, Any]] = {}

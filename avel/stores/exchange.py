@@ -64,10 +64,10 @@ def import_features(
 ) -> Imported:
     """Makes a feature cache of anybody's features, or of the published AVE files.
 
-    `audio` and `visual` name features by video id, with `dataset` for labels and splits. They become f_a and
-    cnn_a, f_v and cnn_v; maps also maps, of which f_v is then the mean over cells. Clips are read 64 at
-    a time, but a .npz or .pt file of all as a whole. Features with a name are added, under that name, to the
-    cache that is there.
+    `audio` and `visual` name features by video id, with `dataset` for labels and splits. Audio becomes f_a
+    and cnn_a, visual vectors become f_v and cnn_v. Visual maps become `maps`, and their means over cells f_v
+    and cnn_v. Clips are read 64 at a time, but a .npz or .pt file that holds all of them is read as a whole.
+    Features with a name are added, under that name, to the cache that is there.
 
     >>> import_features(None, "mine.h5", "videos", audio="beats/", visual="clip/*_clip.npy")  # doctest: +SKIP
 
@@ -84,8 +84,8 @@ def import_features(
         audio: folder, pattern or file of features by video id; GivenFeatures has window and hop.
         visual: the same of the frames.
         segments: T of the clips, for features by video id; by default 10, or those of the longest clip where
-            the annotations state lengths. Then every clip has its own.
-        segment_seconds: length of a segment, for them.
+            the annotations state lengths. Where they do, every clip keeps its own length.
+        segment_seconds: length of a segment, for features by video id.
         maps_dtype: float16 keeps three digits in half the space.
         any_size: accept features of other widths and grids than the published ones.
         leave_out: go on without clips whose `audio` or `visual` features are missing or cannot be used.
@@ -244,9 +244,10 @@ def _vectors(file_arrays: FileArrays) -> dict[str, NDArray[Any]]:
 
 
 def _rows_not_finite(file_arrays: FileArrays, vectors: dict[str, NDArray[Any]]) -> dict[int, str]:
-    """Returns row -> files in which it holds NaN or infinity; of maps the mean over cells shows it, too.
+    """Returns row -> files in which it holds NaN or infinity.
 
-    The authors mark rows without features by NaN. For an infinity, the place of the first one is named.
+    Where only maps are given it looks at their mean over cells, which is then not finite either. The authors
+    mark rows without features by NaN. For an infinity, the place of the first one is named.
     """
     faults: dict[int, list[str]] = {}
     for name, rows in file_arrays.items():

@@ -155,7 +155,7 @@ def _write_orders(cache: FeatureCache, folder: Path) -> dict[str, tuple[int, ...
     """Writes the order files: rows with features, as they were imported, else ascending."""
     shapes: dict[str, tuple[int, ...]] = {}
     where, orders = f"{cache.path}: provenance: orders", cache.provenance.get("orders") or {}
-    # Those of the files that the cache was made of
+    # The orders in the files that the cache was imported from, if it was
     imported = typed(dict[str, tuple[int, ...]], orders, where, CACHE_AGAIN)
     for name, split in ORDERS.items():
         present = set(cache.samples.number[cache.samples.split == split].tolist())

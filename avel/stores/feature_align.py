@@ -26,7 +26,7 @@ REMEDIES = {
     UNREADABLE: "--audio-key or --visual-key if files hold several arrays; ",
     TRANSPOSED: "write them with time first; ",
 }
-"""Kind of problem -> what mends it, before LEAVE_OUT."""
+"""Kind of problem -> what mends it; stands in the hint before LEAVE_OUT."""
 LEAVE_OUT = "--leave-out goes on without them, and lists them as missing"
 
 
@@ -56,7 +56,7 @@ class GivenFeatures:
 
 @dataclass(frozen=True)
 class Target:
-    """V videos of T segments, to which features are brought.
+    """V videos of T segments, with which features are aligned.
 
     Attributes:
         rows: video id -> row of its first sample, for files with a row for each of `row_count` samples.

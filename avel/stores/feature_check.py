@@ -16,7 +16,7 @@ def verify_features(cache: FeatureCache) -> tuple[str, ...]:
 
 
 def _of_array(cache: FeatureCache, name: str) -> list[str]:
-    """Says which rows are damaged or hold values that are not finite: the first 64 that are."""
+    """Names the first damaged row, or the first 64 rows together that hold a value that is not finite."""
     for start in range(0, len(cache.video_ids), BLOCK_ROWS):
         stop = min(start + BLOCK_ROWS, len(cache.video_ids))
         try:

@@ -359,7 +359,7 @@ def write_features(
         sums: dict[str, NDArray[np.uint32]] = {}
         written: dict[int, ArrayLike] = {}
         for name, source in features.items():
-            # f_a and cnn_a of an import are one source: what was written is read sooner than files of others
+            # f_a and cnn_a of an import are one source: to copy the first is faster than to read files again
             copied = written.get(id(source), source)
             sums[name] = write_rows(file, place_in_file(name), copied, _dtype(name, source))
             written[id(source)] = file[place_in_file(name)]

@@ -61,7 +61,7 @@ class Fence:
                     return ""
             except BrokenPipeError:
                 pass
-            except BaseException:  # Ctrl-C: its answer would be taken for that to the next file
+            except BaseException:  # Ctrl-C: a late answer would count for the next file
                 self.close()
                 raise
             code = child.wait()

@@ -21,7 +21,10 @@ BYTES_PER_SECOND = 1 << 20
 
 
 def read(path: Path) -> None:
-    """Reads all of a file that avel may read: names, attributes, arrays; one row of those without chunks."""
+    """Reads all of a file that avel may read: names, attributes, arrays; one row of those without chunks.
+
+    It also asks for "none", as avel asks for names that a file does not have.
+    """
     with open_hdf5_here(path, "") as file:
         for name in (*file.attrs, "none"):
             with suppress(Exception):

@@ -186,7 +186,7 @@ def path_text(path: PurePath | str) -> str:
 
 
 def file_at(text: str) -> Path:
-    """Returns the path that `path_text` made the text of. A file of just that name comes first."""
+    """Returns the path whose `path_text` is `text`. If a file has literally that name, it is the one."""
     if "\\x" not in text or os.path.lexists(text):
         return Path(text)
     escaped = re.compile(rb"\\x([0-9a-f]{2})")

@@ -1,4 +1,4 @@
-"""Encodes and decodes JPEG files with libjpeg-turbo, through simplejpeg: without torch or Python images.
+"""Encodes and decodes JPEG files with libjpeg-turbo, through simplejpeg: without torch or Pillow.
 
 It decodes straight into the caller's memory and can encode planes that are YCbCr already. Its pixels equal
 Pillow's and torchvision's, except at qualities below 96. There TurboJPEG uses a coarser DCT, which costs

@@ -34,7 +34,7 @@ TAKERS: dict[Kind, str] = {
 }
 """Kind -> the commands for it."""
 MEANT: dict[Kind, str] = NAMES | {"dataset": "a folder of videos", "file": "a file of predictions"}
-"""Kind -> what a command asks for that takes it."""
+"""Kind -> how a command that takes this kind names what it wants."""
 VIDEO_SUFFIXES = frozenset(
     ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .mts .m2ts .flv .wmv .ogv .3gp".split()  # noqa: SIM905
 )

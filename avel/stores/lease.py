@@ -17,7 +17,10 @@ from avel.stores.files import LOCK, process_runs
 
 RENEW_SECONDS = 10.0
 LAPSE_SECONDS = 60.0
-"""A lock that was watched for so long and not renewed, six times, may be taken over. Compares no clocks."""
+"""A lock that is not renewed while it is watched for so long, six times RENEW_SECONDS, may be taken over.
+
+So no clocks of two machines are compared.
+"""
 WATCH_SECONDS = 1.0
 """Time between two looks at another run's lock."""
 UNSURE_SECONDS = 2 * RENEW_SECONDS

@@ -1,8 +1,8 @@
 """Reads and writes the manifest of a clip store: one entry per video, with its state and the reason for it.
 
 It is a folder of Parquet parts. Where two parts have an entry of one video, the later part counts. A part is
-whole or absent. As soon as the last parts are many of like size, they are merged, so that what is written
-grows with the videos, and not with their square; a killed merge leaves entries twice, which reads the same.
+whole or absent. Once many of the last parts are of like size, they are merged into one. So parts stay few,
+and each entry is rewritten few times. A killed merge leaves entries twice, which reads the same.
 
 Entries are kept as columns, since a million objects take minutes and gigabytes.
 """
@@ -309,7 +309,7 @@ def _counted(entries: Manifest, name: str) -> dict[str, int]:
 def _tables(location: Location) -> dict[str, pa.Table]:
     """Reads the parts, oldest first; starts again where a merge removed one meanwhile.
 
-    Other files in the folder are none.
+    Other files in the folder are not parts.
     """
     for _ in range(READ_ATTEMPTS):
         found = _read(location, [name for name in location.names(FOLDER) if PART.fullmatch(name)])
@@ -332,7 +332,7 @@ def _read(location: Location, names: Sequence[str]) -> dict[str, pa.Table | None
 
 
 def _latest(tables: Iterable[pa.Table]) -> pa.Table:
-    """Returns the last row of each video in tables, oldest first, sorted by its row in the arrays."""
+    """Returns the last entry of each video in `tables` (oldest first), sorted by its row in the arrays."""
     import pyarrow as pa
 
     parts = [table for table in tables if table.num_rows] or [_schema().empty_table()]

@@ -147,7 +147,7 @@ def delete_unused_shards(location: Location) -> None:
 
 
 def _prepare(store: ClipStore, entries: Manifest, clips: int | None) -> Packing:
-    """Makes the arrays of the shards, or gives them rows for new videos; the group comes last.
+    """Makes the arrays of the shards, or gives them rows for new videos; writes their group last.
 
     Raises:
         ConfigError: there are shards of another number of clips.
@@ -199,7 +199,7 @@ def _array_json(attributes: StoreAttributes, name: str, packing: Packing) -> byt
 
 
 def _delete_rest(attributes: StoreAttributes, location: Location, entries: Manifest) -> None:
-    """Deletes what a killed run has left: chunks of their own of packed clips, and shards without clips."""
+    """Deletes what a killed run has left: packed clips' chunks outside shards, and shards without clips."""
     delete_unused_shards(location)
     packed = set(entries.packed_rows.tolist())
     if packed:
@@ -208,7 +208,7 @@ def _delete_rest(attributes: StoreAttributes, location: Location, entries: Manif
 
 
 def _shards(entries: Manifest, digest: str, packing: Packing) -> tuple[list[NDArray[np.int64]], int]:
-    """Returns the places of the staged clips of each shard to write, and how many clips others wait for."""
+    """Returns the places of the staged clips of each shard to write, and how many clips wait for others."""
     number, packed = entries.column("row") // packing.clips, entries.column("packed")
     staged = entries.holds(state="staged", settings=digest)
     new = staged & ~packed

@@ -88,7 +88,10 @@ class NetworkProvenance:
         return typed(EncoderIdentity, self.encoder, f"{where}: provenance: encoder", CACHE_AGAIN)
 
     def weights(self, where: object, kind: str) -> str:
-        """Returns the weights of the visual or audio CNN of an encoder that is of no run.
+        """Returns what names the weights of a CNN, such as a SHA-256, in an encoder that no run trained.
+
+        Args:
+            kind: "visual" or "audio".
 
         Raises:
             StoreError: the provenance does not say it.
@@ -105,11 +108,12 @@ NETWORK = tuple(field.name for field in fields(NetworkProvenance))
 
 @dataclass(frozen=True)
 class CacheProvenance(NetworkProvenance):
-    """Provenance that `avel cache-features` writes; `damaged` is video id -> SHA-256.
+    """Provenance that `avel cache-features` writes.
 
     Attributes:
         annotations: digest of samples, classes and reasons.
         hardware: devices that the CNNs ran on.
+        damaged: video id -> SHA-256 of its file, for clips that the store holds but that cannot be read.
     """
 
     preprocessing: VisualPreprocessing

@@ -62,7 +62,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], **header: str) -> No
 
 
 def _sorted_header(data: bytes) -> bytes:
-    """Returns a file's header, its texts in order: safetensors writes them in another one each time."""
+    """Returns a file's header with its texts sorted: safetensors writes them in another order each time."""
     (size,) = struct.unpack_from("<Q", data)
     header = parse(data[8 : 8 + size], "the header", "")
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))

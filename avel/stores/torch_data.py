@@ -61,9 +61,10 @@ class CachedSample(NamedTuple):
 
 
 class StagedSample(NamedTuple):
-    """One sample of a store: frames uint8 (T, N, 3, H, W), log_mel (T, 96, 64), waveform, and as above.
+    """One sample of a store: frames uint8 (T, N, 3, H, W), log_mel (T, 96, 64), waveform, and labels.
 
-    The waveform is float32 (T * samples_per_segment,) from -1 to 1, or (0,) where it is not asked for.
+    `labels`, `length` and `number` are as in CachedSample. The waveform is float32 (T * samples_per_segment,)
+    from -1 to 1, or (0,) where it is not asked for.
     """
 
     frames: Tensor

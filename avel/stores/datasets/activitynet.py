@@ -42,8 +42,8 @@ class ActivityNet(DatasetFormat["ActivityNet.Config"]):
 
     Clips have lengths of their own, up to the longest duration that it names.
 
-    Where no video of a subset has an annotation, as in ActivityNet's own test subset, they are not known. An
-    annotation that is there twice counts once.
+    Where no video of a subset has an annotation, as in ActivityNet's own test subset, the events of its
+    videos are not known. An annotation that is there twice counts once.
     """
 
     annotations_ending = ".json"

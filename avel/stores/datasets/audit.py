@@ -56,9 +56,9 @@ class Audit:
         overlapping_samples: samples in which events of two classes overlap.
         videos_in_both: "train and test" -> number of videos that are in both splits.
         leaked_samples: split -> its samples whose video is also in train.
-        trivial_baselines: split -> baselines; "all" where there are no splits. Empty where events are of one
-            modality, since a segment then has several labels.
-        parsing_baselines: the same for such events, else empty.
+        trivial_baselines: split -> baselines; "all" where there are no splits. Empty if any event is in one
+            modality alone, since audio and visual then have labels of their own.
+        parsing_baselines: split -> baselines if any event is in one modality alone, else empty.
         longest_seconds: of the longest clip, where clips have lengths of their own.
     """
 
@@ -154,7 +154,7 @@ def audit(dataset: Dataset) -> Audit:
     holds_event = _event_segments(table, len(samples), grid) & inside
     known = np.array([sample.events is not None for sample in samples], bool)
     lengths = holds_event.sum(axis=1)
-    evaluated, apart = _evaluated_samples(dataset, known), bool(table.modality.any())
+    evaluated, is_parsing = _evaluated_samples(dataset, known), bool(table.modality.any())
     events = int(lengths.sum())
     shared = _shared(dataset)
     return Audit(
@@ -192,11 +192,11 @@ def audit(dataset: Dataset) -> Audit:
         leaked_samples=_leaked(dataset),
         trivial_baselines={
             split: _trivial_baselines(holds_event, inside & chosen[:, None])
-            for split, chosen in ({} if apart else evaluated).items()
+            for split, chosen in ({} if is_parsing else evaluated).items()
         },
         parsing_baselines={
             split: _parsing_baselines(dataset, grid, inside, chosen)
-            for split, chosen in (evaluated if apart else {}).items()
+            for split, chosen in (evaluated if is_parsing else {}).items()
         },
         longest_seconds=dataset.longest_seconds,
         missing_files=tuple(video.video_id for video in dataset.videos if not video.path),
@@ -265,7 +265,7 @@ def _evaluated_samples(dataset: Dataset, known: NDArray[np.bool_]) -> dict[str, 
 
 
 def _trivial_baselines(holds_event: NDArray[np.bool_], counted: NDArray[np.bool_]) -> TrivialBaselines:
-    """Returns the baselines of the counted segments: twice (R, T)."""
+    """Returns the baselines of the counted segments; both arguments are (R, T)."""
     background = 100 * float((~holds_event[counted]).mean())
     return TrivialBaselines(background, 100 - background)
 
@@ -273,9 +273,13 @@ def _trivial_baselines(holds_event: NDArray[np.bool_], counted: NDArray[np.bool_
 def _parsing_baselines(
     dataset: Dataset, grid: Grid, inside: NDArray[np.bool_], chosen: NDArray[np.bool_]
 ) -> ParsingBaselines:
-    """Returns the means over the chosen samples, and over audio, visual, and both at once: (R, T), (R,).
+    """Returns the means over the chosen samples, and over audio, visual, and both at once.
 
-    A class that is in n of T segments has an F1 of 2 n / (n + T) if it is said to be everywhere.
+    A class that is in n of T segments has an F1 of 2 n / (n + T) if it is predicted everywhere.
+
+    Args:
+        inside: (R, T), as `_inside` returns it.
+        chosen: (R,).
     """
     samples = [dataset.samples[place] for place in np.flatnonzero(chosen).tolist()]
     lengths, modalities = inside[chosen].sum(1), [MODALITIES.index("audio"), MODALITIES.index("visual")]

@@ -281,7 +281,7 @@ def read_description(samples: pa.Table) -> Description:
 
 
 def split_sizes(splits: Iterable[str]) -> str:
-    """Returns how many samples are in each split, of the split of each sample: "train 36, val 12"."""
+    """Counts the samples of each split, given the split of every sample: "train 36, val 12"."""
     return ", ".join(f"{split or 'no split'} {count:,}" for split, count in Counter(splits).items()) or "none"
 
 
@@ -332,7 +332,7 @@ def make_dataset(
 def _check(dataset: Dataset) -> None:
     """Checks what holds of every dataset; raises DatasetError with file and line where they are known.
 
-    Columns say which samples are wrong, and the first of them then says why.
+    Looks for wrong samples column by column, which is fast, then checks the first of them to say why.
     """
     import numpy as np
     import pyarrow.compute as pc

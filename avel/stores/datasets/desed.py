@@ -36,7 +36,7 @@ class DESED(DatasetFormat["DESED.Config"]):
     """A folder with DESED's tables: train.tsv, validation.tsv, test.tsv, or tables in folders so named.
 
     A line without times and class says that its clip has no event. Tables with other columns are left out.
-    Lines that say the same of a clip, as tables of parts of validation do, count once.
+    A line that is there twice counts once: some tables repeat a part of validation.
     """
 
     annotations_ending = ".tsv"

@@ -238,7 +238,7 @@ def _says(row: TableRow) -> str:
 
 
 def _csv(path: Path) -> tuple[pa.Array, dict[str, pa.Array]]:
-    """Returns where each row stands, and the text of its fields by field; "" for one that is absent."""
+    """Returns where each row stands, and field -> the texts of its column, if it has one."""
     import pyarrow as pa
 
     names, records = read_records(path)
@@ -250,7 +250,7 @@ def _csv(path: Path) -> tuple[pa.Array, dict[str, pa.Array]]:
 
 
 def _parquet(path: Path) -> tuple[pa.Array, dict[str, pa.Array]]:
-    """Returns the same of a Parquet file."""
+    """Returns the same of a Parquet file; null becomes ""."""
     import numpy as np
     import pyarrow as pa
 

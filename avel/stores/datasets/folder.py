@@ -126,7 +126,7 @@ def _holds(question: Callable[[], bool]) -> bool:
 class Folder(DatasetFormat["Folder.Config"]):
     """Any folder of videos. The rows of one video and split are the events of one sample.
 
-    With a sample for each row, the events of one would be background in the other.
+    If each row were a sample, the events of one would be background in the others of that video.
     """
 
     @dataclasses.dataclass(frozen=True)
@@ -180,7 +180,7 @@ class Folder(DatasetFormat["Folder.Config"]):
             "video_id": pa.concat_arrays([_ids(videos, stems), named, no_file]),
             "path": pa.concat_arrays([paths, no_paths]),
         }
-        place = in_videos  # of each name among these
+        place = in_videos  # of the video of each name, in the columns above
         place[is_other] = len(videos) + places_in(pa.array(in_others[is_other]), places_named)
         place[absent] = np.arange(len(paths), len(paths) + len(no_file))
         of_rows = pa.DictionaryArray.from_arrays(pa.array(place).take(names.indices), columns["video_id"])

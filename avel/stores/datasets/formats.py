@@ -93,6 +93,7 @@ def read_dataset(
 
     Raises:
         MissingPathError: `path` or `annotations` is not there.
+        StoreError: `path` is a file, a clip store or a run.
         ConfigError: `path` is a URL, or settings of a format that has none.
         UnknownNameError: no such format, or no such setting of it.
         DatasetError: two formats match; annotations that contradict themselves, with their line.
@@ -156,7 +157,7 @@ def only_file(found: Sequence[Path], folder: Path, wanted: str, option: str) -> 
 
 
 def _format_of(annotations: Path) -> str:
-    """Returns the name of the format whose annotations end so; that of a plain folder where none does."""
+    """Returns the name of the format whose annotations have the ending of this file; PLAIN if none has."""
     ending = annotations.suffix.lower()
     return next((name for name in FORMATS if ending and FORMATS[name].annotations_ending == ending), PLAIN)
 

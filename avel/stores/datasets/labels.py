@@ -1,7 +1,7 @@
 """Turns events into labels of segments; the only place that does so.
 
-A class has a segment if its events cover at least half of it. Where two classes each cover exactly half, the
-one that comes first in the sample has it.
+A segment has a class if the events of that class cover at least half of it. Where two classes each cover
+exactly half, it has the one that begins first in the sample.
 """
 
 from __future__ import annotations
@@ -70,10 +70,10 @@ class EventTable:
 
 @dataclass(frozen=True)
 class ClassTable:
-    """Classes of R samples whose events are not known further, as columns.
+    """Classes of samples whose events are not known, as columns; R samples in all.
 
     Attributes:
-        known: (R,) bool, of which samples they are known.
+        known: (R,) bool, whether the classes of a sample are known here.
         sample: (n,) int64, index of a sample.
         category: (n,) int64, a class that it holds somewhere.
     """
@@ -108,7 +108,7 @@ def covered_seconds(
 def class_segments(
     events: EventTable, segments: int, segment_seconds: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
-    """Returns the segments of each class of each sample: sample (P,), class (P,), whether it has (P, T).
+    """Returns sample (P,) and class (P,) of each pair that has events, and the segments that have it (P, T).
 
     The P pairs of sample and class are in the order of samples, then of first onsets. Seconds that several
     events of one class cover count once.
@@ -141,7 +141,7 @@ def segment_labels(
     name_of: Callable[[int], str],
     lengths: NDArray[np.int64] | None = None,
 ) -> NDArray[np.int64]:
-    """Returns one class a segment, background where no class has it: int64 (R, T).
+    """Returns one class a segment, background where it has none: int64 (R, T).
 
     Args:
         known: (R,) whether a sample's events are known; where not, all its labels are UNKNOWN.

@@ -21,7 +21,7 @@ EVENTS: dict[Modality, str] = {"audio": "AVVP_eval_audio.csv", "visual": "AVVP_e
 COLUMNS = ("filename", "onset", "offset", "event_labels")
 """Columns of the files of events."""
 ID_LETTERS = 11
-"""Length of a video's id on YouTube. The first and last second follow in the lists, not in files' names."""
+"""Length of a video's id on YouTube. The lists add the first and last second; names of files need not."""
 
 
 @FORMATS.register("llp")

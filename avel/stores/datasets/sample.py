@@ -29,7 +29,7 @@ MODALITIES: tuple[Modality, ...] = get_args(Modality)
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happens from `onset_seconds` to `offset_seconds` of a clip; its class.
+    """A class, `category`, from `onset_seconds` to `offset_seconds` of a clip.
 
     `where` is the file and line it was read from, for messages; it is neither stored nor compared. `modality`
     is "both" for what is seen and heard, as all events of AVE are; else the modality that was annotated.

@@ -13,7 +13,7 @@ SEGMENTS = 10
 
 
 def rows_of_vector(name: str, category: str, value: Any, split: str, where: str) -> tuple[TableRow, ...]:
-    """Returns a row for each run of ones, an event of whole seconds; for zeros only one without event.
+    """Returns a row for each run of ones, an event of whole seconds; without ones, a row without event.
 
     Args:
         value: ten 0 or 1, as a list, a list that holds only that list, or the text of either.

@@ -60,9 +60,9 @@ class VGGSoundAVEL(DatasetFormat["VGGSoundAVEL.Config"]):
         """
         table = self.config.table or only_file(_tables(folder), folder, TABLES, "--format-set table=")
         rows = read_rows(table, COLUMNS)
-        inside = bool(rows) and VECTOR in rows[0].fields and self.config.labels is None
-        vectors = {} if inside else _vectors(self.config.labels or _beside(table))
-        samples = samples_of_rows(each for row in rows for each in _rows(row, vectors, inside))
+        in_table = bool(rows) and VECTOR in rows[0].fields and self.config.labels is None
+        vectors = {} if in_table else _vectors(self.config.labels or _beside(table))
+        samples = samples_of_rows(each for row in rows for each in _rows(row, vectors, in_table))
         ids = {sample.video_id for sample in samples}
         files = _by_id(media_files(self.config.videos or folder), ids)
         several = {name: found for name, found in files.items() if name in ids and len(found) > 1}
@@ -106,9 +106,9 @@ def _vectors(path: Path) -> dict[str, Any]:
     return found
 
 
-def _rows(row: TextRow, vectors: dict[str, Any], inside: bool) -> tuple[TableRow, ...]:
+def _rows(row: TextRow, vectors: dict[str, Any], in_table: bool) -> tuple[TableRow, ...]:
     category, video_id, split = (row.fields[column] for column in COLUMNS)
-    vector = row.fields[VECTOR] if inside else vectors.get(video_id)
+    vector = row.fields[VECTOR] if in_table else vectors.get(video_id)
     if vector in (None, ""):
         return (TableRow(video_id, None, False, "", split, row.where),)
     return rows_of_vector(video_id, category, vector, split, row.where)
