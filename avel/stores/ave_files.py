@@ -182,7 +182,7 @@ def check_order_files(
         differ = (set(order) ^ wanted) - absent
         if wanted and differ:
             raise DatasetError(
-                f"{split}_order.h5: {len(differ)} rows are not in both it and the {split} split",
+                f"{split}_order.h5: {len(differ)} rows are in it or in the {split} split alone",
                 hint="the order files and the annotations belong to different releases; leave one out",
             )
         left_out = len(wanted - set(order))

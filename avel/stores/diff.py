@@ -92,7 +92,7 @@ class CacheDifference:
             "samples only in one, or of another clip or tag": len(self.samples_differ),
             "samples with other events": len(self.events_differ),
             "samples in another split": len(self.splits_differ),
-            "settings made otherwise": len(self.made_otherwise),
+            "entries of the provenance that differ": len(self.made_otherwise),
         }
         differences += [f"{count:,} {what}" for what, count in counts.items() if count]
         return f"the two caches differ: {'; '.join(differences)}"

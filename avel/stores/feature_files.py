@@ -108,7 +108,7 @@ def _files_by_id(path: Path) -> dict[str, Path] | None:
     else:
         raise MissingPathError(f"{path}: no such file or folder", hint="a folder, a pattern or a file")
     if not files:
-        raise MissingPathError(f"{path}: holds no features", hint=f"endings are {', '.join(ENDINGS)}")
+        raise MissingPathError(f"{path}: holds no features", hint=f"they end in {', '.join(ENDINGS)}")
     return files
 
 
@@ -129,7 +129,7 @@ def _entries(path: Path) -> Iterator[Entries]:
         elif ending in (".pt", ".pth"):
             entries = _torch_entries(path)
         else:
-            raise StoreError(f"{path}: no features end so", hint=f"endings are {', '.join(ENDINGS)}")
+            raise StoreError(f"{path}: no ending for features", hint=f"they end in {', '.join(ENDINGS)}")
     except AvelError:
         raise
     except Exception as error:  # whatever numpy, zip, zlib and torch raise for bytes that are not theirs

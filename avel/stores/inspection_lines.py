@@ -69,8 +69,8 @@ def _cache_lines(facts: Facts) -> list[str]:
     if facts["finished_parts"]:
         left = f"{plural(facts['finished_parts'], 'part')}, {size(facts['parts_bytes'])}"
         notes.append(
-            f"note: calls that have not ended left {left}, in {facts['parts_folder']}; the same calls go on, "
-            "and without that folder they begin anew"
+            f"note: calls that have not ended left {left}, in {facts['parts_folder']}; the same calls go on "
+            "from them, and without that folder they begin anew"
         )
     return [*shown, "", *notes]
 

@@ -65,7 +65,7 @@ class Packing:
         if piece == NO_PLACE:
             return None
         if sum(piece) > size - self.index_bytes or piece[1] <= CHECKSUM_BYTES:
-            raise ValueError("the index of its shard has a wrong place of it")
+            raise ValueError("the index of its shard gives a wrong place for it")
         return piece
 
 

@@ -144,9 +144,9 @@ def test_from_the_command_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]
     assert "heads that can: cross_attention, han, mlp, tacma" in capfd.readouterr().err
     words = ["train-head", str(cache), str(tmp_path / "other"), "--task", "single_label"]
     assert run(cli, words) == ERROR
-    assert "only seen or only heard" in capfd.readouterr().err
+    assert "only visible or only audible" in capfd.readouterr().err
     assert run(cli, ["export-features", str(cache), str(tmp_path / "exported")]) == ERROR
-    assert "clip36): has events that are only seen or only heard" in capfd.readouterr().err
+    assert "clip36): has events that are only visible or only audible" in capfd.readouterr().err
     assert not (tmp_path / "psp").exists()
     assert not (tmp_path / "other").exists()
 

@@ -163,10 +163,7 @@ def test_without_a_test_split_a_head_trains_and_says_what_is_not_evaluated(
 ) -> None:
     path = write_cache(tmp_path / "c.h5", splits=(0.6, 1.0))
     found = train_head(path, tmp_path / "runs" / "run", **QUICK)
-    assert (
-        "0 test samples are evaluated; 0 more are not, since"
-        in capfd.readouterr().err
-    )
+    assert "0 test samples are evaluated; 0 more are not, since" in capfd.readouterr().err
     assert (found.split, found.samples, found.unknown_samples, found.leaked_samples) == ("test", 0, 0, 0)
     assert found.trivial_baselines_percent == {}
     group = found.groups["mlp"]
@@ -190,10 +187,7 @@ def test_a_test_split_without_labels_is_predicted_not_evaluated(
 ) -> None:
     path = write_cache(tmp_path / "c.h5", known=known_but(*range(48, 60)))
     found = train_head(path, tmp_path / "run", **QUICK)
-    assert (
-        "0 test samples are evaluated; 12 more are not, since"
-        in capfd.readouterr().err
-    )
+    assert "0 test samples are evaluated; 12 more are not, since" in capfd.readouterr().err
     assert (found.samples, found.unknown_samples) == (0, 12)
     assert found.groups["mlp"].accuracy_percent == Spread()
     table = pq.read_table(tmp_path / "run" / "predictions.parquet", filters=[("split", "==", "test")])
@@ -222,9 +216,7 @@ def test_from_the_command_line_what_cannot_be_evaluated_is_said(
     words = f"train-head {cache} {here} --head mlp --epochs 2 --device cpu --json".split()
     assert run(cli, words) == DONE
     said = capfd.readouterr()
-    assert (
-        f"0 test samples are evaluated; {unknown} more are not, since" in said.err
-    )
+    assert f"0 test samples are evaluated; {unknown} more are not, since" in said.err
     found = json.loads(said.out)
     assert found["groups"]["mlp"]["accuracy_percent"] == {"mean": None, "std": None}
     assert run(cli, ["evaluate", here, "--json"]) == DONE

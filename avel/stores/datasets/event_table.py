@@ -145,7 +145,7 @@ def _refuse(where: str, name: str, category: str, onset: str, offset: str, modal
     if modality not in MODALITIES:
         raise DatasetError(
             f"{where} ({name}): modality {modality!r} is none of {', '.join(MODALITIES)}",
-            hint="leave it empty where an event is both seen and heard",
+            hint="leave it empty where an event is both visible and audible",
         )
     parse_event(category, onset, offset, where, name)
 

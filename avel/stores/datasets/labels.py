@@ -55,7 +55,7 @@ class EventTable:
         sample: (E,) int64, index of the event's sample, 0 to R - 1.
         category: (E,) int64, class id.
         onset_seconds, offset_seconds: (E,) float64, from the clip's start.
-        modality: (E,) int64, place in `dataset.MODALITIES`; 0 is both seen and heard.
+        modality: (E,) int64, place in `dataset.MODALITIES`; 0 is both visible and audible.
     """
 
     sample: NDArray[np.int64]
@@ -149,13 +149,13 @@ def segment_labels(
         lengths: (R,) segments of each clip, after which labels are PADDED; None where all have T.
 
     Raises:
-        DatasetError: a sample in which events of two classes overlap, or are only seen or only heard.
+        DatasetError: a sample in which events of two classes overlap, or are only visible or only audible.
     """
     of_one = np.flatnonzero(events.modality)
     if len(of_one):
         raise DatasetError(
-            f"{name_of(int(events.sample[of_one[0]]))}: has events that are only seen or only heard, and a "
-            "segment has one label for both",
+            f"{name_of(int(events.sample[of_one[0]]))}: has events that are only visible or only audible, "
+            "and a segment has one label for both",
             hint="avel train-head with --task multi_label trains on them",
         )
     found = next(overlaps(events, segments * segment_seconds), None)

@@ -111,9 +111,7 @@ def test_a_table_of_events_names_their_modality(
 ) -> None:
     lines = [dict(row) for row in CSV_EVENTS]
     check(score(of_table(tmp_path / "events.csv", lines), dataset, **T6))
-    assert (
-        "1 rows are left out: the split has no sample of their video" in capsys.readouterr().err
-    )
+    assert "1 rows are left out: the split has no sample of their video" in capsys.readouterr().err
     lines[1]["modality"] = "heard"
     with pytest.raises(
         DatasetError, match=r"line 3 \(one\): modality 'heard' is none of both, audio, visual"
@@ -152,7 +150,7 @@ def test_what_does_not_fit_is_refused(dataset: Path, tmp_path: Path) -> None:
         score(of_table(tmp_path / "x.csv", one_each), dataset, **T6)
     with pytest.raises(ConfigError, match="no decoder named 'argmax' for task multi_label"):
         score(saved(tmp_path / "x.npy", GUESS), dataset, decoder="argmax", **T6)
-    with pytest.raises(DatasetError, match="only seen or only heard"):
+    with pytest.raises(DatasetError, match="only visible or only audible"):
         score(saved(tmp_path / "x.npy", np.zeros((2, 6), int)), dataset, task="single_label", **T6)
 
 

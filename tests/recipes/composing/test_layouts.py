@@ -32,7 +32,7 @@ from avel.text import as_plain
 
 CLIPS, THREE = 12, CLASSES[:3]
 SINGLE = tuple(name for name in LAYOUTS if name != "llp")
-"""Layouts whose events are both seen and heard."""
+"""Layouts whose events are both visible and audible."""
 VARYING = ("activitynet", "desed", "folder")
 """Those that can say any course of such events."""
 

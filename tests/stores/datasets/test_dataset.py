@@ -272,7 +272,7 @@ def test_classes_without_times_and_modalities_are_checked_and_kept(tmp_path: Pat
     )
     assert dataset.event_table().modality.tolist() == [1]
     assert Dataset.from_tables(dataset.tables()) == dataset
-    with pytest.raises(DatasetError, match=r"\(b\): has events that are only seen or only heard"):
+    with pytest.raises(DatasetError, match=r"\(b\): has events that are only visible or only audible"):
         dataset.labels(Grid())
     for broken, says in (
         (Sample(0, "a", (), categories=("bell",)), "gives classes beside its events"),
