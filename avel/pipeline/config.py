@@ -230,13 +230,13 @@ class FromClipsOrCache:
     """Base of the settings of a command that takes a clip store, or a feature cache in its place.
 
     Attributes:
-        of_clips: names of settings and groups that have no effect on a cache.
+        of_clips: names of settings and groups that have no effect where a cache is given.
     """
 
     of_clips: ClassVar[tuple[str, ...]] = ()
 
     def changed(self, names: Collection[str]) -> str:
-        """Lists the settings of these names, or in groups of these names, that are not at their default."""
+        """Lists those settings not at their default whose own name, or group's name, is in `names`."""
         changed = [setting for setting in settings_of(self) if setting.of(self) != setting.default]
         return ", ".join(each.name for each in changed if {each.name, each.path[0]} & {*names})
 

@@ -98,7 +98,7 @@ def named_features(
 
     Args:
         rows: places of the cache's videos in finished parts.
-        made: what computed them, as the provenance of a cache tells it, and nothing of another network.
+        made: what computed them, in the form of a cache's provenance, but of this backbone alone.
     """
     about = {"kind": "backbone", **{key: made[key] for key in (*NETWORK, "hardware", "versions")}}
     names = {"f_a": name, "f_v": name, MAPS: name + MAPS_ENDING}

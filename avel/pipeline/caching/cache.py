@@ -104,8 +104,8 @@ def cache_features(
         cache: the HDF5 file to make or bring up to date.
         config: how to encode; `options` are single fields of it, which win.
         encoder: run of `pretrain`; without one the backbones' own vectors are f_a and f_v.
-        overwrite: make the cache anew, although one is there; features that were added to that under names
-            are dropped. With a name: replace the features of that name.
+        overwrite: make the cache anew, although one is there, and drop features that were added to the old
+            one under names. With a name: replace the features of that name.
         scheduler: address of a dask scheduler whose workers share the parts.
         cnn_from: a cache of the same clips with the CNN vectors of the same CNNs (`keep_cnn`): they are taken
             from there, and only the Bi-LSTMs run. For encoders whose CNNs were frozen.
@@ -139,7 +139,7 @@ def cache_features(
 
         run = None if encoder is None else Path(encoder)
         with lock_cache(Path(cache)):
-            new = encode_vectors(Path(store), Path(cache), run, config, overwrite)  # seconds: no parts
+            new = encode_vectors(Path(store), Path(cache), run, config, overwrite)  # no parts: takes seconds
         return _summary(new, began, encoded=len(new))
     clips = ClipStore.open(store)
     request = make_request(clips, Path(cache), encoder, config, cnn_from, overwrite, scheduler)
@@ -290,13 +290,14 @@ def _merge(
 def _made_with(cache: Path, parts: Parts, hint: str, before: CacheProvenance | None = None) -> dict[str, Any]:
     """Returns the one digest of the CNNs behind all features that are merged, devices, and versions.
 
-    Published weights are known by name only: under it other ones may have been downloaded meanwhile.
+    The recipe has published weights by name only, and other weights may since be published under that name.
 
     Args:
         before: provenance of the features that are kept, if any.
 
     Raises:
-        StaleError: the CNNs are not the same for all; the parts are removed, so that the hint is the way out.
+        StaleError: the CNNs are not the same for all. The parts are removed, so that the command of the hint
+            does not fail for the same reason.
     """
     cnns, devices = parts.made_with()
     if before is not None:

@@ -18,8 +18,9 @@ from avel.text import duration, plural
 LONG_CLIPS = 50
 """Fewer clips are encoded without measuring one first."""
 AS_READ, AS_FLOATS = 2, 3
-"""Copies of a batch's images that are held while they are prepared for the CNN. Of bytes: cropped, and laid
-out channels last. Of floats, where images are resized: in one direction, in both, and laid out."""
+"""Copies of a batch's images that are held while they are prepared for the CNN. As bytes there are two:
+cropped, and laid out channels last. As floats, where images are resized, there are three: resized along one
+axis, along both, and laid out."""
 
 
 def check_batch_fits(encoder: PartEncoder, names: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""Finds what the numbers in a feature cache depend on; of an encoder file without importing torch.
+"""Finds what the numbers in a feature cache depend on. Reads encoder files without importing torch.
 
 A second `avel cache-features` compares this with what the file says of itself, so it must be quick.
 """
@@ -49,7 +49,7 @@ def recipe(
         "preprocessing": {"dtype": config.dtype}
         | ({} if modality == "audio" else _frames(clips, encoder, config, identity))
         | ({} if modality == "visual" else _waveform(clips, encoder, config))
-        # Not there where all clips fill the grid, so that caches of such clips stay what they are
+        # Left out where all clips fill the grid, so that older caches of such clips stay valid
         | ({} if clips.dataset.longest_seconds is None else {"own_lengths": True}),
         "arrays": [*arrays, *(["maps"] if config.keep_maps and modality != "audio" else [])],
     }

@@ -65,7 +65,7 @@ class Parts:
         return cls(parts_folder(cache) / digest_of(recipe))
 
     def finished(self, sources: Mapping[str, str]) -> dict[str, Row]:
-        """Returns the place of each video that a part holds as made from the source wanted now."""
+        """Returns the place of each video in a part, if it was made from the file that `sources` has now."""
         places = {}
         for path, part in self._read().items():
             for index, (name, source) in enumerate(zip(part.video_ids, part.sources, strict=True)):

@@ -26,7 +26,7 @@ B = TypeVar("B", bound=BackboneConfig)
 
 @dataclass(frozen=True)
 class Request:
-    """A call's inputs, compared and ready.
+    """Inputs of a call, and its recipe, with which caches are compared.
 
     Attributes:
         sources: staged video id -> hash of its file.
@@ -139,7 +139,7 @@ def request_of_one(
 
 
 def _dtype(config: CacheConfig, caches: Iterable[Path | str | None], scheduler: str | None) -> Any:
-    """Returns the number format asked for; for auto that of the first cache there, or the device's own."""
+    """Returns the number format asked for; for auto that of the first cache that exists, or the device's."""
     if config.dtype != "auto":
         return config.dtype
     for path in caches:
@@ -196,7 +196,7 @@ def find_reusable(request: Request, overwrite: bool) -> Reusable:
 
 
 def still_damaged(request: Request, cache: FeatureCache) -> dict[str, str]:
-    """Returns clips that a cache lacks as damaged in the store, and that cannot be read now either -> why."""
+    """Returns clips that a cache records as damaged in the store, and that are still unreadable -> why."""
     recorded: Mapping[str, str] = cache.typed_provenance.damaged
     same = [name for name, source in recorded.items() if request.sources.get(name) == source]
     damage_of = {name: _damage(request, name) for name in same}

@@ -54,7 +54,7 @@ class Backbone(nn.Module, ABC):
         Config: its settings, a frozen dataclass derived from ComponentConfig; none where it has no settings.
         config: the settings that this one was built from.
         width: D, features of one vector.
-        variant: which of the published forms the loaded weights have; `become` takes it again.
+        variant: which of the published forms the loaded weights have; `become` sets it.
         pretrained: whether published weights were loaded.
         published: weights on the network by name; the first one is the default.
         published_part: name of the submodule that has the published layout; "" for the whole.
@@ -90,7 +90,7 @@ class Backbone(nn.Module, ABC):
 
         Raises:
             WeightsError: a file that is missing or does not fit, a download that failed, or "published" where
-                nothing is.
+                there are no published weights.
         """
         if weights == PUBLISHED and not self.published:
             raise WeightsError(

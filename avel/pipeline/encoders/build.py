@@ -18,7 +18,7 @@ from avel.stores.named_features import FeatureModality
 def build_encoder(config: PretrainConfig) -> Encoder:
     """Builds the encoder of a config on the CPU: CNNs with their weights, the rest drawn from `seed`.
 
-    With `start_from` it is that of another run, with everything it was trained with.
+    With `start_from` it is the encoder of another run, with its CNNs, weights and standardisation.
 
     Raises:
         UnknownNameError: no such backbone.
@@ -44,9 +44,10 @@ def build_encoder(config: PretrainConfig) -> Encoder:
 
 
 def model_folders(config: CacheConfig | PretrainConfig) -> dict[str, Path]:
-    """Returns modality -> where the model of another library is said to lie, for `load_encoder`.
+    """Returns modality -> folder that the config names for a model of another library, for `load_encoder`.
 
-    The settings that name a backbone's model say it; beside an encoder, which has its own, the weights do.
+    The config names it as the `model` of a backbone. Beside an encoder, which has backbones of its own, it
+    names it as `weights`.
     """
     folders: dict[str, Path] = {}
     for kind in BACKBONES:

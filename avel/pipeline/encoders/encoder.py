@@ -146,9 +146,9 @@ class Encoder(CNNs):
     def attend(self, audio: Tensor, cells: Tensor) -> Tensor:
         """Attends over cells (AGVA) before they are standardised: (B, T, Da), (B, T, N, Dv) -> (B, T, Dv).
 
-        Standardised copies of all cells, in float32, would cost more than the attention itself. So for the
-        scores the first layer standardises. The sum is standardised by the caller: since the weights of the
-        cells sum to one, that is the sum of standardised cells.
+        Standardised copies of all cells, in float32, would cost more than the attention itself. So the scores
+        are computed with the standardisation folded into the attention's first layer. The weighted sum is
+        standardised by the caller: since the weights sum to one, that is the sum of standardised cells.
         """
         assert self.attention is not None
         layer = self.attention.video[0]
@@ -165,8 +165,8 @@ class Encoder(CNNs):
     def temporal(self, cnn_a: Tensor, cnn_v: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Computes f_a, f_v from the output of `cnn`: (B, T, Da), (B, T, Dv) -> two (B, T, D).
 
-        In float32, also under autocast, but for AGVA, which follows it. With `mask` (B, T) a clip ends where
-        its mask does, and after that its features are 0.
+        Computes in float32 even under autocast, except AGVA, which autocast does affect. With `mask` (B, T) a
+        clip ends where its mask does, and after that its features are 0.
         """
         audio, visual = self.narrow(cnn_a.to(self.dtype), cnn_v)
         with torch.autocast(cnn_a.device.type, enabled=False):
@@ -184,7 +184,7 @@ def at_once(cnn: str, x: Tensor) -> int:
 
 
 def channels_last(cnns: C) -> C:
-    """Lays the weights of 2-D convolutions out channel by channel, which is faster; returns the same CNNs."""
+    """Lays the weights of 2-D convolutions out channels last, which is faster; returns the same CNNs."""
     for weight in cnns.parameters():
         if weight.dim() == 4:
             weight.data = weight.data.contiguous(memory_format=torch.channels_last)

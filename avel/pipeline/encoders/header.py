@@ -17,7 +17,7 @@ LAST, BEST = "encoder.safetensors", "encoder-best.safetensors"
 """Files of a run that hold an encoder: after the last epoch, and after the one with the best score."""
 ANOTHER_RUN = "name a run of this version's avel pretrain"
 FOLDER = "folder-"
-"""Begins what names the model in a folder, before a digest of its files."""
+"""Beginning of the name that avel gives a model in a folder; a digest of its files follows."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Pretrained:
 
 
 def is_of_folder(backbone: Mapping[str, Any]) -> bool:
-    """Returns whether a backbone, as plain values with its variant or weights, is of a model in a folder."""
+    """Returns whether a backbone wraps a model in a folder, as its plain `weights` or `variant` tell."""
     return str(backbone.get("weights", backbone.get("variant"))).startswith(FOLDER)
 
 
@@ -64,7 +64,7 @@ def without_place(backbone: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def encoder_file(path: Path) -> Path:
-    """Returns the file of an encoder: in a run folder that after the last epoch, or the path itself.
+    """Returns the file of an encoder: of a run folder, the one after the last epoch; else the path itself.
 
     Raises:
         MissingPathError: there is none.

@@ -64,7 +64,7 @@ class HubBackbone(Backbone):
 
     @classmethod
     def own_folder(cls, model: str) -> Path | None:
-        """Returns the folder that a model's name is; None for a name on the hub.
+        """Returns the folder, where a model's name is the path of one; None for a name on the hub.
 
         Raises:
             ConfigError: no model was named.
@@ -89,7 +89,7 @@ class HubBackbone(Backbone):
 
     @classmethod
     def weights_name(cls, config: ComponentConfig, weights: str) -> str:
-        """Returns the commit of the weights on the hub, or what names a folder's files, or a file.
+        """Returns what names weights: a commit on the hub, or the digest of a folder's files or of a file.
 
         Raises:
             WeightsError: a revision that is not here, and cannot be downloaded.

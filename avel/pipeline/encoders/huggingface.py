@@ -81,7 +81,7 @@ class HuggingFaceVisual(HuggingFace, VisualBackbone):
         return _vectors(self.net(pixel_values=self.normalise(frames)))
 
     def vectors_and_maps(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Computes both of one pass."""
+        """Computes both in one pass."""
         output = self.net(pixel_values=self.normalise(frames))
         return _vectors(output), as_maps(output.last_hidden_state, self.width, "hf")
 

@@ -19,7 +19,7 @@ TENSORFLOW_CLASSES = 1001
 
 
 class StridedConv(nn.Conv2d):
-    """A 3x3 convolution of stride 2 with the weights of another; without padding, TensorFlow's SAME."""
+    """A 3x3 convolution of stride 2 with the weights of another; `padding` 0 stands for TensorFlow's SAME."""
 
     def __init__(self, conv: nn.Conv2d) -> None:
         channels = conv.in_channels, conv.out_channels

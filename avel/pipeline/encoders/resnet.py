@@ -16,7 +16,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def torchvision_weights(file_name: str) -> PublishedWeights:
-    """Returns weights that torchvision publishes; the file name ends in the opening of its SHA-256."""
+    """Returns weights that torchvision publishes; the file name ends in the first digits of its SHA-256."""
     digest = file_name.removesuffix(".pth").rsplit("-", 1)[-1]
     return PublishedWeights(f"https://download.pytorch.org/models/{file_name}", digest)
 
@@ -65,7 +65,7 @@ class ResNet34(ResNet):
 
 @VISUAL_BACKBONES.register("resnet50")
 class ResNet50(ResNet):
-    """ResNet-50, D = 2048: the paper's. V1 is the recipe of its time; V2 is a name one can give."""
+    """ResNet-50, D = 2048: the paper's. V1, of the paper's time, is the default; V2 can be named."""
 
     make = models.resnet50
     published: ClassVar[Mapping[str, PublishedWeights]] = {

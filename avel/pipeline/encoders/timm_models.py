@@ -61,7 +61,7 @@ class TimmVisual(HubBackbone, VisualBackbone):
         return as_maps(self.net.forward_features(self.normalise(frames)), self.net.num_features, "timm")
 
     def vectors_and_maps(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Computes both of the model's one pass, as its own forward does."""
+        """Computes both in one pass of the model, as its own forward does."""
         features = self.net.forward_features(self.normalise(frames))
         return self.net.forward_head(features), as_maps(features, self.net.num_features, "timm")
 
@@ -75,7 +75,7 @@ class TimmVisual(HubBackbone, VisualBackbone):
         self.net.load_state_dict(_create(str(folder), pretrained=True).state_dict())
 
     def load_published(self, state: StateDict, where: str) -> None:
-        """Takes timm's state dict, with or without a classifier of the name that the model gives it."""
+        """Takes timm's state dict, with or without the classifier, whose name timm knows for each model."""
         classifier = self.net.pretrained_cfg.get("classifier") or ()
         names = (classifier,) if isinstance(classifier, str) else tuple(classifier)
         load_into(self.net, state, where, unused=tuple(f"{name}." for name in names))

@@ -17,8 +17,9 @@ from avel.pipeline.encoders.weights import PublishedWeights
 class VGG19(VisualBackbone):
     """D = 512. State dict: torchvision's, `features.{0..34}`, without `classifier`.
 
-    Its maps are pool5, as AVE's published visual features are. Those are of Keras' weights, which want BGR
-    without a std, and the mean over 16 frames of a segment (`--frames-per-segment 16`).
+    Its maps are pool5, as AVE's published visual features are. AVE's were computed with Keras' weights, which
+    take BGR that is not divided by a std. They were averaged over 16 frames of a segment
+    (`--frames-per-segment 16`).
     """
 
     width = 512

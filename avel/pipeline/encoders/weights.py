@@ -17,7 +17,7 @@ StateDict = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class PublishedWeights:
-    """Weights that their authors published: `hash_prefix` opens the file's SHA-256."""
+    """Weights that their authors published; the file's SHA-256 begins with `hash_prefix`."""
 
     url: str
     hash_prefix: str
@@ -37,7 +37,7 @@ def fetch(published: PublishedWeights, option: str) -> StateDict:
     """Returns the published state dict, downloaded once; its hash is checked before anything in it is read.
 
     Raises:
-        WeightsError: no network, with the file, its hash, and where to put it; or a file that is another one.
+        WeightsError: the file cannot be downloaded, or has another hash.
     """
     path = published.cached_at
     try:

@@ -32,7 +32,7 @@ class AudioReader:
         has_audio: some of the audio lies on the grid.
         gaps: seconds of each silence where time stamps leap ahead.
         overlaps: seconds of each piece left out where time stamps leap back.
-        jitter_seconds: the most that a time stamp was off without being followed.
+        jitter_seconds: the most that a time stamp was off without moving the audio.
         end_seconds: where the last decoded audio ends, in seconds after the origin.
     """
 
@@ -65,7 +65,7 @@ class AudioReader:
         step = CHUNK_SEGMENTS * self._grid.samples_per_segment
         chunk = np.zeros(min(step, total), np.float32)
         first = 0  # the chunk's first sample on the grid
-        # an empty piece at the end has all chunks before it yielded, also those without audio
+        # the empty piece at the end makes the loop yield all chunks that are left, even without audio
         for position, piece in chain(self._placed(), [(total, np.empty(0, np.float32))]):
             while position + len(piece) > first and first < total:
                 begin = max(position - first, 0)
@@ -86,7 +86,8 @@ class AudioReader:
             if begin is None or end is None:
                 begin = end = start
             elif end - begin > DRIFT_SECONDS * self._grid.sample_rate:
-                # A shorter beginning is AAC's priming. MP4 without an edit list stamps it apart: no gap.
+                # What is shorter at the beginning is AAC's priming. MP4 without an edit list gives it a time
+                # stamp apart from the rest, so no leap is noted there.
                 self._note_leap(start, end)
             position = start
             for piece in run:
@@ -199,7 +200,7 @@ class _Run:
 
 
 def as_int16(samples: NDArray[np.float32]) -> NDArray[np.int16]:
-    """Returns samples as a store keeps them, which loses nothing of those of `AudioReader`: (n,) -> (n,)."""
+    """Converts samples to the int16 of a store, without loss if `AudioReader` made them: (n,) -> (n,)."""
     return (samples * FULL_SCALE).astype(np.int16)
 
 

@@ -14,8 +14,8 @@ from avel.pipeline.media.refusal import ClipRefused
 from avel.stores.manifest import Reason
 
 FAULTS = (av.error.FFmpegError, OSError, ValueError, IndexError)
-"""Errors that PyAV raises for bad data; IndexError where a broken MPEG-TS changes its streams. Its error of
-too little memory is one of them and a MemoryError, so that has to be caught first."""
+"""Errors that PyAV raises for bad data; IndexError where a broken MPEG-TS changes its streams. PyAV's error
+for too little memory is an FFmpegError and a MemoryError at once, so catch MemoryError first."""
 
 FORWARDING = {"concat", "dash", "hls", "image2", "imf", "rtsp", "sdp", "vobsub", "webm_dash_manifest"}
 """Formats that make FFmpeg read other files or hosts instead of this file."""
@@ -23,7 +23,7 @@ HEADERS = {
     "matroska": re.compile(rb"\x1aE\xdf\xa3.{0,64}?(matroska|webm)", re.DOTALL),
     "flv": re.compile(rb"FLV\x01"),
 }
-"""First bytes of formats of which FFmpeg does not read all joined files."""
+"""First bytes of files of these formats. Where several are joined, FFmpeg does not read all of them."""
 FRAGMENT = re.compile(rb"(.{4})moof.{4}mfhd", re.DOTALL)
 TRACK = re.compile(rb"tfhd.{4}(.{4})", re.DOTALL)
 """Beginning of a fragment of MP4, and the number of a track in it."""
@@ -110,7 +110,7 @@ def unread_file(path: Path, container: InputContainer, read_bytes: int) -> int |
 def unread_fragment(
     path: Path, container: InputContainer, tracks: Collection[int], read_bytes: int
 ) -> int | None:
-    """Returns where a fragment of some tracks of an MP4 stands behind the `read_bytes`, None without any.
+    """Returns the byte behind the `read_bytes` at which an MP4 fragment of `tracks` begins, None without any.
 
     FFmpeg goes from box to box, and stops where bytes are missing or zero.
     """

@@ -6,8 +6,9 @@ a pause. Each part then has time stamps of its own:
     file        |-- part 1: 0 to 5 s --|-- part 2: 0 to 5 s --|
     presented   0                      5                      10 s
 
-A part begins where the time stamps of all streams leap back. Where those of one stream alone leap back, its
-part would lose the other's clock, so they are not followed: the earlier audio and pictures stay.
+A part begins where the time stamps of all streams leap back. Where those of one stream alone leap back, they
+are not followed, since a part of its own would no longer be in time with the other stream. The earlier audio
+and pictures stay.
 """
 
 from bisect import bisect_right
@@ -17,7 +18,7 @@ from fractions import Fraction
 from typing import Protocol
 
 LEAP_SECONDS = 0.2
-"""Least leap back that begins a part. Audio jitters by less, and FFmpeg's command line follows 0.1 s."""
+"""Least leap back that begins a part. Audio jitters by less. FFmpeg's command line follows leaps of 0.1 s."""
 WRAP_SECONDS = 2**32 / 90000
 """A leap ahead by half of MPEG's clock, 13 hours, is a leap back: FFmpeg takes it for an overflow."""
 REORDERED_PICTURES = 17
@@ -30,7 +31,7 @@ class StreamPart:
 
     Attributes:
         packets_before: packets of the stream before it.
-        times_before: the same of its packets that are presented and have a time.
+        times_before: those of them that are presented and have a time stamp.
         first_number: number of its first packet among the file's packets.
         last_number: the same of its last packet.
         start: time stamp of the picture or sample that is presented first, None without any.
@@ -53,14 +54,14 @@ class StreamPart:
     _reordered: bool = False
 
     def is_far(self, time: int | None, tick_seconds: float, slack: int = 0) -> bool:
-        """Returns whether `time`, of a packet, lies back by more than `slack`, or as far ahead as a wrap."""
+        """Returns whether `time` leaps back by more than LEAP_SECONDS and `slack`, or ahead by a wrap."""
         if time is None or self.latest is None:
             return False
         seconds = (time - self.latest) * tick_seconds
         return seconds < -LEAP_SECONDS - slack * tick_seconds or seconds > WRAP_SECONDS
 
     def present(self, pts: int, dts: int | None, duration: int, usual: int = 0) -> None:
-        """Notes that a packet is presented from `pts` on for `duration`, which is `usual` of most packets."""
+        """Notes that a packet is presented from `pts` on for `duration`; `usual` is that of most packets."""
         if self.start is None:
             self.start = self._longest_end = self._least_end = self._last_pts = pts
             self._first_dts = dts

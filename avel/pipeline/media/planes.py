@@ -22,7 +22,8 @@ SITINGS = {
     (0, 4): "bottomleft",
     (2, 4): "bottom",
 }
-"""Levels by which the ramps lie lower, across and down (2 for half a pixel) -> name for the scale filter."""
+"""Levels that the ramps have lost where they are measured, across and down -> name for the scale filter.
+Two levels are half a pixel."""
 
 
 class PlanesScaler:

@@ -264,7 +264,7 @@ def _follow_parts(streams: list[ScannedStream]) -> list[str]:
 
 
 def _unread(path: Path, container: InputContainer, streams: list[ScannedStream]) -> Iterator[str]:
-    """Yields that another file, or fragments follow, where the grid goes on behind what was read."""
+    """Yields a fault where another file, or fragments, follow unread, and the grid is not yet filled."""
     if all(stream.passed for stream in streams):
         return
     read_bytes = max(stream.read_bytes for stream in streams)

@@ -34,7 +34,7 @@ class SampleClock:
 
     The count moves to a frame's time stamp if the next COMPARED_FRAMES time stamps are all off to the same
     side, by more than the last ones jittered. That bound is never below GAP_SECONDS nor above DRIFT_SECONDS.
-    This also corrects a slow drift: each time that it exceeds the bound, and then all of it.
+    This also corrects a slow drift: whenever the drift exceeds the bound, all of it is corrected at once.
 
     Attributes:
         jitter_seconds: the most that a time stamp was off without moving the count.

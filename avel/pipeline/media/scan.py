@@ -51,7 +51,7 @@ class ScannedStream:
         steady: no packet has a time, as in raw H.264: picture n is presented after n usual steps.
         usual_ticks: ticks from one picture to the next, 0 of audio.
         packets: all packets, or None once they would take too much memory.
-        parts: stretches between which time stamps leap back; one of most files.
+        parts: stretches between which time stamps leap back; most files have one.
         passed: the scan has read beyond the grid's end.
         read_bytes: where the last scanned packet ends in the file.
     """
@@ -80,7 +80,7 @@ class ScannedStream:
         self.usual_ticks = round(1 / (rate * self.time_base)) if rate else 0
 
     def add(self, packet: "Packet[Any]", number: int) -> None:
-        """Adds the file's packet `number`. Those that an edit list discards have no time."""
+        """Adds the file's packet `number`. A packet that an edit list discards adds no time stamp."""
         if self.packets is not None:
             self.packets.append(packet)
         pts, dts = packet.pts, packet.dts

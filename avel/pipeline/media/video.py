@@ -18,7 +18,7 @@ from avel.pipeline.media.refusal import ClipRefused
 from avel.pipeline.media.scan import ScannedStream, to_decode
 
 SKIPPING = frozenset({"h264", "hevc"})
-"""Codecs of which FFmpeg can skip unreferenced pictures; tests show that the others stay bit-exact."""
+"""Codecs of which FFmpeg can skip unreferenced pictures; tests show that the pictures left stay bit-exact."""
 
 
 class VideoReader:
@@ -41,7 +41,7 @@ class VideoReader:
         all_timed = stream.timed and not stream.untimed
         self._can_skip = all_timed and not stream.steady and stream.av_stream.codec_context.name in SKIPPING
         self.decoded = self.errors = self.corrupt = 0
-        self._frozen = 0, 0
+        self._frozen = 0, 0  # time stamps of the two successive decoded pictures that are furthest apart
         self.scale_seconds = 0.0
         self._covered_pts: int | None = None
 

@@ -1,10 +1,10 @@
 """Random augmentation of frames, batched on tensors: Table 5's six, with Barlow Twins' settings.
 
-Crop, resize, flip and blur are linear along each axis, so for each clip they are one matrix a side: the
-result is `vertical @ frame @ horizontal^T`, two matrix products for the whole batch on whatever device holds
-it. A change of colour is made for all clips together that have drawn it for the same turn, each with its own
-factor, as torchvision's functions make it. Every draw depends on (seed, epoch, clip) alone; switching one
-augmentation off leaves the others' draws.
+Crop, resize, flip and blur are linear along each axis, so for each clip they are one matrix for each axis:
+the result is `vertical @ frame @ horizontal^T`, two matrix products for the whole batch on whatever device
+holds it. Colours change as torchvision's functions change them, in an order that is drawn for each clip;
+clips with the same change at the same place of their order are changed together, each by its own factor.
+Every draw depends on (seed, epoch, clip) alone; switching one augmentation off leaves the others' draws.
 """
 
 import math
@@ -168,7 +168,7 @@ def sides(frames: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 def resize_matrices(first: Tensor, length: Tensor, flip: Tensor, size: int, out: int) -> Tensor:
     """Returns matrices that resize a part of a side, bicubic and antialiased: (G,) each -> (G, out, size).
 
-    Rows sum to 1. `first` and `length` are in pixels; `flip` is 1 where the part is turned round.
+    Rows sum to 1. `first` and `length` are in pixels; `flip` is 1 where the part is mirrored.
     """
     first, length, flip = (value[:, None, None] for value in (first, length, flip))
     scale = length / out

@@ -29,9 +29,10 @@ class AVBTLoss:
 def over_time(z: Tensor, mask: Tensor | None = None) -> Tensor:
     """Normalises to mean 0 and unit norm over each clip's time: (B, T, D) -> (B, T, D).
 
-    With `mask` (B, T) over the segments before the end of each clip; the others are 0, and so in no product.
+    With `mask` (B, T) only the segments before the end of each clip count. The others become 0, so that they
+    add nothing to a product.
 
-    Eq. 1's denominators. Algorithm 1 divides by the unbiased std instead, which is the same up to
+    Divides as Eq. 1 does. Algorithm 1 divides by the unbiased std instead, which is the same up to
     sqrt(T - 1); with it the diagonal would reach T - 1, not 1.
     """
     centred = zero_padding(z - mean_over_time(z, mask).unsqueeze(1), mask)
@@ -43,7 +44,7 @@ def over_batch(z: Tensor, mask: Tensor | None = None) -> Tensor:
 
     `mask` is that of `over_time`.
 
-    Not the paper's, which avoids it because of background segments; Barlow Twins' own normalisation.
+    This is Barlow Twins' own normalisation. The paper avoids it because of background segments.
     """
     own = z.new_full((), z.shape[0] * z.shape[1]) if mask is None else mask.sum().to(z.dtype)
     centred = zero_padding(z - summed(zero_padding(z, mask).sum((0, 1))) / summed(own), mask)

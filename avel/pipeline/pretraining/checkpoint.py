@@ -27,9 +27,9 @@ CHECKPOINT = "checkpoint.safetensors"
 FORMAT = "avel-checkpoint-3"
 CNNS = ("encoder.visual.", "encoder.audio.")
 FORM = ("visual.", "audio.", "encoder.", "objective.projector", "objective.shared_projector")
-"""Beginnings of the settings that decide which weights a network has."""
+"""Beginnings of the names of settings that decide which weights a network has."""
 NO_FORM = {"visual.weights", "audio.weights"}
-"""Settings that begin so, and do not decide it."""
+"""Settings whose names begin so, but which do not decide it."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def _put(tensors: dict[str, Tensor], model: nn.Module, path: Path) -> None:
 
 
 def _beside(parameter: nn.Parameter, value: Tensor, fused: bool) -> Tensor:
-    """Returns a state of the parameter's shape on its device, a step count only for a fused optimizer."""
+    """Returns an optimizer state on the parameter's device; a step count stays on the CPU unless `fused`."""
     if value.shape == parameter.shape:
         return torch.empty_like(parameter).copy_(value)
     return value.to(parameter.device) if fused else value

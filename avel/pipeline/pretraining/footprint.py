@@ -65,7 +65,7 @@ def choose_clips_at_once(
     """Returns how many clips the CNNs take together, 0 for all `clips` of a step: as many as fit.
 
     Args:
-        can_cut: whether the CNNs give the same in pieces, which learned batch statistics do not.
+        can_cut: whether the CNNs give the same in pieces. Batch norms with the batch's statistics do not.
         on_gpu: whether the memory is a GPU's, not the machine's.
 
     Raises:
@@ -104,7 +104,8 @@ def note_long_pretraining(
     )
     torch.autograd.backward([each.sum() for each in vectors])
     seconds = time.perf_counter() - began
-    again = 4 / 3 if config.clips_at_once else 1  # in pieces forward twice; a backward pass is two
+    # A backward pass takes as long as two forward passes. In pieces the forward pass is made twice.
+    again = 4 / 3 if config.clips_at_once else 1
     note_long(
         seconds * clips * config.epochs * again,
         f"{plural(config.epochs, 'epoch')} of {plural(clips, 'clip')}, {duration(seconds)} each",

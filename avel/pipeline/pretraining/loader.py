@@ -194,8 +194,9 @@ class ClipLoader(Batches):
     def _decode(self, files: list[Tensor], side: torch.cuda.Stream) -> Tensor:
         """Decodes JPEG files on the device: n files -> uint8 (n, 3, H, W).
 
-        torchvision's decoder writes from a stream of its own that waits for no other, so the memory it is
-        given must be idle. On a stream that nothing else uses it is, once the last batch has been stacked.
+        torchvision's decoder writes from a stream of its own that waits for no other, so no other may still
+        be using the memory it is given. The memory of `side`, which only this function uses, is no longer in
+        use once the last batch has been stacked.
         """
         side.synchronize()
         with torch.cuda.stream(side):

@@ -1,7 +1,7 @@
 """Several processes as one: sums that gradients pass through, and batch norms over the whole batch.
 
 The convention is DistributedDataParallel's: every process computes the same loss, and gradients of parameters
-are averaged. A sum over processes therefore sends back the sum of what it gets.
+are averaged. So in the backward pass of a sum over processes, the gradients are summed over processes, too.
 """
 
 import os
@@ -127,13 +127,13 @@ class GlobalBatchNorm(_BatchNorm):
         mean = summed(wide.sum(axes)) / count
         centred = wide - mean.view(shape)
         variance = summed(centred.square().sum(axes)) / count
-        self._follow(mean.detach(), variance.detach() * count / (count - 1))
+        self._update_running(mean.detach(), variance.detach() * count / (count - 1))
         normal = centred * torch.rsqrt(variance + self.eps).view(shape)
         if self.affine:
             normal = normal * self.weight.view(shape) + self.bias.view(shape)
         return normal.to(input.dtype)
 
-    def _follow(self, mean: Tensor, variance: Tensor) -> None:
+    def _update_running(self, mean: Tensor, variance: Tensor) -> None:
         if self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
         if self.running_mean is not None and self.running_var is not None and self.momentum is not None:

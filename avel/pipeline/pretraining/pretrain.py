@@ -276,7 +276,7 @@ def _drawn(
 
 
 def _about(store: ClipStore | FeatureCache, config: PretrainConfig) -> dict[str, str]:
-    """Returns path and digest of what is trained on, of a cache with the features that are read."""
+    """Returns path and digest of what is trained on; a cache's digest covers the features that are read."""
     if isinstance(store, FeatureCache):
         names = [name for each in read_by(config) for name in each.names]
         return {"store": str(store.path.resolve()), "store_digest": store.digest_with(names)}

@@ -110,7 +110,7 @@ class Recorder:
         self._keep(number, score)
 
     def close(self) -> None:
-        """Ends the writing of the last checkpoint, and closes the files of TensorBoard."""
+        """Waits until the last checkpoint is written, and closes the files of TensorBoard."""
         if self._watchers is not None:
             self._watchers.close()
         self._writer.shutdown()

@@ -17,7 +17,7 @@ ADAMW_LR = 1e-3
 
 
 def peak_lrs(config: PretrainConfig) -> tuple[float, float]:
-    """Returns the peak learning rates of weights and of biases, before the factors of the parts."""
+    """Returns the peak learning rates of weights and of biases, before any `lr_scale` is applied."""
     chosen = config.optimizer
     if chosen.optimizer == "lars":
         lr, lr_bias = LARS_LR * config.batch_size / LARS_BATCH, LARS_LR_BIAS * config.batch_size / LARS_BATCH

@@ -58,7 +58,7 @@ class Trainer:
         return means
 
     def step(self, visual: Tensor, audio: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Does one update of frames and log-mel, or of vectors, and returns `step_values`, (6,).
+        """Updates the weights once, from frames and log-mel or from vectors; returns `step_values`, (6,).
 
         `mask` (B, T) is True before the end of each clip; without it all have T segments.
         """
@@ -78,8 +78,8 @@ class Trainer:
     def backward_in_pieces(self, visual: Tensor, audio: Tensor, mask: Tensor | None) -> Tensor:
         """Computes the same gradients with the activations of few clips at once, `clips_at_once`.
 
-        Their vectors first, without gradient; the loss and its gradient at the vectors; then the CNNs again,
-        piece by piece, from that gradient down.
+        First computes the CNN vectors without gradient, then the loss and its gradient at these vectors. Then
+        runs the CNNs again, piece by piece, and propagates that gradient back through them.
         """
         at_once = self.config.clips_at_once or len(visual)
         pieces = [slice(first, first + at_once) for first in range(0, len(visual), at_once)]

@@ -1,4 +1,4 @@
-"""Vectors of frozen CNNs: computed once for every training clip, kept in a file, drawn from like frames."""
+"""Vectors of frozen CNNs: computed once for every training clip, kept in files, drawn from like frames."""
 
 import shlex
 from collections.abc import Iterable, Iterator, Sequence

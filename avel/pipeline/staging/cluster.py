@@ -32,11 +32,11 @@ WORKER_SECONDS = 5
 LOGGERS = frozenset({"asyncio", "bokeh", "dask", "distributed", "tornado"})
 LOOPBACK = "127.0.0.1"
 LINGER_SECONDS = 0.02
-"""Longer than dask waits for more messages before it sends some (10 ms)."""
+"""Seconds of each wait before a loop ends: longer than the 10 ms for which dask gathers messages to send."""
 
 
 class MixedVersionsError(AvelError):
-    """Other versions of avel, PyAV or FFmpeg: of a worker than of the run, or of clips in one store."""
+    """Different versions of avel, PyAV or FFmpeg in a worker and its run, or in the clips of one store."""
 
 
 class SchedulerLostError(AvelError):
@@ -174,8 +174,9 @@ def dashboard(client: Any) -> str:
 def event_loop() -> Iterator[IOLoop]:
     """Yields a running loop for a cluster and its client, which must both be closed when the block ends.
 
-    A loop that dask starts ends at once, while some of its senders still wait with a timeout. A timeout that
-    expires as the loop ends makes Python print "Future exception was never retrieved".
+    A loop of dask's own would end too early: as soon as it is closed, while some of dask's senders still wait
+    with a timeout. A timeout that expires as the loop ends makes Python print "Future exception was never
+    retrieved".
     """
     from tornado.ioloop import IOLoop
 
@@ -236,7 +237,7 @@ def _local_cluster(threads: int, loop: IOLoop) -> Any:
 
 
 def _worker_class() -> type:
-    """Returns dask's worker without pages, which LocalCluster would load for an address."""
+    """Returns dask's worker class without dashboard pages; given an address, LocalCluster would load them."""
     from distributed import Worker
 
     class PagelessWorker(Worker):  # type: ignore[misc]

@@ -44,7 +44,7 @@ from avel.stores.shards import read_packing
 from avel.text import duration, plural, size
 
 FORECAST_FROM = 200
-"""Clips from which on it is measured first what staging them takes."""
+"""With so many clips to stage, or more, a few are staged first to forecast the run."""
 PARTS_SECONDS = 5.0
 """Time between two parts of the manifest of an object store; a killed run stages again what came after."""
 STAGED_WITH = "# staged with "
@@ -84,7 +84,7 @@ def extract(
         scheduler: address of a dask scheduler whose workers decode instead, a clip in each of their threads.
         retry_failed: stage failed clips again.
         repair: read every byte of the staged clips first, and stage damaged ones again.
-        overwrite: stage all clips again; settings that change what is stored need it where clips are staged.
+        overwrite: stage all clips again. Settings that would change what is stored of staged clips need it.
         mixed_versions: stage clips although other versions of avel, PyAV or FFmpeg staged those of the store.
         dry_run: change nothing; the summary's `forecast` says what would be staged.
 

@@ -50,7 +50,7 @@ class IsolationError(AvelError):
 
 @dataclass(frozen=True)
 class LostChild:
-    """End of a child that was staging a clip, by itself or by its parent.
+    """End of a child that was staging a clip, whether it ended itself or its parent ends it.
 
     Attributes:
         reason: why the clip fails, if it fails.

@@ -33,7 +33,7 @@ class Plan:
         video_ids: the video of each row after the run: old videos keep their rows, new ones follow.
         todo: pending entries of the clips to stage.
         unchanged: entries of the dataset's other clips, staged or failed in an earlier run.
-        redated: those of `unchanged` whose file has the same bytes, but a new path or date; with these.
+        redated: new entries for those of `unchanged` whose file has the same bytes at a new path or date.
         removed: pending entries of videos no longer in the dataset, whose chunks must be deleted: they are
             incomplete or of other settings, and nothing will stage them again.
         unreadable: how many of `unchanged` are staged although their file cannot be read now.
@@ -89,10 +89,12 @@ def make_plan(
     restage: RestageOptions,
     packing: Packing | None = None,
 ) -> Plan:
-    """Compares the dataset and the config with a store: its attributes, the videos of its rows, its manifest.
+    """Compares the dataset and the config with a store.
 
     Args:
-        found: None for a new store.
+        found: attributes of the store, None for a new one.
+        rows: the video of each of its rows.
+        entries: its manifest.
         packing: form of the store's shards, if it has any.
 
     Raises:
@@ -116,7 +118,7 @@ def make_plan(
     place_of_row = np.full(len(video_ids), -1)
     place_of_row[row_of_entry] = np.arange(len(entries))
     places = place_of_row[row_of_video]
-    known_causes = _known_causes(entries, config, attributes.digest, begun=found is not None)
+    known_causes = _known_causes(entries, config, attributes.digest, is_new=found is None)
     looked = _look(paths, entries, places, known_causes, restage)
     is_gone = ~np.isin(row_of_entry, row_of_video) & _left_over(entries, attributes.digest)
     places_gone = is_gone.nonzero()[0]
@@ -144,12 +146,12 @@ def make_plan(
 
 
 def _known_causes(
-    entries: Manifest, config: ExtractConfig, made_with: str, *, begun: bool
+    entries: Manifest, config: ExtractConfig, made_with: str, *, is_new: bool
 ) -> NDArray[np.object_]:
     """Returns why each clip has to be staged whatever its file is, "" where that depends on the file."""
     causes = np.full(len(entries), "", object)
     causes[~entries.holds(settings=made_with) | _audio_rule_changed(entries, config)] = "settings-changed"
-    if not begun:
+    if is_new:
         causes[:] = "new"
     begun_before = entries.holds(state="pending").nonzero()[0]
     causes[begun_before] = np.array(entries.take(begun_before).texts("cause"), object)
@@ -162,7 +164,7 @@ class _Look:
 
     Attributes:
         causes: (V,) why each video has to be staged; "" for one that has not.
-        redated, unreadable: as of the plan.
+        redated, unreadable: as in `Plan`.
     """
 
     causes: NDArray[np.object_]
@@ -236,7 +238,7 @@ def _whole(entries: Manifest, found: StoreAttributes | None) -> NDArray[np.int64
 
 
 def _lost_bytes(entries: Manifest, places: NDArray[np.int64], packing: Packing | None) -> int:
-    """Returns what a store loses with these clips: those in a shard go when no clip of it stays."""
+    """Returns the bytes a store loses with these clips. A shard goes only when no clip of it stays."""
     goes, packed = np.zeros(len(entries), bool), entries.column("packed")
     goes[places] = True
     lost = goes & entries.holds(state="staged")
@@ -253,7 +255,7 @@ def _left_over(entries: Manifest, made_with: str) -> NDArray[np.bool_]:
 
 
 def _refuse_to_lose(paths: Sequence[str]) -> None:
-    """Raises MissingPathError if the file of a whole clip, to be staged again from it, cannot be read."""
+    """Raises MissingPathError if one of `paths`, sources of staged clips to be deleted, cannot be read."""
     lost = [path for path in paths if not _readable(path)]
     if lost:
         raise MissingPathError(
@@ -266,7 +268,7 @@ def _refuse_to_lose(paths: Sequence[str]) -> None:
 def _refuse_to_stage_again(
     entries: Manifest, before: Mapping[str, object], config: ExtractConfig
 ) -> NoReturn:
-    """Raises ConfigError: these whole clips would be staged again, as settings differ from `before`."""
+    """Raises ConfigError: these staged clips would be staged again, as settings differ from `before`."""
     now = as_plain(stored_settings(config))
     changes = [
         f"{key} was {before.get(key)}, is now {value}"

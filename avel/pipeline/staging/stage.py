@@ -31,7 +31,7 @@ from avel.stores.manifest import Entry, Manifest, failed
 KIB = 1 << 10
 PIECE_BYTES = 1 << 20
 TELL_SECONDS = 5.0
-"""Most seconds of waiting for an object store after which a watching process is told, again and again."""
+"""Most seconds between two calls of `uncounted`, while an object store keeps a clip waiting."""
 
 
 @dataclass
@@ -107,7 +107,7 @@ class Stager:
         try:
             with watch.timing("decode"):
                 entry = fingerprint(entry, self.uncounted)
-            if entry.cause != "new":  # of a new clip only the very files can be there that are written now
+            if entry.cause != "new":  # what is there of a new clip, if anything, is overwritten now
                 self._erase(entry.row)
             return replace(self._stage(entry, watch), **watch.columns())
         except ClipRefused as refused:

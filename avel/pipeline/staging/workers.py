@@ -107,13 +107,14 @@ class Decoders:
 THREADS_A_DECODER = 2
 """Threads for each decoder: one watches the child while the other waits for the disk."""
 TASK_CLIPS = 32
-"""Most clips of a task: what dask and the manifest take for one is then little for each clip."""
+"""Most clips of a task. The work of dask and of the manifest for one task is then small for each clip."""
 TASK_SECONDS = 5.0
 """Seconds after which a task begins no further clip."""
 LEAST_TASKS = 256
 """Tasks at least, as long as there are so many clips, so that all workers end at about the same time."""
 WINDOW = 256
-"""Most tasks that dask has at once, or two for each thread of the workers; a million would take 13 GiB."""
+"""Most tasks that dask has at once, or two for each thread of the workers where that is more. A million tasks
+would take 13 GiB."""
 LOOK_SECONDS = 10.0
 """Time between two looks at how many threads the workers have."""
 
@@ -256,7 +257,7 @@ def _result(
 ) -> list[Entry]:
     """Returns the entries of a task's clips that are done, and gives the others back to the queue.
 
-    Where the task's workers died, its clips are tried one by one; one that was alone with them has failed.
+    Where the task's workers died, its clips are tried one by one; a clip that was alone in its task fails.
     """
     from distributed import KilledWorker
 
