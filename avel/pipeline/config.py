@@ -74,8 +74,7 @@ class ExtractConfig:
     )
     time_limit: float = option(
         60.0,
-        "Seconds that ten segments may take, and that a clip may go on without progress, before it fails as "
-        "timeout.",
+        "A clip fails as timeout after so many seconds for every ten segments, or so many without progress.",
         numeric=False,
         low=0.1,
     )
@@ -352,7 +351,7 @@ class CacheConfig(FromClipsOrCache):
     keep_maps: bool = option(False, "Also keep the visual maps, in float16, for heads that attend over them.")
     dtype: Literal["auto", "float32", "bfloat16"] = option(
         "auto",
-        "Number format of the CNNs; auto: that of the CACHE there, else bfloat16 on a GPU that has it.",
+        "Number format of the CNNs; auto: that of CACHE if it is there, else bfloat16 on a GPU that has it.",
     )
     batch_size: int = option(8, "Clips that go through the encoder at once.", numeric=False, low=1)
     workers: int | None = option(

@@ -301,7 +301,7 @@ class TemporalEncoder(PartEncoder):
             raise StaleError(
                 f"{work.cnn_from}: its vectors are of other CNNs ({theirs}) than this encoder's "
                 f"({self.cnn_digest})",
-                hint="leave out --cnn-from: CNNs that were trained on have vectors of their own",
+                hint="leave out --cnn-from: CNNs that avel pretrain trained give other vectors",
             )
 
     def read(self, batch: tuple[int, tuple[str, ...]]) -> Clips:

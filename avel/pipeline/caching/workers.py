@@ -167,7 +167,7 @@ def _on_devices(
         except BrokenProcessPool:
             raise AvelError(
                 "a process that encodes clips was killed, perhaps because the machine's memory was full",
-                hint=f"the same command goes on; if that ends so, too, {SMALLER_BATCH}",
+                hint=f"the same command goes on; if a process is killed again, {SMALLER_BATCH}",
             ) from None
         finally:
             pool.shutdown(cancel_futures=True)

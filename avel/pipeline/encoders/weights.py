@@ -55,7 +55,7 @@ def fetch(published: PublishedWeights, option: str) -> StateDict:
     if not digest.startswith(published.hash_prefix):
         raise WeightsError(
             f"{path}: SHA-256 {digest}, published {published.hash_prefix}...",
-            hint=f"remove it, or name it with {option} if it is meant",
+            hint=f"remove it, or name the file with {option} to use it",
         )
     return read_state(path)
 

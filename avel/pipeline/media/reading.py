@@ -324,5 +324,5 @@ def _choose_audio(
     for track in present:
         if is_decodable(path, track):
             return track, faults
-        faults.append(f"no packet decodes of the audio ({track.av_stream.codec_context.name})")
+        faults.append(f"the first audio packets cannot be decoded ({track.av_stream.codec_context.name})")
     return present[0], faults

@@ -89,7 +89,7 @@ def collapse(means: EpochMeans) -> str | None:
         return (
             f"collapsed: the features are copies of one another (mean squared correlation "
             f"{means.redundancy:.2f}); raise --lambd or the batch, and look whether the staged "
-            "clips are still and silent, which ends so, too: avel inspect STORE --verify"
+            "clips are still and silent, which has the same effect: avel inspect STORE --verify"
         )
     if means.redundancy < UNCORRELATED_BELOW and abs(means.diagonal) < math.sqrt(UNCORRELATED_BELOW):
         return (

@@ -103,8 +103,8 @@ def _crowd_first(folder: Path) -> Path:
     ("make", "said"),
     [
         (_unknown_first, "no decoder for the audio (apac)"),
-        (_spoilt_first, "no packet decodes of the audio (aac)"),
-        (_unmixed_first, "no packet decodes of the audio (opus)"),
+        (_spoilt_first, "the first audio packets cannot be decoded (aac)"),
+        (_unmixed_first, "the first audio packets cannot be decoded (opus)"),
         (_crowd_first, ""),
     ],
 )
