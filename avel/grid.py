@@ -67,13 +67,13 @@ class Grid:
         """Returns a grid for data without frames, with the lowest frame rate that its segments allow.
 
         Raises:
-            ConfigError: as `Grid`; a segment is no whole number of milliseconds.
+            ConfigError: as `Grid`; no frame rate gives a segment a whole number of frames.
 
         >>> Grid.without_frames(50, 0.2).fps
         5
         """
         lowest = exact(segment_seconds).denominator if math.isfinite(segment_seconds) else 1
-        if (1000 % lowest) and segment_seconds > 0:
+        if lowest > MOST["fps"] and segment_seconds > 0:
             raise ConfigError(
                 f"segment_seconds={segment_seconds} is no whole number of milliseconds",
                 hint=f"--segment-seconds {max(round(segment_seconds, 3), 0.001):g}, for example",

@@ -107,7 +107,7 @@ class Registry(Generic[T]):
                 f"{path}: no such file", hint=f"give a file that registers a {self.kind}, or a name"
             )
         try:
-            source = path.read_text(encoding="utf-8")
+            source = path.read_text(encoding="utf-8-sig")
         except UnicodeDecodeError as error:
             raise ConfigError(f"{path}: not UTF-8: {error}", hint="save it as UTF-8") from None
         module_name = f"{path.stem}_{digest_of([str(path), source])}"

@@ -32,7 +32,8 @@ def test_segments_of_decimal_seconds_hold_whole_frames(seconds: float, fps: int,
 
 
 def test_a_grid_without_frames_takes_the_lowest_rate() -> None:
-    assert [Grid.without_frames(4, seconds).fps for seconds in (1, 2.0, 0.2, 0.96)] == [1, 1, 5, 25]
+    lengths = (1, 2.0, 0.2, 0.96, 0.0625, 2.0625)
+    assert [Grid.without_frames(4, seconds).fps for seconds in lengths] == [1, 1, 5, 25, 16, 16]
     for seconds in (float("nan"), float("inf"), 0, -1):
         with pytest.raises(ConfigError, match="segment_seconds"):
             Grid.without_frames(4, seconds)

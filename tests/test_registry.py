@@ -161,8 +161,8 @@ def test_a_file_that_was_edited_within_a_second_is_run_as_it_is(
     monkeypatch.setattr(sys, "dont_write_bytecode", False)
     path = tmp_path / "idea.py"
     code = "from avel.registry import heads_of_this_test as h\n@h.register('idea')\nclass Idea: value = {}\n"
-    for value in (1, 2):
-        path.write_text(code.format(value))
+    for value, encoding in ((1, "utf-8"), (2, "utf-8-sig")):
+        path.write_text(code.format(value), encoding)
         os.utime(path, (0, 0))
         assert heads[heads.named(str(path))].value == value  # type: ignore[attr-defined]
     assert list(tmp_path.iterdir()) == [path]

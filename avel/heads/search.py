@@ -312,8 +312,9 @@ def _converted(name: str, values: Range | Sequence[Any], base: TrainConfig) -> R
             return tuple(values)
         return tuple(convert(setting, value, "search") for value in values)
     if setting.value_type not in (int, float):
+        none = " or none" if type(None) in typing.get_args(setting.value_type) else ""
         raise ConfigError(
-            f"{name}={values} is a range, and {name} is {describe(setting.value_type)}",
+            f"{name}={values} is a range, and {name} is {describe(setting.value_type)}{none}",
             hint="give its values by commas",
         )
     low, high = (convert(setting, value, "range") for value in (values.low, values.high))

@@ -53,7 +53,6 @@ F = TypeVar("F")
 
 STAGE_REST = "the same avel extract command goes on; with --retry-failed also with clips that failed"
 REPAIR = "the same avel extract command with --repair stages damaged clips again"
-STAGE_ALL = "the same avel extract command with --overwrite stages all clips again"
 FROM_MANIFEST = (
     *("entries", "staged_entries", "staged", "_rows"),
     *("packing", "packed_arrays", "_packed_rows"),

@@ -242,13 +242,11 @@ def check_own(folder: Path, marker: str, names: Iterable[str]) -> None:
 
 def disk_bytes(path: Path) -> int:
     """Returns the bytes of a file, or of all files below a folder; without those that go meanwhile."""
-    if path.is_file():
-        return path.stat().st_size
+    inside = (os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names)
     total = 0
-    for folder, _, names in os.walk(path):
-        for name in names:
-            with suppress(FileNotFoundError):
-                total += os.stat(os.path.join(folder, name)).st_size
+    for each in inside if path.is_dir() else [path]:
+        with suppress(FileNotFoundError):
+            total += os.stat(each).st_size
     return total
 
 

@@ -288,7 +288,7 @@ def write_rows(file: h5py.File, name: str, source: ArrayLike, dtype: Any) -> NDA
             raise StoreError(
                 f"{name}: rows {start} to {min(start + BLOCK_ROWS, len(array)) - 1} hold a number above "
                 f"{np.finfo(dtype).max:g}, the largest {np.dtype(dtype)}",
-                hint="for maps --maps-dtype float32; scale features that are even larger",
+                hint="maps are imported with --maps-dtype float32; scale other features",
             ) from None
         array[start : start + BLOCK_ROWS] = block
         sums[start : start + BLOCK_ROWS] = checksums(block)

@@ -214,7 +214,7 @@ def _parts(cache: Path) -> dict[str, Any]:
     return {
         "parts_folder": str(parts_folder(cache)),
         "finished_parts": len(parts),
-        "parts_bytes": sum(part.stat().st_size for part in parts),
+        "parts_bytes": sum(map(disk_bytes, parts)),
     }
 
 

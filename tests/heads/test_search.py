@@ -150,6 +150,7 @@ def test_failed_trials_are_counted_and_not_chosen(cache: Path, tmp_path: Path) -
         ({"merge": Range(1, 2)}, "merge=1 is not one of add, concatenate"),
         ({"together": Range(1, 2)}, "together=1 is not"),
         ({"metrics_hook": Range(1, 2)}, "metrics_hook=1..2 is a range, and metrics_hook is text"),
+        ({"project": Range(1, 8)}, "project=1..8 is a range, and project is a whole number or none"),
         ({"batch_size": Range(0.5, 8)}, "batch_size=0.5 is not a whole number"),
         ({"lr": Range(-1.0, 1.0)}, "lr=-1.0 must be at least 0"),
         ({"theta": Range(0.0, 1.0)}, "no setting named 'theta'"),

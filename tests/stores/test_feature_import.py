@@ -264,7 +264,7 @@ def test_a_cache_that_is_imported_anew_tells_what_that_drops(
     import_features(None, path, audio=GivenFeatures(audio, "clap"), overwrite=True)
     assert "drops" not in capsys.readouterr().err
     import_features(None, path, annotations=events, audio=audio, visual=audio, overwrite=True)
-    assert f"{path} is made anew; it drops clap: add them again\n" in capsys.readouterr().err
+    assert f"making {path} anew drops clap: add them again\n" in capsys.readouterr().err
 
 
 def test_what_cannot_stand_beside_is_refused(tmp_path: Path) -> None:

@@ -83,7 +83,8 @@ def evaluate_split(
     about = describe_split(predictions, task, chosen, split)
     if about.unknown_samples or not about.samples:
         counted = f"{about.samples} {split} samples are evaluated"
-        note(f"{run.path}: {counted}; {about.unknown_samples} more are not, since their events are not known")
+        left = f"; {about.unknown_samples} more are not, since their events are not known"
+        note(f"{run.path}: {counted}{left if about.unknown_samples else ''}")
     tolerances, tags = (onset_tolerance, offset_tolerance), run.read_inputs(HeadInputs).tags
     return Evaluation(
         **vars(about),
