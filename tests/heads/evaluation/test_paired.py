@@ -141,7 +141,7 @@ def test_runs_are_compared_on_the_samples_that_both_have_labels_for() -> None:
     found = differences([a], [b], TASK)
     assert found["accuracy"].points == pytest.approx(0)  # three of four each
     other = predictions([7], [[0, 0]], [[0, 1]])
-    with pytest.raises(StoreError, match="other labels"):
+    with pytest.raises(StoreError, match="differ in labels or videos"):
         aligned([a], [other])
     with pytest.raises(StoreError, match="no sample of split 'test' in common"):
         aligned([a], [predictions([1], [[0, 0]], [[0, 0]])])

@@ -227,7 +227,7 @@ def test_what_cannot_be_asked_for(world: World, tmp_path: Path) -> None:
         predict(world.run, [])
     with pytest.raises(ConfigError, match="holds one video"):
         predict(world.run, two, preview=tmp_path / "x.png")
-    with pytest.raises(ConfigError, match="ends in"):
+    with pytest.raises(ConfigError, match="must end in"):
         predict(world.run, two, out=tmp_path / "x.doc")
     for out, kind in (("x.txt", "auto"), ("x", "vtt")):
         with pytest.raises(ConfigError, match="holds one video"):
