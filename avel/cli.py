@@ -58,8 +58,8 @@ IDS = {"ignore_unknown_options": True, "help_option_names": ["--help"]}
 DECODER = click.option(
     "--decoder",
     type=click.Choice(["argmax", "event", "threshold"]),
-    help="argmax: the likeliest class of each segment; event: one class a sample, or background; "
-    "threshold: all of at least 0.5.  [default: argmax; threshold if a segment has several labels]",
+    help="argmax: the likeliest class of each segment; event: one class a sample, or background; threshold: "
+    "every class of at least 0.5.  [default: argmax; threshold if a segment has several labels]",
 )
 ONSET_TOLERANCE = click.option(
     "--onset-tolerance",

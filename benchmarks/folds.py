@@ -27,7 +27,7 @@ from torch import Tensor
 
 from avel.config import resolve
 from avel.heads.config import TrainConfig
-from avel.heads.evaluation.paired import difference, tally
+from avel.heads.evaluation.paired import WOULD_SHOW, WOULD_SHOW_NOTE, difference, tally
 from avel.heads.evaluation.predictions import Predictions, read_predictions
 from avel.heads.folds import HELD_OUT, FoldCache, deal, join_folds, read_groups, train_and_val
 from avel.heads.presets import PRESETS as HEAD_PRESETS
@@ -329,7 +329,7 @@ def lines(task: Task, found: Mapping[str, Evaluated], against: Evaluated) -> lis
             told = [*map(str, differ), differ[0].needed]
         rows.append((name, *figures, f"{each.epoch:.0f}", *told))
     compared = [f"{metric.replace('_f1', ' F1')} - first" for metric in SHOWN]
-    return table(("", "accuracy", "event F1", "best epoch", *compared, "it takes"), rows)
+    return table(("", "accuracy", "event F1", "best epoch", *compared, WOULD_SHOW), rows)
 
 
 def main() -> None:
@@ -375,7 +375,8 @@ def main() -> None:
         if not of_head:
             continue
         against = given.against or (next(iter(of_head)) if head in HEADS else firsts[-1])
-        print("\n".join([*lines(clips.task, of_head, found[against]), f"first: {against}", ""]))
+        below = [f"first: {against}", WOULD_SHOW_NOTE, ""]
+        print("\n".join([*lines(clips.task, of_head, found[against]), *below]))
 
 
 if __name__ == "__main__":

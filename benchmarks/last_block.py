@@ -32,15 +32,10 @@ def activations(encoder: Encoder, store: ClipStore, video_ids: Sequence[str], fr
         for video_id in video_ids:
             images = centre_crop(read_segments(store, video_id, frames)[0], encoder.spec.crop_size)
             pieces = torch.split(unit(images.flatten(0, 1)), AT_ONCE)
-            outputs = torch.cat([cnn.features[:LAST](normalised(cnn, piece)) for piece in pieces])
+            outputs = torch.cat([cnn.features[:LAST](cnn.scaled(piece)) for piece in pieces])
             found.append(outputs.reshape(*images.shape[:2], *outputs.shape[1:]).half())
             progress.advance()
     return torch.stack(found)
-
-
-def normalised(cnn: MobileNetV2, images: Tensor) -> Tensor:
-    """Scales images in [0, 1] as the CNN was trained: (B, 3, H, W) -> the same."""
-    return images * 2 - 1 if cnn.variant == "tensorflow" else cnn.normalise(images)
 
 
 class WithLastBlock(ProjectedEncoder):

@@ -37,7 +37,7 @@ class SuppressionConfig(RelevanceConfig):
     """Settings of both CMBS and CACE-Net, as in the code of both."""
 
     alpha: float = option(
-        0.1, "How much a gate strengthens segments; if weak, the fraction of them that it scales.", low=0
+        0.1, "How much a gate strengthens features; if weak, the fraction of them that it scales.", low=0
     )
     beta: float = option(0.4, "How much self-guided attention strengthens visual features.", low=0)
     gamma: float = option(0.3, "Weight of the modalities' own category scores in those of the clip.", low=0)

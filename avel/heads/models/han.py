@@ -30,7 +30,7 @@ class HAN(Head):
         audio_smoothing: float = option(
             0.0, "How far video labels are moved towards one half in the audio loss.", low=0, high=1
         )
-        visual_smoothing: float = option(0.1, "The same of the visual ones.", low=0, high=1)
+        visual_smoothing: float = option(0.1, "The same in the visual loss.", low=0, high=1)
         lr: float = 3e-4
         lr_decay: float = 0.1
         lr_decay_every: int = 10

@@ -68,9 +68,12 @@ class MobileNetV2(VisualBackbone):
 
         TensorFlow's form needs sides that are divisible by 32.
         """
-        tensorflow = self.variant == "tensorflow"
-        maps: Tensor = self.features(frames * 2 - 1 if tensorflow else self.normalise(frames))
+        maps: Tensor = self.features(self.scaled(frames))
         return maps
+
+    def scaled(self, frames: Tensor) -> Tensor:
+        """Scales frames in [0, 1] to what the weights were trained on: (B, 3, H, W) -> the same."""
+        return frames * 2 - 1 if self.variant == "tensorflow" else self.normalise(frames)
 
     def load_published(self, state: StateDict, where: str) -> None:
         """Takes torchvision's layout with a classifier of 1000 classes, or of 1001 (TensorFlow's).
