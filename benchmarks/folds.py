@@ -117,11 +117,21 @@ ENCODERS: Mapping[str, Mapping[str, Any]] = {
     "Bi-LSTMs of 256": {"hidden": 256},
     "Linears of 256": {"visual_width": 256, "audio_width": 256},
     "no Linears": {"visual_width": 1280, "audio_width": 1024},
+    "no components": {"cnn_components": 0},
+    "16 components": {"cnn_components": 16},
+    "64 components": {"cnn_components": 64},
+    "random Bi-LSTMs, no components": {"epochs": 0, "cnn_components": 0},
     "augmented frames": {"frozen_augment": True},
     "16 frames": {"frozen_frames": 16},
     "last block learned": {"last_block": 10},
 }
-"""Name -> what differs from the preset `small` at 50 epochs; each with both heads, standardised."""
+"""Name -> what differs from the preset `small` at 50 epochs."""
+READERS: Mapping[str, dict[str, Any]] = {
+    "mlp": MLP | STANDARD,
+    "tacma": TACMA | STANDARD,
+    "tacma with theta 1": TACMA | STANDARD | {"theta": 1.0},
+}
+"""Heads that each of these encoders is evaluated with."""
 FUSING = {"avel": {"head": "avel"}, "psp": {"head": "psp"}}
 """Heads that read the CNNs' vectors, at their published settings but standardised, 10 epochs of patience."""
 WIDE = ("CNN vectors", "AV-BT beside CNN vectors")
@@ -346,14 +356,16 @@ def main() -> None:
     given = parser.parse_args()
     set_verbosity(1)
     asked: dict[str, tuple[str, str, Mapping[str, Any]]] = {}
-    for head, settings in HEADS.items():
-        if given.what == "heads":
+    heads: list[str] = []
+    if given.what == "heads":
+        for head, settings in HEADS.items():
+            heads.append(head)
             asked |= {f"{head}, {name}": (BASE, f"{head}, {name}", each) for name, each in settings.items()}
-        else:
-            usual = {"mlp": MLP, "tacma": TACMA}[head] | STANDARD
+    else:
+        for head, usual in READERS.items():
+            heads.append(head)
             wide = usual | ({"merge": "concatenate"} if head == "mlp" else {})
             asked |= {f"{head}, {name}": (name, head, wide if name in WIDE else usual) for name in ENCODERS}
-    if given.what == "encoders":
         patient = STANDARD | {"patience": 10, "together": "never"}
         asked |= {
             f"{head}, CNN vectors": ("CNN vectors", head, each | patient) for head, each in FUSING.items()
@@ -363,18 +375,18 @@ def main() -> None:
             parser.error(f"{line!r} is none of: {'; '.join(asked)}")
     config = resolve(PretrainConfig, "pretrain", preset=PRESETS["small"], file=given.config)
     clips = read_clips(given.store, given.out, config, given.groups)
-    firsts = [next(line for line in asked if line.startswith(f"{head}, ")) for head in HEADS]
+    firsts = [next(line for line in asked if line.startswith(f"{head}, ")) for head in heads]
     wanted = {*given.lines, *([given.against] if given.against else firsts)} if given.lines else {*asked}
     found = {
         line: evaluate_folds(clips, given.out, given.seeds, *each)
         for line, each in asked.items()
         if line in wanted
     }
-    for head in (*HEADS, *FUSING):
+    for head in (*heads, *FUSING):
         of_head = {line: each for line, each in found.items() if line.startswith(f"{head}, ")}
         if not of_head:
             continue
-        against = given.against or (next(iter(of_head)) if head in HEADS else firsts[-1])
+        against = given.against or (next(iter(of_head)) if head in heads else firsts[-1])
         below = [f"first: {against}", WOULD_SHOW_NOTE, ""]
         print("\n".join([*lines(clips.task, of_head, found[against]), *below]))
 

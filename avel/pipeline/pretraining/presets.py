@@ -34,6 +34,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "standardise": True,
         "projector": "512-512-512",
         "correlate": "batch",
+        "cnn_components": 32,
     },
 }
 """Preset name -> overrides of PretrainConfig. `small` is not the paper's: few clips, on a CPU, in minutes."""

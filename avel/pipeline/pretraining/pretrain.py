@@ -294,9 +294,8 @@ def own_lengths(store: ClipStore | FeatureCache, video_ids: Sequence[str]) -> Te
 
 
 def standardise(encoder: Encoder, cnn_a: Tensor, cnn_v: Tensor, lengths: Tensor | None) -> None:
-    """Fits the encoder's standardisation to vectors of training clips: (V, T, Da), (V, T, k, Dv), (V,)."""
+    """Fits what the encoder fits to vectors of training clips: (V, T, Da), (V, T, k, Dv), (V,)."""
     if lengths is not None:
         mask = mask_of(lengths, cnn_a.shape[1])
         cnn_a, cnn_v = cnn_a[mask], cnn_v[mask]
-    encoder.audio_standard.fit(cnn_a.flatten(0, -2))
-    encoder.visual_standard.fit(cnn_v.flatten(0, -2))
+    encoder.fit(cnn_a.flatten(0, -2), cnn_v.flatten(0, -2))
