@@ -83,9 +83,10 @@ class Components(nn.Module):
 
         A component along which they hardly vary stays 0.
         """
-        total = vectors.new_zeros(vectors.shape[-1], vectors.shape[-1], dtype=torch.float64)
+        mean, std = (each.to(vectors.device, torch.float64) for each in (standard.mean, standard.std))
+        total = vectors.new_zeros(len(mean), len(mean), dtype=torch.float64)
         for part in torch.split(vectors, ROWS_AT_ONCE):
-            standardised = standard(part.double())
+            standardised = (part - mean) / std
             total += standardised.mT @ standardised
         variances, axes = torch.linalg.eigh(total / (len(vectors) - 1))  # smallest first
         count = self.projection.shape[-1]
