@@ -160,7 +160,8 @@ def read_data(cache: FeatureCache, config: TrainConfig, device: torch.device) ->
     """
     source, task = choose_source(cache, config), choose_task(cache, config.task)
     head_class(config).check_task(task.name)
-    check_lengths(cache, config)
+    if cache.differing_lengths:
+        head_class(config).check_lengths()
     if not len(cache.samples):
         raise TrainingError(
             f"{cache.path}: no labels in this cache", hint="stage the dataset with its annotations first"
@@ -374,16 +375,6 @@ def _check_labelled(cache: FeatureCache, split: str, samples: CachedSamples) -> 
         )
 
 
-def check_lengths(cache: FeatureCache, config: TrainConfig) -> None:
-    """Checks that the head can take the clips of a cache, where these have lengths of their own.
-
-    Raises:
-        ConfigError: it cannot; heads that can are named.
-    """
-    if cache.differing_lengths:
-        head_class(config).check_lengths()
-
-
 def check_labels(cache: FeatureCache, splits: Mapping[str, Split], config: TrainConfig) -> None:
     """Checks that train samples have labels to learn from, and val samples those to choose the epoch by.
 
@@ -394,19 +385,20 @@ def check_labels(cache: FeatureCache, splits: Mapping[str, Split], config: Train
     """
     task, train = choose_task(cache, config.task), splits["train"]
     weak_labels, by_videos = weak_labels_of(config, task.name), config.selects_by_videos(task.name)
-    used = train.to_train_on(weak_labels)
-    if weak_labels != "event":
+    by_class = weak_labels == "event"
+    if not by_class:
         _check_known(cache, train, "--supervision weak" if weak_labels is None else "--weak-labels event")
     if not by_videos:
         _check_known(cache, splits["val"], "--select-by videos")
-    for split in (train, splits["val"]) if by_videos else (train,):
-        if weak_labels is not None and not split.has_video_label.any():
+    by_video_labels = [(train, "--supervision full")] * by_class
+    by_video_labels += [(splits["val"], "--select-by segments")] * by_videos
+    for split, hint in by_video_labels:
+        if not split.has_video_label.any():
             raise TrainingError(
                 f"{cache.path}: no {split.name} sample has events of one class, so there are no video labels",
-                hint="--supervision full" if split is train else "--select-by segments",
+                hint=hint,
             )
-    by_class = weak_labels == "event"
-    why = task.obstacle(used.video_labels if by_class else used.labels)
+    why = task.obstacle(train.to_train_on(weak_labels).video_labels if by_class else train.labels)
     if why:
         raise TrainingError(f"{cache.path}: the train split holds {'videos of ' if by_class else ''}{why}")
 
