@@ -116,7 +116,7 @@ class Features:
 
 @dataclass(frozen=True)
 class Data:
-    """Inputs and labels of one head; `splits` holds train, val, and test where it has samples."""
+    """Inputs and labels of one head; `splits` holds the splits that were read."""
 
     features: Features
     task: Task
@@ -151,8 +151,13 @@ def join(parts: Sequence[Columns]) -> Columns:
     return joined
 
 
-def read_data(cache: FeatureCache, config: TrainConfig, device: torch.device) -> Data:
+def read_data(
+    cache: FeatureCache, config: TrainConfig, device: torch.device, splits: Sequence[str] | None = None
+) -> Data:
     """Loads splits and inputs for a head; `check_labels` checks that it can learn from the labels.
+
+    Args:
+        splits: names of the splits, by default train, val, and test where it has samples.
 
     Raises:
         TrainingError: what the head needs is missing, or features are not finite.
@@ -166,8 +171,8 @@ def read_data(cache: FeatureCache, config: TrainConfig, device: torch.device) ->
         raise TrainingError(
             f"{cache.path}: no labels in this cache", hint="stage the dataset with its annotations first"
         )
-    present = set(cache.samples.split)
-    splits = {name: _split(cache, task, name, device) for name in SPLITS if name in present or name != "test"}
+    if splits is None:
+        splits = [name for name in SPLITS if name != "test" or name in cache.samples.split]
     audio, visual = ([cache.shapes[name] for name in names] for names in arrays_of(source))
     widths = Widths(
         audio=sum(shape[-1] for shape in audio),
@@ -178,7 +183,8 @@ def read_data(cache: FeatureCache, config: TrainConfig, device: torch.device) ->
         task=task.name,
         tracks=len(task.tracks),
     )
-    return Data(load_features(cache, source, config, device), task, widths, splits)
+    of_split = {name: _split(cache, task, name, device) for name in splits}
+    return Data(load_features(cache, source, config, device), task, widths, of_split)
 
 
 def choose_source(cache: FeatureCache, config: TrainConfig) -> str:
