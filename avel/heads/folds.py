@@ -217,7 +217,7 @@ class FoldCache(LoadedCache):
 def deal(group: NDArray[Any], samples: Split, folds: int, seed: int) -> NDArray[np.int64]:
     """Returns the fold of each sample, (R,): groups stay whole, and every class is dealt evenly.
 
-    A group goes to the fold that has the fewest samples of its class, then to the smallest. Groups without any
+    A group goes to the fold that has the fewest samples of its class, then to the smallest. Groups without a
     sample whose events are known can only be learned from: they get -1, and are in train in every fold.
 
     Raises:

@@ -117,7 +117,7 @@ def search(
 
     Raises:
         ConfigError: optuna is not installed; a setting that the head does not know or that is a list, or a
-            range of a setting that is not a number.
+            range of a setting that is not a number; trials whose validation scores are not comparable.
         TrainingError: the cache cannot be trained on, or every trial failed.
         StoreError: `folder` holds another search.
     """
@@ -132,6 +132,11 @@ def search(
     base = resolve(TrainConfig, "train-head", base=config, options={**options, **first})
     varied = {key: find_setting(base, key, "search") for key in settings}
     ranges = {varied[key].name: _converted(varied[key], values) for key, values in settings.items()}
+    if "select_by" in ranges or ("supervision" in ranges and base.select_by == "auto"):
+        raise ConfigError(
+            "a search in which videos or segments choose the epoch, and their scores are not comparable",
+            hint="--select-by segments for all trials",
+        )
     configs = [base] + [
         dataclasses.replace(base, **{name: value})
         for name in INPUTS

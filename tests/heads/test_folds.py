@@ -182,7 +182,7 @@ def test_clips_without_events_are_in_the_train_part_of_every_fold(tmp_path: Path
 
 
 def test_a_network_learns_nothing_of_a_group_that_it_is_evaluated_on(tmp_path: Path) -> None:
-    """Every second sample has no known events, only a class, and is of one group with the sample before it."""
+    """Of every second sample only the class is known; it is of one group with the sample before it."""
     lacks = np.arange(60) % 2 == 1
     label = np.where(lacks[:, None], -1, np.arange(60)[:, None] // 2 % 3 + np.zeros(6, int))
     label[::4, 3:] = np.where(lacks[::4, None], -1, 3)

@@ -220,3 +220,12 @@ def test_heads_may_be_files_and_settings_named_as_in_a_file(
     assert {each.settings["head"] for each in found.trials} <= {"searched", "mlp"}
     assert all(8 <= each.settings["batch_size"] <= 16 for each in found.trials)
     assert search(cache, tmp_path / "s", space, trials=2, **QUICK | {"epochs": 1}) == found
+
+
+def test_trials_are_not_chosen_by_scores_of_different_kinds(cache: Path, tmp_path: Path) -> None:
+    """Under weak supervision an epoch is chosen by the classes of videos, whose scores are higher."""
+    both: dict[str, Any] = {"supervision": ["full", "weak"]}
+    for space in (both, {"select_by": ["segments", "videos"]}):
+        with pytest.raises(ConfigError, match="not comparable"):
+            search(cache, tmp_path / "s", space, trials=2, **QUICK)
+    assert len(search(cache, tmp_path / "s", both, trials=2, select_by="segments", **QUICK).trials) == 2

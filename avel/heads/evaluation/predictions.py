@@ -224,7 +224,7 @@ def compute_metrics(
         tolerances: of onset and offset, in segments.
         decoders: those whose accuracies are in the result, by default all of the task; labels without scores
             have the usual one alone.
-        tags: tag -> numbers of the samples that are also evaluated by themselves; one without any is left out.
+        tags: tag -> numbers of the samples that are also evaluated by themselves; without any it is left out.
     """
     first = items[0] if items else None
     samples_of_tag = {}

@@ -121,8 +121,8 @@ class Head(nn.Module, ABC):
         """Refuses attributes of a class that nothing would read, and unknown names in those that list some.
 
         Raises:
-            UnknownNameError: an attribute is named almost like one of these above; or there is no such source,
-                task or kind of video labels.
+            UnknownNameError: an attribute is named almost like one of those above; or there is no such
+                source, task or kind of video labels.
         """
         super().__init_subclass__()
         for name, value in vars(cls).items():
