@@ -277,7 +277,7 @@ def can_replay(group: TrialGroup, features: Features, device: torch.device) -> b
 
 
 def make_model(trial: Trial, data: Data) -> Model:
-    """Builds the model of a trial, with statistics of the train features, if any, and the weights of `init`."""
+    """Builds a trial's model, with statistics of the train features, if any, and the weights of `init`."""
     model = build_model(trial.config, data.widths, trial.config.seed)
     for name, standard in (("audio", model.standard_a), ("visual", model.standard_v)):
         if standard is not None and "train" in data.splits:
