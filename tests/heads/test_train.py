@@ -475,3 +475,12 @@ def test_paths_are_swept(cache: Path, tmp_path: Path) -> None:
     weights = [str(tmp_path / "first" / "trials" / f"seed={seed}.safetensors") for seed in (0, 1)]
     found = sweep(cache, tmp_path / "run", {"init": weights}, head="mlp", epochs=1)
     assert set(found.groups) == {f"init={path}" for path in weights}
+
+
+@pytest.mark.parametrize("supervision", ["full", "weak"])
+def test_patience_ends_a_trial_whose_score_stays(cache: Path, tmp_path: Path, supervision: str) -> None:
+    """Chosen by videos, the latest of the epochs with one score is taken, and is still no better."""
+    options = {"head": "mlp", "lr": 0.0, "patience": 2, "epochs": 20}
+    train_head(cache, tmp_path / "run", supervision=supervision, **options)
+    trial = read_trial(Run.open(tmp_path / "run"), "seed=0")
+    assert (trial.epochs, trial.best_epoch) == (3, 1 if supervision == "full" else 3)
