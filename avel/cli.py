@@ -511,8 +511,8 @@ def sweep(
         show(validated, as_json, next=after_training(validated.run))
         return DONE
     then = after_training(run)
-    if swept := next(iter(options["settings"]), ""):
-        then = f"avel plot {path_of(run)} sweep --setting {swept} --out sweep.pdf"
+    if swept := next(iter(options["settings"]), ""):  # "theta", or its place in a file, "tacma.theta"
+        then = f"avel plot {path_of(run)} sweep --setting {swept.rpartition('.')[2]} --out sweep.pdf"
     show(avel.sweep(cache, run, **options), as_json, next=then)
     return DONE
 

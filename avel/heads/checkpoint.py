@@ -5,16 +5,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 from avel.config import resolve
+from avel.device import choose_device
 from avel.errors import StoreError
 from avel.heads.config import TrainConfig
 from avel.heads.evaluation.evaluate import predict_split
 from avel.heads.evaluation.score import Score, score_predictions
 from avel.heads.tasks.results import Decoder
-from avel.heads.train import LoadedCache
+from avel.heads.training.data import read_data
 from avel.heads.training.fit import make_model
 from avel.heads.training.start import start_from
 from avel.heads.training.trials import Trial
 from avel.progress import note
+from avel.stores.features import FeatureCache
 
 
 def evaluate_checkpoint(
@@ -30,7 +32,7 @@ def evaluate_checkpoint(
 ) -> Score:
     """Evaluates weights in a file, of a head's published network or of avel's own, on one split of a cache.
 
-    The cache must hold the features that the weights were trained on, and its classes in their order.
+    The cache must hold features as those that the weights were trained on, and its classes in their order.
 
     >>> evaluate_checkpoint("psp.pt", "ave.h5", head="psp", supervision="weak")  # doctest: +SKIP
 
@@ -38,19 +40,27 @@ def evaluate_checkpoint(
         config: the head and its settings; `options` are single ones of it, which win.
 
     Raises:
-        MissingPathError, StoreError: no file of weights; the cache has no samples of the split.
+        MissingPathError, StoreError: no file of weights; the cache has no samples of the split, or no train
+            samples where the head's features are standardised and the file does not say how.
         ConfigError: the weights are not those of the head.
     """
     config = resolve(TrainConfig, "train-head", base=config, options=options)
-    loaded = LoadedCache.open(cache, config.device)
-    data = loaded.data(config)
+    opened, device = FeatureCache.open(cache), choose_device(config.device)
+    present = set(opened.samples.split)
+    if split not in present:
+        raise StoreError(f"{cache}: no samples of split {split!r}", hint=f"avel inspect {cache} lists them")
+    with_statistics = config.standardise and "train" in present
+    data = read_data(opened, config, device, (split, "train") if with_statistics else (split,))
     decoder = data.task.find_decoder(decoder)
-    if split not in data.splits:
-        raise StoreError(f"{cache}: no samples of split {split!r}", hint="--split val")
     trial = Trial("checkpoint", replace(config, init=""))
     model = make_model(trial, data)
     note(f"{file}: weights of {start_from(model, file)}")
-    predicted = predict_split(model.to(loaded.device).eval(), trial, data, split)
+    if model.standard_a is not None and not with_statistics and not model.standard_a.mean.any():
+        raise StoreError(
+            f"{cache}: no train samples to standardise by, and {file} holds no mean and std",
+            hint="a cache with the train samples that the weights have learned from",
+        )
+    predicted = predict_split(model.to(device).eval(), trial, data, split)
     return score_predictions(
         [predicted],
         data.task,

@@ -179,7 +179,7 @@ def cross_validate(
         evaluation.measure,
         folds,
         len(samples),
-        len(np.unique(group.astype(str))),
+        len(np.unique(group[fold >= 0].astype(str))),
         tuple(results),
         best.settings,
         evaluation,
@@ -206,7 +206,7 @@ class FoldCache(LoadedCache):
         data = self.whole.data(dataclasses.replace(config, negatives=""))
         samples = train_and_val(data)
         held_out, val = (self.fold_of_sample == number for number in (self.held_out, self.val))
-        parts = {"train": ~(held_out | val), "val": val, HELD_OUT: held_out}
+        parts = {"train": ~(held_out | val), "val": val & samples.known, HELD_OUT: held_out & samples.known}
         splits = {
             name: dataclasses.replace(take(samples, np.flatnonzero(part)), name=name)
             for name, part in parts.items()
@@ -217,21 +217,25 @@ class FoldCache(LoadedCache):
 def deal(group: NDArray[Any], samples: Split, folds: int, seed: int) -> NDArray[np.int64]:
     """Returns the fold of each sample, (R,): groups stay whole, and every class is dealt evenly.
 
-    A group goes to the fold that has the fewest samples of its class, then to the smallest. Samples whose
-    events are not known can only be learned from: they get -1, and are in the train part of every fold.
+    A group goes to the fold that has the fewest samples of its class, then to the smallest. Groups without a
+    sample whose events are known can only be learned from: they get -1, and are in train in every fold.
 
     Raises:
-        TrainingError: fewer groups than folds.
+        TrainingError: fewer groups with known events than folds.
     """
     names, of_group = np.unique(group.astype(str), return_inverse=True)
-    if len(names) < folds:
-        raise TrainingError(f"{len(names)} groups of videos for {folds} folds", hint="fewer --folds")
+    dealt = np.unique(of_group[samples.known])
+    if len(dealt) < folds:
+        raise TrainingError(
+            f"{len(dealt)} groups of videos with known events for {folds} folds", hint="fewer --folds"
+        )
     label = [row.tobytes() for row in samples.video_labels.cpu().numpy()]
     sizes = np.bincount(of_group)
     fold = np.full(len(group), -1)
     counts = {name: np.zeros(folds) for name in label}
     total = np.zeros(folds)
     order = np.random.default_rng(seed).permutation(len(names))
+    order = order[np.isin(order, dealt)]
     for each in sorted(order.tolist(), key=lambda number: -sizes[number]):
         chosen = np.flatnonzero(of_group == each)
         of_class = Counter(label[sample] for sample in chosen)
@@ -241,7 +245,7 @@ def deal(group: NDArray[Any], samples: Split, folds: int, seed: int) -> NDArray[
         total[place] += len(chosen)
         for name, count in of_class.items():
             counts[name][place] += count
-    return np.where(samples.known, fold, -1)
+    return fold
 
 
 def train_and_val(data: Data) -> Split:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from avel.config import Range, convert, digest, resolve, settings_of
+from avel.config import Range, Setting, convert, digest, resolve
 from avel.errors import ConfigError, StoreError, TrainingError, import_extra
 from avel.heads.config import HEADS, TrainConfig
 from avel.heads.evaluation.evaluation import Evaluation
@@ -18,7 +18,7 @@ from avel.heads.train import LoadedCache, digests_of_negatives, digests_of_weigh
 from avel.heads.training.data import Data
 from avel.heads.training.fit import fit
 from avel.heads.training.forecast import check_step_fits, note_long_training
-from avel.heads.training.plan import check_varied
+from avel.heads.training.plan import check_varied, find_setting
 from avel.heads.training.trials import Trial
 from avel.progress import note
 from avel.stores.documents import read_document, write_document
@@ -117,7 +117,7 @@ def search(
 
     Raises:
         ConfigError: optuna is not installed; a setting that the head does not know or that is a list, or a
-            range of a setting that is not a number.
+            range of a setting that is not a number; trials whose validation scores are not comparable.
         TrainingError: the cache cannot be trained on, or every trial failed.
         StoreError: `folder` holds another search.
     """
@@ -130,7 +130,13 @@ def search(
         check_varied("search", name, values)
     first = {name: values[0] for name, values in bounds.items()}
     base = resolve(TrainConfig, "train-head", base=config, options={**options, **first})
-    ranges = {name: _converted(name, values, base) for name, values in settings.items()}
+    varied = {key: find_setting(base, key, "search") for key in settings}
+    ranges = {varied[key].name: _converted(varied[key], values) for key, values in settings.items()}
+    if "select_by" in ranges or ("supervision" in ranges and base.select_by == "auto"):
+        raise ConfigError(
+            "a search in which videos or segments choose the epoch, and their scores are not comparable",
+            hint="--select-by segments for all trials",
+        )
     configs = [base] + [
         dataclasses.replace(base, **{name: value})
         for name in INPUTS
@@ -302,14 +308,14 @@ def _record_request(
     write_document(path, as_plain(asked))
 
 
-def _converted(name: str, values: Range | Sequence[Any], base: TrainConfig) -> Range | tuple[Any, ...]:
-    """Converts values or bounds to the type of the setting."""
-    setting = next(each for each in settings_of(base) if each.name == name)
+def _converted(setting: Setting, values: Range | Sequence[Any]) -> Range | tuple[Any, ...]:
+    """Converts values or bounds to the type of the setting, and files of heads to the names of these."""
+    name = setting.name
     if not isinstance(values, Range):
         if typing.get_origin(setting.value_type) is tuple:
             raise ConfigError(f"a search over {name}, which is a list", hint="give it to all trials")
         if setting.registry is not None:
-            return tuple(values)
+            return tuple(setting.registry.named(value) for value in values)
         return tuple(convert(setting, value, "search") for value in values)
     if setting.value_type not in (int, float):
         none = " or none" if type(None) in typing.get_args(setting.value_type) else ""

@@ -32,7 +32,6 @@ from avel.heads.training.data import (
     Data,
     arrays_of,
     check_labels,
-    check_lengths,
     choose_source,
     note_left_out,
     read_data,
@@ -115,7 +114,7 @@ def sweep(
     loaded = cache if isinstance(cache, LoadedCache) else LoadedCache.open(cache, base.device)
     loaded.check(item.trial.config for item in planned)
     check_watchers(base.metrics_hook, base.tensorboard)
-    inputs = _inputs(loaded, planned, settings)
+    inputs = _inputs(loaded, planned)
     if overwrite:
         remove_run(Path(run), "heads")
     folder = _open(Path(run), base, inputs, hardware_of(loaded.device))
@@ -174,6 +173,7 @@ class LoadedCache:
 
         Raises:
             TrainingError: the cache does not hold them, or they cannot be trained on.
+            ConfigError: the clips differ in length, and the head takes clips of one length alone.
         """
         key = choose_source(self.cache, config), choose_task(self.cache, config.task).name, ""
         if key not in self._loaded:
@@ -181,7 +181,10 @@ class LoadedCache:
         data, with_negatives = self._loaded[key], (*key[:2], config.negatives)
         if with_negatives not in self._loaded:
             self._loaded[with_negatives] = add_negatives(data, config)
-        return self._loaded[with_negatives]
+        data = self._loaded[with_negatives]
+        if data.features.lengths is not None:
+            head_class(config).check_lengths()
+        return data
 
     def read(self, config: TrainConfig) -> Data:
         """Reads the features and splits for a head, without negatives."""
@@ -194,7 +197,6 @@ class LoadedCache:
             ConfigError, TrainingError: the head cannot be trained on the cache.
         """
         data = self.data(config)
-        check_lengths(self.cache, config)
         check_labels(self.cache, data.splits, config)
         return data, build_model(config, data.widths, 0)
 
@@ -250,9 +252,7 @@ def digests_of_weights(configs: Iterable[TrainConfig]) -> dict[str, str]:
     return {path: sha256_file(Path(path)) for path in paths}
 
 
-def _inputs(
-    loaded: LoadedCache, planned: Sequence[Planned], settings: Mapping[str, Sequence[Any]]
-) -> HeadInputs:
+def _inputs(loaded: LoadedCache, planned: Sequence[Planned]) -> HeadInputs:
     cache, configs = loaded.cache, [item.trial.config for item in planned]
     heads, named = {head_class(config) for config in configs}, loaded.named_features(configs)
     task = choose_task(cache, configs[0].task)
@@ -267,7 +267,7 @@ def _inputs(
         task=task.name,
         tracks=task.tracks,
         categories=cache.categories,
-        swept=tuple(settings),
+        swept=tuple(planned[0].settings),
         trials=tuple(item.trial.name for item in planned),
         head_code={head.Config.name: HEADS.origin(head.Config.name) for head in heads},
         head_code_digest={head.Config.name: code_digest(head) for head in heads},

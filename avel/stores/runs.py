@@ -35,6 +35,7 @@ HOW_TO_GET: dict[RunKind, str] = {
     "heads": "avel cache-features STORE CACHE --encoder RUN, then avel train-head CACHE HEADS",
 }
 """Kind of run -> the commands that make one, for an error where a run of the other kind was given."""
+TIME = "%Y-%m-%dT%H:%M:%S%z"
 RUN_AGAIN = "make the run again, in another folder"
 LEFTOVERS = re.compile(re.escape(LOCK) + r"|\.(config\.toml|run\.json)\..*\.partial")
 """Names of the lock and of partial files that a killed run leaves of the first two files."""
@@ -53,7 +54,11 @@ def library_versions() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """Contents of run.json: kind of run, settings, paths and digests of inputs, versions, time."""
+    """Contents of run.json: kind of run, settings, paths and digests of inputs, versions, times.
+
+    Attributes:
+        started, finished: local times with their offset from UTC; `finished` is "" before the results.
+    """
 
     format: int
     kind: RunKind
@@ -62,6 +67,7 @@ class RunRecord:
     versions: dict[str, str]
     hardware: str
     started: str
+    finished: str = ""
 
 
 @dataclass(frozen=True)
@@ -123,7 +129,7 @@ class Run:
             inputs,
             library_versions(),
             hardware,
-            time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            time.strftime(TIME),
         )
         if (path / RECORD).is_file():
             may_differ = {setting.key for setting in settings_of(config) if not setting.numeric}
@@ -190,7 +196,7 @@ class Run:
         for name in (RESULTS, FILES):
             (self.path / name).unlink(missing_ok=True)
         write_text(self.path / "config.toml", to_toml(config, COMMANDS[self.kind]))
-        record = replace(self.record, config=as_dict(config), inputs=inputs)
+        record = replace(self.record, config=as_dict(config), inputs=inputs, finished="")
         write_document(self.path / RECORD, vars(record))
         return Run(self.path, record)
 
@@ -223,13 +229,17 @@ class Run:
         write_text(self.path / METRICS, "".join(json.dumps(line) + "\n" for line in keep))
 
     def finish(self, results: Any) -> None:
-        """Lists the run's files, then writes a dataclass of results, which marks the run as finished."""
+        """Lists the run's files, then writes a dataclass of results, which marks the run as finished.
+
+        The time goes into run.json before that.
+        """
         listed = {
             str(path.relative_to(self.path)): ListedFile(path.stat().st_size, sha256_file(path))
             for path in sorted(self.path.rglob("*"))
             if path.is_file() and not path.name.startswith(".") and path.name not in UNLISTED
         }
         write_document(self.path / FILES, as_plain(FileList(listed)))
+        write_document(self.path / RECORD, vars(replace(self.record, finished=time.strftime(TIME))))
         write_document(self.path / RESULTS, as_plain(results))
 
     @property
@@ -239,9 +249,8 @@ class Run:
 
     @property
     def finished_on(self) -> str:
-        """Date and local time at which a finished run got its results."""
-        changed = (self.path / RESULTS).stat().st_mtime
-        return time.strftime("%Y-%m-%d at %H:%M", time.localtime(changed))
+        """Date and time at which a finished run got its results, as the clock there showed it."""
+        return self.record.finished[:16].replace("T", " at ")
 
     @property
     def results(self) -> dict[str, Any]:
@@ -393,6 +402,14 @@ def _same_run(run: Run, asked: RunRecord, may_differ: set[str]) -> Run:
         old, new = flat(before), flat(now)
         changed = {key for key in {*old, *new} - ignored if old.get(key) != new.get(key)}
         names = sorted(key for key in changed if key.partition(".")[0] not in ignored)
+        # Where the head is another one, all of its settings differ too
+        tables = tuple(
+            f"{key.rpartition('.')[0]}.{value}.".removeprefix(".")
+            for key in names
+            for value in (old.get(key), new.get(key))
+            if value
+        )
+        names = [key for key in names if not key.startswith(tables)]
         if names:
             shown = ", ".join(f"{key} was {old.get(key)!r}, is now {new.get(key)!r}" for key in names)
             again = ", or add --overwrite to train anew" if asked.kind == "heads" else ""

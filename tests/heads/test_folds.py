@@ -14,8 +14,9 @@ from avel.console import DONE, USAGE
 from avel.console import run as run_command
 from avel.errors import ConfigError, DatasetError, StoreError, TrainingError
 from avel.heads.evaluation.predictions import read_predictions
-from avel.heads.folds import FoldCache, FoldsResult, cross_validate
+from avel.heads.folds import FoldCache, FoldsResult, cross_validate, deal, train_and_val
 from avel.heads.train import LoadedCache
+from avel.stores.datasets.labels import ClassTable
 from avel.stores.features import FeatureCache
 from avel.stores.runs import Run
 from avel.text import from_plain
@@ -109,7 +110,7 @@ def test_groups_stay_whole(cache: Path, tmp_path: Path) -> None:
     groups.write_text("video_id,group\nnobody,1\n")
     with pytest.raises(DatasetError, match="have no group"):
         cross_validate(cache, tmp_path / "g", {}, folds=3, groups=groups, **QUICK)
-    with pytest.raises(TrainingError, match="groups of videos for 50 folds"):
+    with pytest.raises(TrainingError, match="groups of videos with known events for 50 folds"):
         cross_validate(cache, tmp_path / "g", {}, folds=50, **QUICK)
 
 
@@ -178,3 +179,37 @@ def test_clips_without_events_are_in_the_train_part_of_every_fold(tmp_path: Path
     for fold in range(1, 4):
         lines = read_predictions(Run.open(tmp_path / "folds" / "folds" / str(fold), "heads"))
         assert not [name for item in lines["test"] for name in item.video_id if name.startswith("negative")]
+
+
+def test_a_network_learns_nothing_of_a_group_that_it_is_evaluated_on(tmp_path: Path) -> None:
+    """Of every second sample only the class is known; it is of one group with the sample before it."""
+    lacks = np.arange(60) % 2 == 1
+    label = np.where(lacks[:, None], -1, np.arange(60)[:, None] // 2 % 3 + np.zeros(6, int))
+    label[::4, 3:] = np.where(lacks[::4, None], -1, 3)
+    classes = ClassTable(lacks, np.flatnonzero(lacks), np.arange(30) % 3)
+    cache = write_cache(tmp_path / "c.h5", label=label, known=~lacks, classes=classes)
+    groups = tmp_path / "groups.csv"
+    rows = (f"-video{number},{number // 2}\n" for number in range(59))
+    groups.write_text("video_id,group\n" + "".join(rows))
+    options = QUICK | {"epochs": 1, "supervision": "weak", "select_by": "segments"}
+    with pytest.raises(TrainingError, match="only the classes are known"):
+        cross_validate(cache, tmp_path / "f", {}, folds=3, groups=groups, **options)
+    whole = LoadedCache.open(cache, "cpu")
+    config = train_config(head="mlp", device="cpu", supervision="weak")
+    samples = train_and_val(whole.data(config))
+    group = np.array([str(number // 2) for number in range(48)])
+    fold = deal(group, samples, 3, seed=0)
+    for number in range(3):
+        splits = FoldCache(whole, fold, number, 3).data(config).splits
+        assert splits["test"].known.all()
+        assert splits["val"].known.all()
+        of_split = {name: {int(each - 100) // 2 for each in split.number} for name, split in splits.items()}
+        assert not of_split["train"] & (of_split["test"] | of_split["val"])
+
+
+def test_folds_need_groups_with_known_events(tmp_path: Path) -> None:
+    classes = ClassTable(np.ones(60, bool), np.arange(60), np.arange(60) % 3)
+    zeros = np.zeros((59, 6, 12))
+    cache = write_cache(tmp_path / "c.h5", label=np.full((60, 6), -1), classes=classes, f_a=zeros, f_v=zeros)
+    with pytest.raises(TrainingError, match="0 groups of videos with known events for 3 folds"):
+        cross_validate(cache, tmp_path / "f", {}, folds=3, supervision="weak", **QUICK)

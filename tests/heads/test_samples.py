@@ -250,3 +250,15 @@ def test_an_older_cache_is_refused_with_what_to_do(tmp_path: Path) -> None:
         file.attrs["version"] = 1
     with pytest.raises(StoreError, match=r"version 1, this avel reads 'avel-features' 7\n.*--overwrite"):
         FeatureCache.open(path)
+
+
+def test_video_labels_are_asked_for_where_they_are_read(tmp_path: Path) -> None:
+    several = np.full((SAMPLES, T), BACKGROUND)
+    several[:, 0], several[:, 3] = 0, 1
+    cache = write_cache(tmp_path / "several.h5", label=several)
+    fractions = {"supervision": "weak", "weak_labels": "fractions"}
+    with pytest.raises(TrainingError, match=r"no val sample .* no video labels\s+next: --select-by segments"):
+        train_head(cache, tmp_path / "run", **QUICK | fractions)
+    train_head(cache, tmp_path / "run", select_by="segments", **QUICK | fractions)
+    with pytest.raises(TrainingError, match="no val sample"):
+        train_head(cache, tmp_path / "other", select_by="videos", **QUICK)

@@ -14,6 +14,7 @@ from avel.config import Range, parse_range
 from avel.console import DONE, USAGE, varied
 from avel.console import run as run_command
 from avel.errors import ConfigError, StoreError, TrainingError
+from avel.heads.config import HEADS
 from avel.heads.models.head import build_model
 from avel.heads.search import SearchResult, search
 from avel.heads.train import LoadedCache
@@ -201,3 +202,30 @@ def test_without_optuna_the_error_says_what_to_install(
     with pytest.raises(ConfigError, match=r"pip install 'avel\[search\]'"):
         search(cache, tmp_path / "s", SPACE, trials=1, **QUICK)
     assert optuna.__version__  # the module itself is there
+
+
+def test_heads_may_be_files_and_settings_named_as_in_a_file(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(HEADS, "_entries", {name: HEADS[name] for name in HEADS})
+    idea = tmp_path / "searched.py"
+    idea.write_text(
+        "from avel.heads.config import HEADS\n"
+        "from avel.heads.models.mlp import MLP\n\n"
+        "@HEADS.register('searched')\n"
+        "class Searched(MLP):\n    pass\n"
+    )
+    space = {"head": [str(idea), "mlp"], "batch-size": Range(8, 16)}
+    found = search(cache, tmp_path / "s", space, trials=2, **QUICK | {"epochs": 1})
+    assert {each.settings["head"] for each in found.trials} <= {"searched", "mlp"}
+    assert all(8 <= each.settings["batch_size"] <= 16 for each in found.trials)
+    assert search(cache, tmp_path / "s", space, trials=2, **QUICK | {"epochs": 1}) == found
+
+
+def test_trials_are_not_chosen_by_scores_of_different_kinds(cache: Path, tmp_path: Path) -> None:
+    """Under weak supervision an epoch is chosen by the classes of videos, whose scores are higher."""
+    both: dict[str, Any] = {"supervision": ["full", "weak"]}
+    for space in (both, {"select_by": ["segments", "videos"]}):
+        with pytest.raises(ConfigError, match="not comparable"):
+            search(cache, tmp_path / "s", space, trials=2, **QUICK)
+    assert len(search(cache, tmp_path / "s", both, trials=2, select_by="segments", **QUICK).trials) == 2

@@ -15,7 +15,7 @@ import avel.heads.train
 from avel.cli import cli
 from avel.console import DONE, USAGE, varied
 from avel.console import run as run_command
-from avel.errors import AvelError, ConfigError, StoreError, TrainingError
+from avel.errors import AvelError, ConfigError, StoreError, TrainingError, UnknownNameError
 from avel.heads.config import HEADS, TrainConfig
 from avel.heads.evaluation.evaluate import evaluate
 from avel.heads.evaluation.evaluation import Evaluation, FailedTrial
@@ -459,3 +459,28 @@ def test_evaluate_says_what_it_cannot_do(cache: Path, tmp_path: Path) -> None:
         evaluate(tmp_path / "run", "train")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="choose from argmax, event"):
         evaluate(tmp_path / "run", decoder="viterbi")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("key", ["batch-size", "mlp.batch_size"])
+def test_a_swept_setting_may_be_named_as_in_a_file(cache: Path, tmp_path: Path, key: str) -> None:
+    found = sweep(cache, tmp_path / "run", {key: [8, 16]}, head="mlp", epochs=1)
+    assert set(found.groups) == {"batch_size=8", "batch_size=16"}
+    assert Run.open(tmp_path / "run").inputs["swept"] == ["batch_size"]
+    with pytest.raises(UnknownNameError, match=r"sweep: no setting named 'tacma\.theta'"):
+        sweep(cache, tmp_path / "other", {"tacma.theta": [0, 1]}, head="mlp", epochs=1)
+
+
+def test_paths_are_swept(cache: Path, tmp_path: Path) -> None:
+    train_head(cache, tmp_path / "first", head="mlp", epochs=1, seeds=2)
+    weights = [str(tmp_path / "first" / "trials" / f"seed={seed}.safetensors") for seed in (0, 1)]
+    found = sweep(cache, tmp_path / "run", {"init": weights}, head="mlp", epochs=1)
+    assert set(found.groups) == {f"init={path}" for path in weights}
+
+
+@pytest.mark.parametrize("supervision", ["full", "weak"])
+def test_patience_ends_a_trial_whose_score_stays(cache: Path, tmp_path: Path, supervision: str) -> None:
+    """Chosen by videos, the latest of the epochs with one score is taken, and is still no better."""
+    options = {"head": "mlp", "lr": 0.0, "patience": 2, "epochs": 20}
+    train_head(cache, tmp_path / "run", supervision=supervision, **options)
+    trial = read_trial(Run.open(tmp_path / "run"), "seed=0")
+    assert (trial.epochs, trial.best_epoch) == (3, 1 if supervision == "full" else 3)

@@ -1,11 +1,13 @@
 """Run folders: what was asked, with what, what happened; the same command goes on."""
 
+import os
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pytest
 
-from avel.config import option, settings_of
+from avel.config import option, resolve, settings_of
 from avel.errors import MissingPathError, StoreError
 from avel.heads.config import TrainConfig
 from avel.pipeline.config import PretrainConfig
@@ -133,3 +135,25 @@ def test_a_run_that_ended_before_its_first_epoch_does_not_take_the_name(tmp_path
     else:
         Run.create(run.path, "heads", Sample(2), inputs={})
         assert Run.open(run.path).config(Sample).epochs == 2
+
+
+def test_another_component_is_named_without_its_settings(tmp_path: Path) -> None:
+    first = resolve(TrainConfig, "train-head", options={"head": "mlp"})
+    Run.create(tmp_path / "r", "heads", first, inputs={})
+    other = resolve(TrainConfig, "train-head", options={"head": "psp", "audio": "clap"})
+    with pytest.raises(StoreError) as refused:
+        Run.create(tmp_path / "r", "heads", other, inputs={})
+    assert refused.value.message.endswith(
+        "other config: audio was '', is now 'clap', head was 'mlp', is now 'psp', "
+        "standardise was True, is now False"
+    )
+
+
+def test_a_run_says_itself_when_it_was_finished(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "r", "heads", Sample(), inputs={})
+    run.finish(Sample(4))
+    finished = Run.open(run.path).finished_on
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d at \d\d:\d\d", finished)
+    os.utime(run.path / "results.json", (0, 0))  # as a copy that lost its times
+    assert Run.open(run.path).finished_on == finished
+    assert Run.open(run.path).reopen(Sample(), {}).record.finished == ""

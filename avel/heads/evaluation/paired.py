@@ -144,7 +144,7 @@ def aligned(
     common = [(at, place[number]) for at, number in enumerate(left[0].number.tolist()) if number in place]
     if not common:
         raise StoreError(
-            f"{left[0].trial} and {right[0].trial}: no sample of split {left[0].split!r} in common",
+            f"no sample of split {left[0].split!r} in common",
             hint="compare runs on features of one dataset",
         )
     of_a, of_b = (np.array(places) for places in zip(*common, strict=True))
@@ -152,7 +152,7 @@ def aligned(
     same = left[0].label.shape == right[0].label.shape and (left[0].video_id == right[0].video_id).all()
     if not same or (left[0].label != right[0].label).any():
         raise StoreError(
-            f"the samples of {left[0].trial} and {right[0].trial} differ in labels or videos",
+            f"the samples of split {left[0].split!r} differ in labels or videos",
             hint="compare runs on features of one dataset and one grid",
         )
     return left, right

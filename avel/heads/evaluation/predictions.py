@@ -224,13 +224,14 @@ def compute_metrics(
         tolerances: of onset and offset, in segments.
         decoders: those whose accuracies are in the result, by default all of the task; labels without scores
             have the usual one alone.
-        tags: tag -> numbers of the samples that are also evaluated by themselves.
+        tags: tag -> numbers of the samples that are also evaluated by themselves; without any it is left out.
     """
     first = items[0] if items else None
     samples_of_tag = {}
     if tags and first:
-        samples_of_tag = {tag: np.isin(first.number, numbers) for tag, numbers in tags.items()}
-        samples_of_tag["all"] = np.ones(len(first.number), bool)
+        tagged = {tag: np.isin(first.number, numbers) for tag, numbers in tags.items()}
+        samples_of_tag = {tag: chosen for tag, chosen in tagged.items() if chosen.any()}
+        samples_of_tag |= {"all": np.ones(len(first.number), bool)} if samples_of_tag else {}
     sets = LabelSets(
         predicted=[task.decode(item.probabilities, decoder) for item in items],
         by_decoder={

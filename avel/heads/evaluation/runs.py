@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from avel.config import settings_of
-from avel.errors import AvelError, MissingPathError
+from avel.errors import AvelError, MissingPathError, StoreError
 from avel.heads.evaluation.compare import GroupPredictions, read_group
 from avel.heads.evaluation.evaluation import Evaluation, GroupEvaluation
 from avel.heads.evaluation.paired import WOULD_SHOW, WOULD_SHOW_NOTE, Difference, differences, resolved_points
@@ -115,8 +115,12 @@ def _compared(line: RunLine, folder: Path, other: GroupPredictions) -> RunLine:
     if (group.run.path.resolve(), group.name) == (other.run.path.resolve(), other.name):
         return line
     settings = f" ({other.name})" if other.name != other.trials[0].config.head.name else ""
-    against = other.run.path.name + settings
-    return replace(line, differences=differences(group.items, other.items, group.task), against=against)
+    against = other.run.path.resolve().name + settings
+    try:
+        found = differences(group.items, other.items, group.task)
+    except StoreError as error:
+        raise StoreError(f"{group.run.path} and {other.run.path}: {error.message}", hint=error.hint) from None
+    return replace(line, differences=found, against=against)
 
 
 def _lines(run: Run, folder: Path, differing: Sequence[str]) -> list[RunLine]:

@@ -67,11 +67,13 @@ def _read(
         return [_events(path, dataset, samples, task, grid)]
     if "split" in table.column_names:
         table = table.filter(pc.equal(table["split"], samples[0].split))
-    trials = pc.unique(table["trial"]).to_pylist() if "trial" in table.column_names else [""]
+    if not table.num_rows:
+        raise DatasetError(f"{path}: no rows of split {samples[0].split!r}", hint=f"give {ACCEPTED}")
+    trials = pc.unique(table["trial"]).to_pylist() if "trial" in table.column_names else [None]
     return [
         _segments(
-            f"{path}: {trial}" if trial else str(path),
-            table.filter(pc.equal(table["trial"], trial)) if trial else table,
+            str(path) if trial is None else f"{path}: {trial}",
+            table if trial is None else table.filter(pc.equal(table["trial"], trial)),
             samples,
             task,
             grid.segments,

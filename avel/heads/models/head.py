@@ -1,18 +1,19 @@
 """Base class of heads: features of two modalities in, a score for each class and segment out."""
 
+import difflib
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 
 from avel.digests import digest_of
-from avel.errors import ConfigError
-from avel.heads.config import HEADS, HeadConfig, TrainConfig, WeakLabels
+from avel.errors import ConfigError, UnknownNameError
+from avel.heads.config import HEADS, HeadConfig, Source, TrainConfig, WeakLabels
 from avel.heads.models.layout import Layout, load_layout
 from avel.heads.models.parts import AttentionMap, at_least_float32
 from avel.heads.tasks.choose import TASKS
@@ -106,7 +107,7 @@ class Head(nn.Module, ABC):
     Config: ClassVar[type[HeadConfig]] = HeadConfig
     source: ClassVar[str] = ""
     published: ClassVar[tuple[Published, ...]] = ()
-    sources: ClassVar[tuple[str, ...]] = ("encoded",)
+    sources: ClassVar[tuple[Source, ...]] = ("encoded",)
     attention_maps: ClassVar[tuple[AttentionMap, ...]] = ()
     weak: ClassVar[bool] = True
     weak_labels: ClassVar[tuple[WeakLabels, ...]] = ("event", "fractions")
@@ -115,6 +116,27 @@ class Head(nn.Module, ABC):
     buffered: ClassVar[tuple[str, ...]] = ()
     segments: ClassVar[range | None] = None
     takes_differing_lengths: ClassVar[bool] = False
+
+    def __init_subclass__(cls) -> None:
+        """Refuses attributes of a class that nothing would read, and unknown names in those that list some.
+
+        Raises:
+            UnknownNameError: an attribute is named almost like one of those above; or there is no such
+                source, task or kind of video labels.
+        """
+        super().__init_subclass__()
+        for name, value in vars(cls).items():
+            new = not callable(value) and not any(name in vars(base) for base in cls.__mro__[1:])
+            if new and difflib.get_close_matches(name, Head.__annotations__, cutoff=0.8):
+                raise UnknownNameError("attribute", name, Head.__annotations__, where=cls.__name__)
+        for attribute, known in (
+            ("sources", get_args(Source)),
+            ("tasks", TASKS),
+            ("weak_labels", get_args(WeakLabels)),
+        ):
+            for name in getattr(cls, attribute):  # a string, for want of a comma, gives its letters
+                if name not in known:
+                    raise UnknownNameError(attribute, name, known, where=cls.__name__)
 
     def __init__(self, widths: Widths, config: HeadConfig, weak: bool) -> None:
         """Builds the network for the widths of a cache; `weak` networks learn from video labels.

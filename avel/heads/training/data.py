@@ -116,7 +116,7 @@ class Features:
 
 @dataclass(frozen=True)
 class Data:
-    """Inputs and labels of one head; `splits` holds train, val, and test where it has samples."""
+    """Inputs and labels of one head; `splits` holds the splits that were read."""
 
     features: Features
     task: Task
@@ -151,8 +151,13 @@ def join(parts: Sequence[Columns]) -> Columns:
     return joined
 
 
-def read_data(cache: FeatureCache, config: TrainConfig, device: torch.device) -> Data:
+def read_data(
+    cache: FeatureCache, config: TrainConfig, device: torch.device, splits: Sequence[str] | None = None
+) -> Data:
     """Loads splits and inputs for a head; `check_labels` checks that it can learn from the labels.
+
+    Args:
+        splits: names of the splits, by default train, val, and test where it has samples.
 
     Raises:
         TrainingError: what the head needs is missing, or features are not finite.
@@ -160,13 +165,14 @@ def read_data(cache: FeatureCache, config: TrainConfig, device: torch.device) ->
     """
     source, task = choose_source(cache, config), choose_task(cache, config.task)
     head_class(config).check_task(task.name)
-    check_lengths(cache, config)
+    if cache.differing_lengths:
+        head_class(config).check_lengths()
     if not len(cache.samples):
         raise TrainingError(
             f"{cache.path}: no labels in this cache", hint="stage the dataset with its annotations first"
         )
-    present = set(cache.samples.split)
-    splits = {name: _split(cache, task, name, device) for name in SPLITS if name in present or name != "test"}
+    if splits is None:
+        splits = [name for name in SPLITS if name != "test" or name in cache.samples.split]
     audio, visual = ([cache.shapes[name] for name in names] for names in arrays_of(source))
     widths = Widths(
         audio=sum(shape[-1] for shape in audio),
@@ -177,7 +183,8 @@ def read_data(cache: FeatureCache, config: TrainConfig, device: torch.device) ->
         task=task.name,
         tracks=len(task.tracks),
     )
-    return Data(load_features(cache, source, config, device), task, widths, splits)
+    of_split = {name: _split(cache, task, name, device) for name in splits}
+    return Data(load_features(cache, source, config, device), task, widths, of_split)
 
 
 def choose_source(cache: FeatureCache, config: TrainConfig) -> str:
@@ -374,16 +381,6 @@ def _check_labelled(cache: FeatureCache, split: str, samples: CachedSamples) -> 
         )
 
 
-def check_lengths(cache: FeatureCache, config: TrainConfig) -> None:
-    """Checks that the head can take the clips of a cache, where these have lengths of their own.
-
-    Raises:
-        ConfigError: it cannot; heads that can are named.
-    """
-    if cache.differing_lengths:
-        head_class(config).check_lengths()
-
-
 def check_labels(cache: FeatureCache, splits: Mapping[str, Split], config: TrainConfig) -> None:
     """Checks that train samples have labels to learn from, and val samples those to choose the epoch by.
 
@@ -394,19 +391,20 @@ def check_labels(cache: FeatureCache, splits: Mapping[str, Split], config: Train
     """
     task, train = choose_task(cache, config.task), splits["train"]
     weak_labels, by_videos = weak_labels_of(config, task.name), config.selects_by_videos(task.name)
-    used = train.to_train_on(weak_labels)
-    if weak_labels != "event":
+    by_class = weak_labels == "event"
+    if not by_class:
         _check_known(cache, train, "--supervision weak" if weak_labels is None else "--weak-labels event")
     if not by_videos:
         _check_known(cache, splits["val"], "--select-by videos")
-    for split in (train, splits["val"]) if by_videos else (train,):
-        if weak_labels is not None and not split.has_video_label.any():
+    by_video_labels = [(train, "--supervision full")] * by_class
+    by_video_labels += [(splits["val"], "--select-by segments")] * by_videos
+    for split, hint in by_video_labels:
+        if not split.has_video_label.any():
             raise TrainingError(
                 f"{cache.path}: no {split.name} sample has events of one class, so there are no video labels",
-                hint="--supervision full" if split is train else "--select-by segments",
+                hint=hint,
             )
-    by_class = weak_labels == "event"
-    why = task.obstacle(used.video_labels if by_class else used.labels)
+    why = task.obstacle(train.to_train_on(weak_labels).video_labels if by_class else train.labels)
     if why:
         raise TrainingError(f"{cache.path}: the train split holds {'videos of ' if by_class else ''}{why}")
 

@@ -43,6 +43,7 @@ class TrialOutcome:
         train_seconds: time of its training steps; of M stacked trials an M-th of the time.
         test_score, best_test_score: None where no test sample has known events.
         state: weights and buffers at the best validation epoch.
+        last_gain: last epoch with a better validation score than all before; `patience` counts from it.
     """
 
     trial: Trial
@@ -55,6 +56,7 @@ class TrialOutcome:
     failure: str = ""
     train_seconds: float = 0.0
     state: dict[str, Tensor] = field(default_factory=dict)
+    last_gain: int = 0
 
 
 def fit(
@@ -240,13 +242,16 @@ class Training:
         if test_score is not None and (best is None or test_score > best):
             outcome.best_test_score, outcome.best_test_epoch = test_score, outcome.epochs
         # Chosen by videos, many epochs may have the same score: the latest of them has learned most
-        if val_score > outcome.val_score or (self.by_videos and val_score == outcome.val_score):
+        better = val_score > outcome.val_score
+        if better:
+            outcome.last_gain = outcome.epochs
+        if better or (self.by_videos and val_score == outcome.val_score):
             outcome.val_score, outcome.test_score = val_score, test_score
             outcome.best_epoch = outcome.epochs
             outcome.state = self.group.state(place)
 
     def _done(self, outcome: TrialOutcome) -> bool:
-        epochs_without_gain = outcome.epochs - outcome.best_epoch
+        epochs_without_gain = outcome.epochs - outcome.last_gain
         return (
             0 < self.config.patience <= epochs_without_gain
             or bool(outcome.failure)
@@ -277,10 +282,10 @@ def can_replay(group: TrialGroup, features: Features, device: torch.device) -> b
 
 
 def make_model(trial: Trial, data: Data) -> Model:
-    """Builds the model of a trial, with the statistics of the train features and the weights of `init`."""
+    """Builds a trial's model, with statistics of the train features, if any, and the weights of `init`."""
     model = build_model(trial.config, data.widths, trial.config.seed)
     for name, standard in (("audio", model.standard_a), ("visual", model.standard_v)):
-        if standard is not None:
+        if standard is not None and "train" in data.splits:
             standard.set(*data.statistics[name])
     if trial.config.init:
         start_from(model, trial.config.init)

@@ -8,7 +8,7 @@ import torch
 from avel.errors import TrainingError
 from avel.heads.config import TrainConfig
 from avel.heads.tasks.task import Task
-from avel.heads.training.data import Data, Split, arrays_of, check_lengths, join, load_features
+from avel.heads.training.data import Data, Split, arrays_of, join, load_features
 from avel.stores.datasets.labels import cut_labels
 from avel.stores.feature_samples import NO_SAMPLE
 from avel.stores.features import FeatureCache
@@ -19,11 +19,9 @@ def add_negatives(data: Data, config: TrainConfig) -> Data:
 
     Raises:
         TrainingError: they hold events, or were not made like the other features.
-        ConfigError: they differ in length, and the head takes clips of one length alone.
     """
     features = data.features
     negatives = open_negatives(config.negatives, features.cache, features.source)
-    check_lengths(negatives, config)
     more = load_features(negatives, features.source, config, features.device)
     train = _with_negatives(data.splits["train"], data.task, features.cache, negatives)
     lengths = None

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from avel.config import resolve, settings_of
-from avel.errors import ConfigError
+from avel.config import Setting, resolve, settings_of
+from avel.errors import ConfigError, UnknownNameError
 from avel.heads.config import TrainConfig
 from avel.heads.models.head import head_class
 from avel.heads.training.trials import Trial
@@ -36,16 +36,30 @@ def plan(
         swept = dict(zip(settings, values, strict=True))
         config = resolve(TrainConfig, "train-head", base=base, options={**options, **swept})
         head_class(config)  # refuses a head that cannot learn under this supervision
-        known = {setting.name: setting for setting in settings_of(config)}
-        chosen = {key: known[key].of(config) for key in swept}
+        varied = [find_setting(config, key, "sweep") for key in swept]
+        chosen = {setting.name: setting.of(config) for setting in varied}
         for seed in range(config.seed, config.seed + config.seeds):
             name = ",".join(f"{key}={value}" for key, value in (chosen | {"seed": seed}).items())
+            name = name.replace("/", "%2F")  # files are named after it
             trial = Trial(name, dataclasses.replace(config, seed=seed, seeds=1))
             if trial.config in planned:
                 twin = planned[trial.config].trial.name
                 raise ConfigError(f"a sweep that trains {twin} again as {name}", hint="give each value once")
             planned[trial.config] = Planned(trial, chosen)
     return list(planned.values())
+
+
+def find_setting(config: TrainConfig, key: str, what: str) -> Setting:
+    """Returns the setting of that name or place in a file, "theta" or "tacma.theta", for a sweep or search.
+
+    Raises:
+        UnknownNameError: the config has none, as where its head is another one.
+    """
+    settings = settings_of(config)
+    for setting in settings:
+        if key.replace("-", "_") in (setting.name, setting.key):
+            return setting
+    raise UnknownNameError("setting", key, [setting.name for setting in settings], where=what)
 
 
 def check_varied(what: str, key: str, values: Any) -> None:

@@ -138,7 +138,7 @@ def write_trial(
         "source": source,
     }
     measured = {field.name: getattr(outcome, field.name) for field in dataclasses.fields(outcome)}
-    del measured["trial"], measured["state"]
+    del measured["trial"], measured["state"], measured["last_gain"]
     write_document(_path(run, name, "json"), record | measured)
 
 

@@ -269,3 +269,21 @@ def test_seen_and_unseen_classes_are_evaluated_apart(tmp_path: Path) -> None:
     }
     assert figures == {"seen": (1, 100, 100), "unseen": (1, 70, 0), "all": (2, 85, 50)}
     assert by_tag["unseen"].segment_f1_percent.mean == pytest.approx(100 * 2 * 5 / (8 + 5))
+
+
+def test_trials_may_be_numbers_and_a_table_of_another_split_is_refused(dataset: Path, tmp_path: Path) -> None:
+    rows = segment_rows("sample", names=True)
+    both = [row | {"trial": trial, "split": "test"} for trial in (0, 1) for row in rows]
+    found = score(of_table(tmp_path / "x.csv", both), dataset, **T4)
+    assert found.predictions == (f"{tmp_path / 'x.csv'}: 0", f"{tmp_path / 'x.csv'}: 1")
+    other = of_table(tmp_path / "y.csv", [row | {"split": "val"} for row in both])
+    with pytest.raises(DatasetError, match="no rows of split 'test'"):
+        score(other, dataset, **T4)
+
+
+def test_a_tag_without_samples_in_the_split_is_left_out() -> None:
+    about = np.arange(3), np.array(["a", "b", "c"], object), np.zeros(3, bool), LABEL
+    item = Predictions("", "test", *about, one_hot(GUESS).astype(np.float32))
+    task, tags = SingleLabel(("Bell", "Dog")), {"seen": (0, 1), "unseen": (7, 8)}
+    assert set(compute_metrics([item], task, "argmax", (1, 1), tags=tags).by_tag) == {"seen", "all"}
+    assert not compute_metrics([item], task, "argmax", (1, 1), tags={"unseen": (7,)}).by_tag

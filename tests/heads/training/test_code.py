@@ -193,3 +193,18 @@ def test_two_files_of_one_name_are_two_heads(idea: Path, tmp_path: Path) -> None
     shutil.copy(idea, other)
     other.write_text(IDEA.replace('"idea"', '"idea2"'))
     assert (HEADS.named(str(idea)), HEADS.named(str(other))) == ("idea", "idea2")
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("differing_lengths = True", r"'differing_lengths'\s+next: did you mean takes_differing_lengths"),
+        ("weak_label = ('event',)", "attribute named 'weak_label'"),
+        ("sources = ('maps')", "Idea: no sources named 'm'"),
+        ("tasks = ('multi_labels',)", r"'multi_labels'\s+next: did you mean multi_label"),
+    ],
+)
+def test_attributes_that_nothing_would_read_are_refused(idea: Path, line: str, says: str) -> None:
+    idea.write_text(IDEA.replace("    @dataclass", f"    {line}\n    own = 3\n\n    @dataclass"))
+    with pytest.raises(ConfigError, match=rf"{re.escape(str(idea))}: .*{says}"):
+        describe_head(str(idea))

@@ -9,7 +9,8 @@ import torch
 
 from avel.errors import ConfigError, StoreError, TrainingError
 from avel.heads.config import TrainConfig
-from avel.heads.train import LoadedCache, train_head
+from avel.heads.models.tacma import TACMA
+from avel.heads.train import LoadedCache, sweep, train_head
 from avel.heads.training.data import Data
 from avel.heads.training.fit import can_replay, make_model
 from avel.heads.training.records import HeadInputs, load_head
@@ -175,3 +176,11 @@ def test_fractions_are_refused_where_nothing_reads_them(tmp_path: Path, options:
         train_head(
             cache, tmp_path / "run", supervision="weak", weak_labels="fractions", device="cpu", **options
         )
+
+
+def test_their_lengths_are_checked_for_every_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = write_cache(tmp_path / "c.h5")
+    more = negatives(tmp_path / "n.h5", lengths=np.array([3, 4, 5, 6, 6, 6, 6]))
+    monkeypatch.setattr(TACMA, "takes_differing_lengths", False)
+    with pytest.raises(ConfigError, match="head 'tacma' takes clips of one length"):
+        sweep(cache, tmp_path / "run", {"head": ["mlp", "tacma"]}, negatives=str(more), epochs=1)

@@ -148,3 +148,18 @@ def test_the_command_evaluates_a_file(
     shutil.copy(cache, tmp_path / "copy.h5")
     assert run(cli, ["evaluate", file, "--cache", str(tmp_path / "copy.h5"), "--set", "head=mlp"]) == USAGE
     assert "not the weights of this head" in capsys.readouterr().err
+
+
+def test_a_cache_of_test_samples_alone_is_enough_to_evaluate_weights(tmp_path: Path) -> None:
+    cache, run = write_cache(tmp_path / "c.h5"), tmp_path / "run"
+    wanted = train_head(cache, run, head="mlp", epochs=2, device="cpu").groups["mlp"].accuracy_percent
+    weights = run / "trials" / "seed=0.safetensors"
+    samples = FeatureCache.open(cache).samples
+    split = np.where(samples.split == "test", "test", "")
+    alone = write_cache(tmp_path / "test.h5", split=split)
+    assert evaluate_checkpoint(weights, alone, head="mlp", device="cpu").accuracy_percent == wanted
+    save_file(load_head(run).head.state_dict(), tmp_path / "head.safetensors")
+    with pytest.raises(StoreError, match="no train samples to standardise by"):
+        evaluate_checkpoint(tmp_path / "head.safetensors", alone, head="mlp", device="cpu")
+    bare = {"head": "mlp", "standardise": False, "device": "cpu"}
+    assert evaluate_checkpoint(tmp_path / "head.safetensors", alone, **bare).samples == 12
