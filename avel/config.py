@@ -376,9 +376,11 @@ def read_table(path: Path, stage: str) -> dict[str, Any]:
         raise ConfigError(f"{path}: not valid TOML: {error}", hint="save it as UTF-8 text") from None
     if not any(isinstance(value, dict) for value in document.values()):
         return document
-    for name in document:
+    for name, value in document.items():
         if name not in STAGES:
             raise UnknownNameError("table", name, STAGES, where=str(path))
+        if not isinstance(value, dict):
+            raise ConfigError(f"{path}: {name} is not a table", hint=f"[{name}] in a line of its own")
     return dict(document.get(stage, {}))
 
 

@@ -140,7 +140,7 @@ def test_failed_trials_are_counted_and_not_chosen(cache: Path, tmp_path: Path) -
     states = {each.settings["lr"]: each.state for each in found.trials}
     assert states == {1e-3: "finished", 1e38: "failed"}
     assert found.best == {"lr": 1e-3}
-    with pytest.raises(TrainingError, match="all 2 trials failed"):
+    with pytest.raises(TrainingError, match="every trial failed"):
         search(cache, tmp_path / "t", {"lr": Range(1e37, 1e38)}, trials=2, **QUICK)
 
 

@@ -129,7 +129,7 @@ class Leaderboard:
         notes += [f"level with {self.against}: {', '.join(self.level) or 'none'}"]
         found = resolved_points(line.differences for line in self.heads)
         if found is not None:
-            clips = f"{self.samples} clips and these seeds"
+            clips = f"{plural(self.samples, 'clip')} and these seeds"
             notes.append(f"{clips} resolve about {found:.1f} points of {self.measure}")
         needed = [
             f"{line.head} {line.difference.needed}"

@@ -148,7 +148,7 @@ def _write_media(
     (folder / "media").mkdir()
     media: list[int] = []
     paths: list[str | None] = []
-    with Progress(len(videos), "clips pictured") as progress:
+    with Progress(len(videos), "videos", of="pictures") as progress:
         for number, video_id in enumerate(videos, 1):
             drawn = video_id in pictured and write_pictures(footage, video_id, folder / "media", number)
             media.append(number if drawn else 0)
