@@ -17,10 +17,12 @@ import torch
 
 import avel
 from avel.ahead import limit_threads, usable_cores
-from avel.cli import cli, in_lines
-from avel.config import default_text
-from avel.console import DONE, ERROR, INTERRUPTED, SOME_FAILED, USAGE, SettingOption, run
+from avel.cli import cli
+from avel.commands.group import in_lines
+from avel.console import DONE, ERROR, INTERRUPTED, SOME_FAILED, USAGE, run
+from avel.options import SettingOption
 from avel.progress import set_verbosity
+from avel.values import default_text
 
 COMMANDS = sorted(cli.commands)
 

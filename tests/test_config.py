@@ -50,6 +50,12 @@ def test_a_file_without_tables_is_read_whole(tmp_path: Path) -> None:
     assert resolve(Sample, "pretrain", file=tmp_path / "c.toml").epochs == 4
 
 
+def test_a_table_of_a_file_is_a_table(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text("train-head = 4\n[pretrain]\n")
+    with pytest.raises(ConfigError, match=r"c\.toml: train-head is not a table"):
+        resolve(Sample, "pretrain", file=tmp_path / "c.toml")
+
+
 @pytest.mark.parametrize(
     ("item", "words"),
     [

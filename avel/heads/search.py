@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from avel.config import Range, convert, digest, resolve, settings_of
+from avel.config import convert, digest, resolve, settings_of
 from avel.errors import ConfigError, StoreError, TrainingError, import_extra
 from avel.heads.config import HEADS, TrainConfig
 from avel.heads.evaluation.evaluation import Evaluation
@@ -24,6 +24,7 @@ from avel.progress import note
 from avel.stores.documents import read_document, write_document
 from avel.stores.files import check_can_write, only_one, write_json
 from avel.text import as_plain, describe, plural, table
+from avel.values import Range
 
 if typing.TYPE_CHECKING:
     import optuna

@@ -97,9 +97,7 @@ class HeadRun:
             others = " or ".join(sorted(set(self.split[self.known].tolist())))
             raise StoreError(
                 f"{self.run.path}: no sample of split {split!r} has known events",
-                hint=f"choose from {others}"
-                if others
-                else "annotate some samples, then cache and train again",
+                hint=f"choose {others}" if others else "annotate samples, then cache and train again",
             )
         return places[self.known[places]]
 

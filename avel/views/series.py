@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from avel.config import Setting, default_text, settings_of
+from avel.config import Setting, settings_of
 from avel.errors import ConfigError, StoreError, UnknownNameError
 from avel.heads.config import TrainConfig
 from avel.heads.evaluation.predictions import PREDICTIONS
 from avel.heads.tasks.results import Spread
 from avel.heads.training.records import open_runs, task_of
 from avel.stores.runs import RECORD, Run
+from avel.values import default_text
 from avel.views.reading import HeadRun, read_run
 
 SEEDS = ("seed", "seeds")

@@ -10,16 +10,17 @@ import torch
 
 import avel.heads.search
 from avel.cli import cli
-from avel.config import Range, parse_range
-from avel.console import DONE, USAGE, varied
+from avel.console import DONE, USAGE
 from avel.console import run as run_command
 from avel.errors import ConfigError, StoreError, TrainingError
 from avel.heads.models.head import build_model
 from avel.heads.search import SearchResult, search
 from avel.heads.train import LoadedCache
 from avel.heads.training.records import read_trial
+from avel.options import varied
 from avel.stores.runs import Run
 from avel.text import from_plain
+from avel.values import Range, parse_range
 from tests.heads.synthetic import train_config, write_cache, write_negatives
 
 QUICK: dict[str, Any] = {"head": "mlp", "epochs": 2, "device": "cpu"}

@@ -13,7 +13,7 @@ import torch
 
 import avel.heads.train
 from avel.cli import cli
-from avel.console import DONE, USAGE, varied
+from avel.console import DONE, USAGE
 from avel.console import run as run_command
 from avel.errors import AvelError, ConfigError, StoreError, TrainingError
 from avel.heads.config import HEADS, TrainConfig
@@ -27,6 +27,7 @@ from avel.heads.training.data import read_data
 from avel.heads.training.fit import Training, can_stack
 from avel.heads.training.plan import plan, stackable_groups
 from avel.heads.training.records import load_head, load_model, read_trial, read_trials
+from avel.options import varied
 from avel.stores.features import FeatureCache
 from avel.stores.runs import Run
 from tests.heads.synthetic import train_config, write_cache
