@@ -129,7 +129,8 @@ def sweep_of(runs: Sequence[HeadRun], split: str, setting: str | None = None) ->
     where = str(runs[0].run.path) if len(runs) == 1 else f"{len(runs)} runs"
     if not swept:
         raise StoreError(
-            f"{where}: no setting has two values", hint="avel sweep CACHE RUN --set NAME=VALUE,VALUE"
+            f"{where}: no setting has two values among the trials that were trained to their end",
+            hint="avel sweep CACHE RUN --set NAME=VALUE,VALUE",
         )
     if setting is None and len(swept) > 1:
         raise ConfigError(f"{where}: {', '.join(swept)} were swept", hint=f"--setting {swept[0]}")
