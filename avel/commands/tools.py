@@ -111,7 +111,7 @@ def plot(run: Path, kind: str, out: Path, as_json: bool, **options: Any) -> int:
 
     For sweep, RUN is the run of a sweep or a folder of runs.
     """
-    show(avel.plot(run, kind, out, **options), as_json, next=after_training(run))
+    show(avel.plot(run, kind, out, **options), as_json, next=f"open {path_of(out)}")
     return DONE
 
 
