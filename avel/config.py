@@ -111,8 +111,8 @@ class Setting:
         value_type: its type, as annotated.
         default: its default; for a component its name.
         heading: heading of its option in help, or "".
-        shown: text of its default, where the value itself says too little; None where the heading names a
-            command that lists the default.
+        shown: what help shows for its default; "" for the default itself, None for nothing, since the heading
+            names a command that lists it.
         registry: registry of a component that is chosen by name, else None.
     """
 

@@ -80,7 +80,7 @@ class Diagnosis:
         width = max(len(check.name) for check in self.checks)
         shown: list[str] = []
         for check in self.checks:
-            state = "ok  " if check.passed else "FAIL" if check.needed else "none"
+            state = "ok  " if check.passed else "FAIL" if check.needed else "warn"
             shown.append(f"{state}  {check.name:<{width}}  {check.found}")
             if not check.passed:
                 shown.append(f"      next: {check.hint}")

@@ -19,8 +19,8 @@ from avel.views.report.pictures import link_video, write_pictures
 DETAIL_CLIPS, DETAIL_FILES = 32, 150
 """Clips in one detail file, so few that it loads at once; more only where the files would be too many."""
 BROWSED_RUNS, BROWSED_TRIALS, BROWSED_SEGMENTS = 8, 5, 4_000_000
-"""Most runs, trials of each and segments of all, whose predictions are on the page clip by clip; where the
-segments are too many, fewer runs and trials are shown. Charts show all."""
+"""Most runs, and trials of each, whose predictions the page shows clip by clip; it shows fewer of them where
+their segments would be more than this. Charts show all."""
 PICTURED_VIDEOS, PICTURED_SEGMENTS = 900, 20_000
 """Most videos with pictures and attention maps, and most segments of these."""
 TOP_CLASSES = 3

@@ -55,10 +55,9 @@ def evaluations_of(run: HeadRun) -> dict[str, Evaluation]:
 
 
 def comparisons(groups: Sequence[HeadRun]) -> dict[str, dict[str, Any]]:
-    """Compares runs in pairs: split -> "a-b", places of both runs -> metric -> A's minus B's.
+    """Compares runs in pairs: split -> "a-b", the places of two runs -> metric -> difference, a minus b.
 
-    A stands before B; a difference has the text `needed` too. Pairs without labelled samples in common are
-    left out.
+    A difference has its text `needed`, too. Pairs without labelled samples in common are left out.
     """
 
     def labelled(run: HeadRun, split: str) -> set[int]:

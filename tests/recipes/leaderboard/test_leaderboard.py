@@ -262,8 +262,8 @@ def test_the_command_is_the_function(cache: Path, tmp_path: Path, capsys: pytest
     assert ([line.head for line in shown.heads], shown.supervision) == (["mlp"], "weak")
     assert shown.skipped[0].reason == "head 'jcan' cannot learn from video labels"
     assert shown.notes()[:2] == [
-        "epochs chosen by labels of validation videos: all",
-        "learned from the videos' event: all",
+        "epochs of all heads were chosen by labels of validation videos",
+        "all heads learned from the videos' event",
     ]
     (tmp_path / "weak" / "mlp" / "results.json").unlink()
     assert run_command(cli, [*weak, "--heads", "mlp,jcan", "--against", "jcan"]) == ERROR

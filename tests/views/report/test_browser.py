@@ -595,3 +595,8 @@ def test_a_phone_needs_no_sideways_scrolling(page: Any) -> None:
     assert lane > 340
     page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     assert errors(page) == []
+
+
+def test_epochs_on_the_axis_of_curves_are_whole_numbers(page: Any) -> None:
+    ticks = "[...document.querySelectorAll('#curves .tick[text-anchor=middle]')].map(e => e.textContent)"
+    assert page.execute_script(f"return {ticks}") == ["1", "2", "3"] * 3
