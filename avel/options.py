@@ -123,12 +123,13 @@ def _check_sweep(
             commas separate its items.
     """
     for setting in settings_of(config):
-        if setting.name not in several:
+        named = next((name for name in (setting.name, setting.key) if name in several), None)
+        if named is None:
             continue
-        swept_values = several[setting.name]
+        swept_values = several[named]
         values = str(swept_values) if isinstance(swept_values, Range) else ",".join(swept_values)
         flag = "--" + setting.name.replace("_", "-")
-        swept = f"--set {setting.name}={values}"
+        swept = f"--set {named}={values}"
         if setting.name in by_option:
             raise ConfigError(
                 f"{flag} {by_option[setting.name]} beside {swept}", hint="give its values in --set alone"

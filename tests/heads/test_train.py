@@ -406,6 +406,9 @@ def test_a_swept_setting_is_no_option_too(
     command = ["sweep", str(cache), str(tmp_path / "run"), "--batch-size", "8", "--set", "batch-size=4,16"]
     assert run_command(cli, command) == USAGE
     assert "--batch-size 8 beside --set batch_size=4,16" in capsys.readouterr().err
+    command[-1] = "tacma.batch_size=4,16"
+    assert run_command(cli, command) == USAGE
+    assert "--batch-size 8 beside --set tacma.batch_size=4,16" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="over 'd_h' beside d_h=8"):
         sweep(cache, tmp_path / "run", {"d_h": [4, 16]}, **QUICK)
     assert not (tmp_path / "run").exists()
