@@ -373,7 +373,9 @@ def read_table(path: Path, stage: str) -> dict[str, Any]:
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError, OSError) as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}", hint="save it as UTF-8 text") from None
+        raise ConfigError(
+            f"{path}: not valid TOML: {error}", hint="lines are KEY = VALUE, in UTF-8"
+        ) from None
     if not any(isinstance(value, dict) for value in document.values()):
         return document
     for name, value in document.items():

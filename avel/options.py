@@ -273,7 +273,8 @@ def dataset_options(command: F) -> F:
 
     @functools.wraps(command)
     def call(*, format_sets: tuple[str, ...], **values: Any) -> Any:
-        settings = {key.replace("-", "_"): value for key, value in map(split_set, format_sets)}
+        pairs = (split_set(item, "--format-set", "longest_seconds=60") for item in format_sets)
+        settings = {key.replace("-", "_"): value for key, value in pairs}
         return command(format_settings=settings, **values)
 
     return _with_options(command, call, options)

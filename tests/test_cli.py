@@ -89,6 +89,13 @@ def test_results_are_json_on_stdout_and_notes_on_stderr(
     assert set(printed) == given
 
 
+def test_a_setting_of_the_format_without_a_value_is_named(
+    calls: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(cli, ["extract", "all", "s.zarr", "--format-set", "x"]) == USAGE
+    assert "--format-set 'x' is not key=value\n  next: for example --format-set" in capsys.readouterr().err
+
+
 def test_exit_codes(calls: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(cli, ["extract", "all", "s.zarr"]) == DONE
     assert run(cli, ["extract", "some", "s.zarr"]) == SOME_FAILED

@@ -120,7 +120,7 @@ def sweep(
         show(validated, as_json, next=after_training(validated.run))
         return DONE
     then = after_training(run)
-    if swept := next(iter(options["settings"]), ""):
+    if swept := next(iter(options["settings"]), "").rpartition(".")[2]:
         then = f"avel plot {path_of(run)} sweep --setting {swept} --out sweep.pdf"
     show(avel.sweep(cache, run, **options), as_json, next=then)
     return DONE
