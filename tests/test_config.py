@@ -106,9 +106,7 @@ def test_broken_and_missing_files(tmp_path: Path) -> None:
     latin = "# Caf\u00e9\nepochs = 3".encode("latin1")
     for content in (b"epochs = = 3", latin, b"epochs = " + b"[" * 5000, b"epochs = " + b"9" * 5000):
         (tmp_path / "bad.toml").write_bytes(content)
-        with pytest.raises(
-            ConfigError, match=r"bad\.toml: not valid TOML.*\s+next: lines are KEY = VALUE, in UTF-8"
-        ):
+        with pytest.raises(ConfigError, match=r"bad\.toml: not valid TOML.*\s+next: lines are KEY = VALUE"):
             resolve(Sample, "pretrain", file=tmp_path / "bad.toml")
 
 
