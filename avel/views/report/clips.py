@@ -62,17 +62,16 @@ def browse(runs: Sequence[HeadRun]) -> BrowsedClips:
     """Collects the clips for which any run has predictions.
 
     Raises:
-        StaleError: the runs belong to different datasets.
+        StaleError: the runs belong to different datasets, or have other tasks.
     """
     first: dict[int, tuple[HeadRun, int]] = {}
     for run in runs:
+        if run.task != runs[0].task or run.label.shape[1:] != runs[0].label.shape[1:]:
+            raise _of_two_datasets(runs[0], run, "other classes, segments or task")
         for place, number in enumerate(run.number.tolist()):
             other, at = first.setdefault(number, (run, place))
             if not _same_sample(other, at, run, place):
-                raise StaleError(
-                    f"{other.run.path} and {run.run.path} are of two datasets: sample {number} differs",
-                    hint="make a report of each",
-                )
+                raise _of_two_datasets(other, run, f"sample {number} differs")
     samples = np.array(list(first), np.int64)
     segments = len(samples) * runs[0].label.shape[1]
     shown = tuple(runs[: min(BROWSED_RUNS, max(1, BROWSED_SEGMENTS // segments))])
@@ -91,8 +90,13 @@ def _pictured(run: HeadRun, places: NDArray[np.int64], ids: Sequence[str]) -> fr
 
 
 def _same_sample(one: HeadRun, place: int, other: HeadRun, at: int) -> bool:
-    same = one.video_id[place] == other.video_id[at] and one.task == other.task
+    same = one.video_id[place] == other.video_id[at]
     return same and np.array_equal(one.label[place], other.label[at])
+
+
+def _of_two_datasets(one: HeadRun, other: HeadRun, why: str) -> StaleError:
+    paths = f"{one.run.path} and {other.run.path}"
+    return StaleError(f"{paths} are of two datasets: {why}", hint="make a report of each")
 
 
 def _places(run: HeadRun, samples: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -37,6 +37,7 @@ from avel.views.reading import read_run
 from avel.views.report.folder import LIST, own_files, put_in_place
 from avel.views.report.page import report
 from avel.views.report.pictures import spectrogram, strip, write_pictures
+from tests.heads import synthetic
 from tests.samples import cached_samples
 from tests.views.made import CATEGORIES, HOSTILE, IDS, Made, T, write_cache, write_runs
 
@@ -369,6 +370,19 @@ def test_tsne_embeds_what_only_looks_degenerate(vectors: np.ndarray) -> None:
     points = tsne(vectors.astype(np.float32))
     assert points.shape == (len(vectors), 2)
     assert np.isfinite(points).all()
+
+
+@pytest.mark.parametrize("changed", [{"events": 2}, {"segments": 5}])
+def test_runs_of_other_classes_or_segments_have_no_page_in_common(
+    tmp_path: Path, changed: dict[str, int]
+) -> None:
+    """Also where no sample of one is among those of the other."""
+    sizes = {"a": 60, "b": 200}
+    for name, change in (("a", {}), ("b", changed)):
+        cache = synthetic.write_cache(tmp_path / f"{name}.h5", samples=sizes[name], **change)
+        train_head(cache, tmp_path / name, head="mlp", epochs=1, device="cpu")
+    with pytest.raises(StaleError, match="two datasets: other classes, segments or task"):
+        report([tmp_path / "a", tmp_path / "b"], tmp_path / "page", tsne=False)
 
 
 def test_a_failed_report_leaves_nothing(made: Made, tmp_path: Path) -> None:
