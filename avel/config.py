@@ -12,7 +12,7 @@ import dataclasses
 import math
 import tomllib
 import typing
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -23,12 +23,12 @@ import tomli_w
 from avel.digests import digest_of
 from avel.errors import ConfigError, MissingPathError, UnknownNameError
 from avel.registry import Registry
-from avel.text import describe, is_union
+from avel.text import describe
+from avel.values import coerce, split_set
 
 C = TypeVar("C")
 STAGES = ("extract", "pretrain", "cache-features", "train-head")
 """Tables that a config file may hold, each for the command of that name."""
-YES, NO = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 
 
 def option(
@@ -111,8 +111,8 @@ class Setting:
         value_type: its type, as annotated.
         default: its default; for a component its name.
         heading: heading of its option in help, or "".
-        shown: text of its default, where the value itself says too little; None where the heading names a
-            command that lists the default.
+        shown: what help shows for its default; "" for the default itself, None for nothing, since the heading
+            names a command that lists it.
         registry: registry of a component that is chosen by name, else None.
     """
 
@@ -373,12 +373,16 @@ def read_table(path: Path, stage: str) -> dict[str, Any]:
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError, OSError) as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}", hint="save it as UTF-8 text") from None
+        raise ConfigError(
+            f"{path}: not valid TOML: {error}", hint="lines are KEY = VALUE, in UTF-8"
+        ) from None
     if not any(isinstance(value, dict) for value in document.values()):
         return document
-    for name in document:
+    for name, value in document.items():
         if name not in STAGES:
             raise UnknownNameError("table", name, STAGES, where=str(path))
+        if not isinstance(value, dict):
+            raise ConfigError(f"{path}: {name} is not a table", hint=f"[{name}] in a line of its own")
     return dict(document.get(stage, {}))
 
 
@@ -418,7 +422,7 @@ def convert(setting: Setting, value: Any, source: str) -> Any:
     """
     name, kind = setting.name, setting.value_type
     try:
-        result = _coerce(kind, value)
+        result = coerce(kind, value)
     except (TypeError, ValueError, OverflowError):
         raise ConfigError(f"{source}: {name}={value!r} is not {describe(kind)}") from None
     may_be_infinite = not setting.numeric  # as limits of memory and time
@@ -430,98 +434,6 @@ def convert(setting: Setting, value: Any, source: str) -> Any:
         if isinstance(item, float) and not math.isfinite(item) and not may_be_infinite:
             raise ConfigError(f"{source}: {name}={value!r} must be finite")
     return result
-
-
-def default_text(default: Any) -> str:
-    """Returns a default as one would type it."""
-    if isinstance(default, bool):
-        return "on" if default else "off"
-    if isinstance(default, tuple):
-        return ",".join(map(str, default)) or "none"
-    return str(default) or "none"
-
-
-@dataclass(frozen=True)
-class Range:
-    """Numbers from `low` to `high`, both included; with `log` drawn evenly on a logarithmic scale.
-
-    >>> str(Range(1e-4, 1e-2, log=True)), str(Range(1, 8))
-    ('log:0.0001..0.01', '1..8')
-    """
-
-    low: float
-    high: float
-    log: bool = False
-
-    def __str__(self) -> str:
-        return f"{'log:' * self.log}{self.low}..{self.high}"
-
-
-def parse_range(text: str) -> Range | None:
-    """Reads "LOW..HIGH" or "log:LOW..HIGH"; None for other text.
-
-    >>> parse_range("log:1e-4..1e-2"), parse_range("1..8"), parse_range("both")
-    (Range(low=0.0001, high=0.01, log=True), Range(low=1, high=8, log=False), None)
-
-    Raises:
-        ConfigError: the ends are the wrong way round or not finite, or a logarithm needs them above 0.
-    """
-    log = text.startswith("log:")
-    low, dots, high = text.removeprefix("log:").partition("..")
-    try:
-        ends = [float(end) if not end.strip().lstrip("+-").isdigit() else int(end) for end in (low, high)]
-    except ValueError:
-        return None
-    if not dots:
-        return None
-    if not -math.inf < ends[0] < ends[1] < math.inf or (log and ends[0] <= 0):
-        raise ConfigError(f"range {text!r}", hint="two numbers, the lower first, and above 0 for log:")
-    return Range(ends[0], ends[1], log)
-
-
-def split_set(item: str, flag: str = "--set", example: str = "theta=0.03") -> tuple[str, str]:
-    """Splits "key=value", the value of the option `flag`.
-
-    Raises:
-        ConfigError: no key, or no equals sign.
-    """
-    key, equals, value = item.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"{flag} {item!r} is not key=value", hint=f"for example {flag} {example}")
-    return key.strip(), value.strip()
-
-
-def _coerce(kind: Any, value: Any) -> Any:
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if is_union(kind):
-        if value is None or (isinstance(value, str) and value.lower() in ("none", "")):
-            if type(None) in arguments:
-                return None
-            raise ValueError(value)
-        return _coerce(next(part for part in arguments if part is not type(None)), value)
-    if origin is typing.Literal:
-        by_name = {str(choice): choice for choice in arguments}
-        if str(value) not in by_name:
-            raise ValueError(value)
-        return by_name[str(value)]
-    if origin is tuple:
-        items = value.split(",") if isinstance(value, str) else list(value)
-        if len(arguments) == 2 and arguments[1] is not Ellipsis and len(items) != 2:
-            raise ValueError(value)
-        return tuple(_coerce(arguments[0], item) for item in items if item != "")
-    if kind is bool:
-        word = str(value).lower()
-        if word not in YES + NO:
-            raise ValueError(value)
-        return word in YES
-    if kind is int:
-        if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
-            raise ValueError(value)
-        return int(value)
-    if value is None or (kind is float and isinstance(value, bool)):
-        raise ValueError(value)
-    read: Callable[[Any], Any] = kind
-    return read(value)
 
 
 def _plain(value: Any) -> Any:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from avel.errors import ConfigError, DeviceMemoryError
 from avel.progress import note
+from avel.text import plural
 
 NVJPEG_HARDWARE = 3
 """nvJPEG's number for its backend that runs on the decoder engine."""
@@ -35,7 +36,7 @@ def choose_device(name: str) -> torch.device:
         raise ConfigError(f"no device named {name!r}", hint="--device cpu, cuda, cuda:1 or auto")
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= there:
-        found = f"{there or 'no'} GPU{'s' * (there > 1)}"
+        found = plural(there, "GPU") if there else "no GPU"
         hint = f"--device cuda:{there - 1} is the last, or auto" if there else "--device cpu, or auto"
         raise ConfigError(f"device {name!r} is not there: torch finds {found}", hint=hint)
     return device

@@ -32,7 +32,7 @@ class Registry(Generic[T]):
         kind: what one entry is called in error messages.
         modules: avel's own entries, name -> module that registers it.
         group: entry-point group of other packages; a point's name is the entry's, its value the module.
-        files: whether a file of Python may be named in the place of an entry, which it then registers.
+        files: whether the path of a Python file may stand for the entry that the file registers.
     """
 
     def __init__(

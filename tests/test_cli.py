@@ -17,10 +17,12 @@ import torch
 
 import avel
 from avel.ahead import limit_threads, usable_cores
-from avel.cli import cli, in_lines
-from avel.config import default_text
-from avel.console import DONE, ERROR, INTERRUPTED, SOME_FAILED, USAGE, SettingOption, run
+from avel.cli import cli
+from avel.commands.group import in_lines
+from avel.console import DONE, ERROR, INTERRUPTED, SOME_FAILED, USAGE, run
+from avel.options import SettingOption
 from avel.progress import set_verbosity
+from avel.values import default_text
 
 COMMANDS = sorted(cli.commands)
 
@@ -85,6 +87,13 @@ def test_results_are_json_on_stdout_and_notes_on_stderr(
     assert (config.fps, config.size) == (8, 64)
     given = {field.name for field in fields(config) if getattr(config, field.name) is not None}
     assert set(printed) == given
+
+
+def test_a_setting_of_the_format_without_a_value_is_named(
+    calls: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(cli, ["extract", "all", "s.zarr", "--format-set", "x"]) == USAGE
+    assert "--format-set 'x' is not key=value\n  next: for example --format-set" in capsys.readouterr().err
 
 
 def test_exit_codes(calls: list[Any], capsys: pytest.CaptureFixture[str]) -> None:

@@ -50,6 +50,12 @@ def test_a_file_without_tables_is_read_whole(tmp_path: Path) -> None:
     assert resolve(Sample, "pretrain", file=tmp_path / "c.toml").epochs == 4
 
 
+def test_a_table_of_a_file_is_a_table(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text("train-head = 4\n[pretrain]\n")
+    with pytest.raises(ConfigError, match=r"c\.toml: train-head is not a table"):
+        resolve(Sample, "pretrain", file=tmp_path / "c.toml")
+
+
 @pytest.mark.parametrize(
     ("item", "words"),
     [
@@ -100,7 +106,7 @@ def test_broken_and_missing_files(tmp_path: Path) -> None:
     latin = "# Caf\u00e9\nepochs = 3".encode("latin1")
     for content in (b"epochs = = 3", latin, b"epochs = " + b"[" * 5000, b"epochs = " + b"9" * 5000):
         (tmp_path / "bad.toml").write_bytes(content)
-        with pytest.raises(ConfigError, match=r"bad\.toml: not valid TOML.*\s+next: save it as UTF-8 text"):
+        with pytest.raises(ConfigError, match=r"bad\.toml: not valid TOML.*\s+next: lines are KEY = VALUE"):
             resolve(Sample, "pretrain", file=tmp_path / "bad.toml")
 
 

@@ -5,12 +5,13 @@ from typing import Any
 
 import torch
 
-from avel.config import default_text, resolve, settings_of
+from avel.config import resolve, settings_of
 from avel.heads.config import HEADS, HeadConfig, TrainConfig
 from avel.heads.models.head import Published, Widths, build_model, head_class
 from avel.heads.tasks.multi_label import MultiLabel
 from avel.heads.tasks.single_label import SingleLabel
 from avel.text import describe, table
+from avel.values import default_text
 
 AVE_WIDTHS = {
     "encoded": Widths(256, 256, 29, segments=10),

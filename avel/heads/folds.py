@@ -36,7 +36,7 @@ from avel.stores.datasets.annotation_text import read_rows
 from avel.stores.datasets.labels import take
 from avel.stores.files import check_can_write, write_json
 from avel.stores.runs import Run
-from avel.text import as_plain, table
+from avel.text import as_plain, plural, table
 
 HELD_OUT = "test"
 """Name that the held-out fold has among the splits of its run, which is evaluated on it."""
@@ -263,7 +263,7 @@ def read_groups(path: Path, video_id: NDArray[np.object_]) -> dict[str, str]:
     missing = sorted({str(each) for each in video_id} - set(group_of))
     if missing:
         raise DatasetError(
-            f"{path}: {len(missing)} videos of train and val have no group, the first is {missing[0]}",
+            f"{path}: no group for {plural(len(missing), 'video')}, the first is {missing[0]}",
             hint="give each a line: video_id,group",
         )
     return group_of

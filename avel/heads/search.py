@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from avel.config import Range, Setting, convert, digest, resolve
+from avel.config import Setting, convert, digest, resolve
 from avel.errors import ConfigError, StoreError, TrainingError, import_extra
 from avel.heads.config import HEADS, TrainConfig
 from avel.heads.evaluation.evaluation import Evaluation
@@ -23,7 +23,8 @@ from avel.heads.training.trials import Trial
 from avel.progress import note
 from avel.stores.documents import read_document, write_document
 from avel.stores.files import check_can_write, only_one, write_json
-from avel.text import as_plain, describe, table
+from avel.text import as_plain, describe, plural, table
+from avel.values import Range
 
 if typing.TYPE_CHECKING:
     import optuna
@@ -89,7 +90,7 @@ class SearchResult:
         return [
             *table(("trial", "settings", "state", "epochs", "validation, one seed"), rows),
             "",
-            f"{len(self.trials)} trials: {counts}",
+            f"{plural(len(self.trials), 'trial')}: {counts}",
             f"best on validation: {_text(self.best)}, trained with all seeds into {self.run}",
         ]
 
@@ -157,9 +158,9 @@ def search(
         ended = sorted(_ended_trials(study), key=lambda each: -(each.validation_percent or -1))
         finished = [each for each in ended if each.state == "finished"]
         if not finished:
-            raise TrainingError(f"{folder}: all {len(ended)} trials failed", hint="narrower ranges")
+            raise TrainingError(f"{folder}: every trial failed", hint="narrower ranges")
         best = finished[0].settings
-        note(f"\n== the best of {len(ended)} trials on validation: {best}")
+        note(f"\n== the best of {plural(len(ended), 'trial')} on validation: {best}")
         chosen = resolve(TrainConfig, "train-head", base=config, options={**options, **best})
         evaluation = train_head(loaded, folder / f"best-{digest(chosen)[:8]}", chosen)
         result = SearchResult(evaluation.run, best, evaluation, tuple(ended))

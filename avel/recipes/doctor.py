@@ -80,7 +80,7 @@ class Diagnosis:
         width = max(len(check.name) for check in self.checks)
         shown: list[str] = []
         for check in self.checks:
-            state = "ok  " if check.passed else "FAIL" if check.needed else "none"
+            state = "ok  " if check.passed else "FAIL" if check.needed else "warn"
             shown.append(f"{state}  {check.name:<{width}}  {check.found}")
             if not check.passed:
                 shown.append(f"      next: {check.hint}")
@@ -94,19 +94,28 @@ def doctor(folder: Path | str = ".", *, self_test: bool = True) -> Diagnosis:
         folder: where output will be written, for the free space.
         self_test: whether to make the clip, which takes some seconds.
     """
-    checks: list[Callable[[], Check]] = [
-        _versions,
-        _extras,
-        _torch,
-        _decoders,
-        lambda: _disk(Path(folder)),
-        _memory,
-        _threads,
-        _weights,
-    ]
+    checks: dict[str, Callable[[], Check]] = {
+        "versions": _versions,
+        "extras": _extras,
+        "torch": _torch,
+        "decoders": _decoders,
+        "disk": lambda: _disk(Path(folder)),
+        "memory": _memory,
+        "threads": _threads,
+        "published weights": _weights,
+    }
     if self_test:
-        checks.append(_one_clip)
-    return Diagnosis(tuple(check() for check in checks))
+        checks["one clip"] = _one_clip
+    return Diagnosis(tuple(_run(name, check) for name, check in checks.items()))
+
+
+def _run(name: str, check: Callable[[], Check]) -> Check:
+    """Runs a check; if it raises, as where a library cannot be imported, it has failed."""
+    try:
+        return check()
+    except (AvelError, OSError, RuntimeError, ValueError, ImportError) as error:
+        note(traceback.format_exc().rstrip(), level=2)
+        return Check(name, False, _in_a_line(error), "avel -v doctor, and report what it says")
 
 
 def _versions() -> Check:
@@ -226,12 +235,8 @@ def _reachable(url: str) -> bool:
 def _one_clip() -> Check:
     """Takes a clip of two seconds through every stage, in a temporary folder."""
     began = time.monotonic()
-    try:
-        with tempfile.TemporaryDirectory(prefix="avel-doctor-") as folder:
-            found = one_clip(Path(folder))
-    except (AvelError, OSError, RuntimeError, ValueError, ImportError) as error:
-        note(traceback.format_exc().rstrip(), level=2)
-        return Check("one clip", False, _in_a_line(error), "avel -v doctor, and report what it says")
+    with tempfile.TemporaryDirectory(prefix="avel-doctor-") as folder:
+        found = one_clip(Path(folder))
     return Check("one clip", True, f"{found} in {time.monotonic() - began:.1f} s")
 
 

@@ -32,7 +32,7 @@ def background_cache(source: Path | str, cache: Path | str) -> Path:
         return Path(source)
     if kind not in ("store", "dataset"):
         raise not_a("folder of videos, clip store or feature cache", source, "clips that hold no event")
-    target = other.with_name(f"{other.stem}-{Path(str(source).rstrip('/')).stem}.h5")
+    target = other.with_name(f"{other.stem}-{Path(source).resolve().stem}.h5")
     if (Path(source) / BACKGROUND_AUDIO).is_file():
         import_background(source, target)
         return target

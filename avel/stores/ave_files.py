@@ -18,6 +18,7 @@ from avel.stores.datasets.dataset import Dataset
 from avel.stores.datasets.labels import UNKNOWN, EventTable
 from avel.stores.datasets.sample import SPLITS
 from avel.stores.hdf5 import array_of, open_hdf5
+from avel.text import plural
 
 KEYS = ("avadataset", "dataset")
 """Possible names of the one array, the first that is there is taken."""
@@ -182,12 +183,12 @@ def check_order_files(
         differ = (set(order) ^ wanted) - absent
         if wanted and differ:
             raise DatasetError(
-                f"{split}_order.h5: {len(differ)} rows are in it or in the {split} split alone",
+                f"{split}_order.h5: {plural(len(differ), 'row')} in it or in the {split} split alone",
                 hint="the order files and the annotations belong to different releases; leave one out",
             )
         left_out = len(wanted - set(order))
-        without = f", {left_out} more have no features" if left_out else ""
-        findings.append(f"{split}_order.h5: the {len(order)} rows of the {split} split{without}")
+        without = f", {left_out} more without features" if left_out else ""
+        findings.append(f"{split}_order.h5: the {plural(len(order), 'row')} of the {split} split{without}")
     return findings
 
 
@@ -195,8 +196,8 @@ def _differences(wrong: NDArray[np.int64], values: NDArray[np.float32]) -> str:
     if not len(wrong):
         return "as the annotations say"
     shown = ", ".join(map(str, wrong[:5].tolist())) + (" ..." if len(wrong) > 5 else "")
-    text = f"{len(wrong)} rows differ from the annotations ({shown}), which are followed"
+    text = f"{plural(len(wrong), 'row')} unlike the annotations ({shown}), which are followed"
     if values.ndim == 3:
         double = np.flatnonzero((values.sum(axis=2) > 1).any(axis=1))
-        text += f"; {len(double)} rows carry two labels in a segment" if len(double) else ""
+        text += f"; {plural(len(double), 'row')} with two labels in a segment" if len(double) else ""
     return text

@@ -181,13 +181,13 @@ def _findings(cache: FeatureCache, names: dict[str, str]) -> list[str]:
         findings.append(f"no {MAPS_FILE}: the cache holds no maps, which AVEL and PSP attend over")
     absent = [item.sample for item in cache.missing if item.sample >= 0]
     if absent:
-        findings.append(f"{len(absent)} rows without features are NaN and in no order file")
+        findings.append(f"{plural(len(absent), 'row')} without features: NaN, and in no order file")
     unknown = int((~cache.samples.known).sum())
     if unknown:
-        findings.append(f"{unknown} rows of unknown events have zeros for labels")
+        findings.append(f"{plural(unknown, 'row')} of unknown events: zeros for labels")
     loose = int((cache.samples.split == "").sum())
     if loose:
-        findings.append(f"{loose} rows are in no split, so in no order file")
+        findings.append(f"{plural(loose, 'row')} in no split, so in no order file")
     if not set(SPLITS) <= set(cache.samples.split):
         findings.append("not every split has rows: the published code needs all three order files filled")
     return [*findings, *_beyond_the_published(cache, names), TAKE_THE_AUTHORS]
@@ -206,7 +206,7 @@ def _beyond_the_published(cache: FeatureCache, names: dict[str, str]) -> list[st
         rows = int((cache.samples.split == split).sum())
         if rows != PUBLISHED_HELD_OUT_ROWS:
             findings.append(
-                f"{rows} {split} rows: the published code reads {PUBLISHED_HELD_OUT_ROWS} as one batch;"
-                " set its batch_size to this number"
+                f"{plural(rows, f'{split} row')}: the published code reads {PUBLISHED_HELD_OUT_ROWS} as one"
+                " batch; set its batch_size to this number"
             )
     return findings

@@ -17,6 +17,7 @@ from avel.stores.feature_files import OF_A_CLIP, FeatureFiles
 from avel.stores.feature_times import Timing
 from avel.stores.files import sha256_file
 from avel.stores.named_features import FeatureModality
+from avel.text import plural
 
 NO_FEATURES, NOT_FINITE, OTHER_COUNT = "no features", "NaN or infinity", "another number of features"
 ENDS_EARLY, TRANSPOSED, OTHER_WIDTH = "ends before the grid", "axes look transposed", "another width"
@@ -183,8 +184,8 @@ def _places(files: FeatureFiles, target: Target) -> Mapping[str, int]:
     if files.ids is None:
         if files.count != target.row_count:
             raise DatasetError(
-                f"{files.where}: {files.count} rows without ids, and the dataset has "
-                f"{target.row_count} samples",
+                f"{files.where}: {plural(files.count, 'row')} without ids, and the dataset has "
+                f"{plural(target.row_count, 'sample')}",
                 hint="give the annotations of these rows, or an array of texts, video_ids, beside them",
             )
         return target.rows

@@ -13,6 +13,7 @@ from avel.stores.cache_lock import finished_parts, parts_folder
 from avel.stores.files import disk_bytes
 from avel.stores.inspection_lines import SHOWN, WORDINGS
 from avel.stores.kinds import kind_of, not_a
+from avel.text import plural
 
 UNFINISHED = "not finished"
 GO_ON = "the same avel {} command goes on"
@@ -156,7 +157,8 @@ def _store(path: str, verify: bool) -> Findings:
         "own_lengths": store.description.longest_seconds is not None,
         "bytes": store.stored_bytes,
     }
-    problems = [f"{len(waiting)} videos are not staged yet: {', '.join(waiting[:SHOWN])}"] if waiting else []
+    count = plural(len(waiting), "video")
+    problems = [f"{count} not staged yet: {', '.join(waiting[:SHOWN])}"] if waiting else []
     mend = GO_ON.format("extract")
     if verify:
         faults = verify_clips(store)

@@ -37,7 +37,7 @@ def _store_lines(facts: Facts) -> list[str]:
         return []
     grid, failures = facts["grid"], list(facts["failures"].items())
     rows = [
-        ("grid", f"{grid['segments']} segments of {grid['segment_seconds']:g} s"),
+        ("grid", f"{plural(grid['segments'], 'segment')} of {grid['segment_seconds']:g} s"),
         ("frames", f"{grid['fps']} a second, {grid['size']} x {grid['size']} pixels"),
         ("kept as", facts["settings"].get("frame_codec", "")),
         ("audio", f"{grid['sample_rate']} samples a second"),

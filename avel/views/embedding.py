@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from avel.errors import import_extra
 from avel.stores.datasets.labels import in_clip
+from avel.text import plural
 from avel.views.inside import look_inside, videos_of
 from avel.views.reading import HeadRun
 
@@ -69,14 +70,12 @@ def obstacle(vectors: NDArray[np.float32]) -> str:
     count, width = vectors.shape
     broken = int((~np.isfinite(vectors).all(1)).sum())
     if broken:
-        return f"{broken} of its {count} vectors hold NaN or infinity"
+        return f"{broken} of its {plural(count, 'vector')} hold NaN or infinity"
     if width < 2:
         return "its vectors hold one number each, and t-SNE needs two"
     distinct = len(np.unique(_scaled(vectors), axis=0))
-    if distinct == 1:
-        return f"its {count} vectors are all the same"
     if distinct < FEWEST_POINTS:
-        return f"only {distinct} of its {count} vectors can be told apart, and t-SNE needs {FEWEST_POINTS}"
+        return f"{plural(distinct, 'distinct vector')} among its {count}, and t-SNE needs {FEWEST_POINTS}"
     return ""
 
 

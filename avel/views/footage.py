@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from avel.errors import AvelError
+from avel.errors import AvelError, StaleError
 from avel.progress import note
 from avel.stores.clips import ClipStore
 from avel.stores.features import FeatureCache
 from avel.stores.files import sha256_file
+from avel.text import plural
 
 
 @dataclass(frozen=True)
@@ -73,17 +74,30 @@ def open_footage(cache: FeatureCache, store: Path | str | None = None) -> Footag
     """Opens the store that is given, or the one that a cache was made from; notes it if that one is gone.
 
     Raises:
-        AvelError: `store` was given and cannot be opened.
+        AvelError: `store` was given and cannot be opened, or its clips have other segments than the cache.
     """
     opened, place = None, cache.inputs.store
     if store is not None:
-        opened = ClipStore.open(store)
+        opened = _open(store, cache)
     elif place is not None and "://" in place:
         # A file that somebody sent must not make this machine connect anywhere
         note(f"frames, sound and videos are left out: --store {shlex.quote(place)} reads them from there")
     elif place is not None:
         try:
-            opened = ClipStore.open(place)
+            opened = _open(place, cache)
         except AvelError as error:
             note(f"frames, sound and videos are left out: {error.message}")
     return Footage(opened, cache.grid_segments)
+
+
+def _open(place: Path | str, cache: FeatureCache) -> ClipStore:
+    """Opens a store, and checks that its segments are those of the cache, or that it has more of them."""
+    store = ClipStore.open(place)
+    grid, seconds = store.grid, cache.segment_seconds
+    if grid.segment_seconds != seconds or grid.segments < cache.grid_segments:
+        raise StaleError(
+            f"{place}: {plural(grid.segments, 'segment')} of {grid.segment_seconds:g} s, "
+            f"{cache.path} has {cache.grid_segments} of {seconds:g} s",
+            hint="--store with the clips that the cache was made from",
+        )
+    return store

@@ -16,6 +16,7 @@ from avel.heads.training.records import TRAIN_AGAIN, HeadInputs, TrialRecord, re
 from avel.stores.datasets.labels import UNKNOWN, in_clip
 from avel.stores.features import FeatureCache
 from avel.stores.runs import Run
+from avel.text import plural
 
 
 @dataclass(frozen=True)
@@ -93,9 +94,10 @@ class HeadRun:
         """
         places = self.places_of(split)
         if not self.known[places].any():
+            others = " or ".join(sorted(set(self.split[self.known].tolist())))
             raise StoreError(
                 f"{self.run.path}: no sample of split {split!r} has known events",
-                hint="--split val, for example",
+                hint=f"choose {others}" if others else "annotate samples, then cache and train again",
             )
         return places[self.known[places]]
 
@@ -176,7 +178,7 @@ def _differences(cache: FeatureCache, inputs: HeadInputs) -> str:
     """Describes how the cache differs from the one that the run was trained on, and which encoder made it."""
     what = []
     if cache.grid_segments != inputs.segments:
-        what.append(f"{cache.grid_segments} segments instead of {inputs.segments}")
+        what.append(f"{plural(cache.grid_segments, 'segment')} instead of {inputs.segments}")
     if cache.categories != inputs.categories:
         what.append(f"other classes ({len(cache.categories)}, were {len(inputs.categories)})")
     return f"{', '.join(what) or 'other features or samples'}; it is now made by encoder {cache.encoder}"

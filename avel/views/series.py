@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from avel.config import Setting, default_text, settings_of
+from avel.config import Setting, settings_of
 from avel.errors import ConfigError, StoreError, UnknownNameError
 from avel.heads.config import TrainConfig
 from avel.heads.evaluation.predictions import PREDICTIONS
 from avel.heads.tasks.results import Spread
-from avel.heads.training.records import open_runs, task_of
+from avel.heads.training.records import HeadInputs, open_runs, task_of
 from avel.stores.runs import RECORD, Run
+from avel.values import default_text
 from avel.views.reading import HeadRun, read_run
 
 SEEDS = ("seed", "seeds")
@@ -53,7 +54,7 @@ class SweepLine:
     """One line of a sweep: trials that differ in the swept setting and the seed alone.
 
     Attributes:
-        name: the other settings that set it apart, "" where it is the only line.
+        name: the other settings and the digest of the cache, where they set it apart; else "".
         place: (n,) index of each of its values in those of the sweep.
         score_percent: (n,) scores of the trials with each value.
         spreads: (n,) their means and standard deviations.
@@ -128,7 +129,8 @@ def sweep_of(runs: Sequence[HeadRun], split: str, setting: str | None = None) ->
     where = str(runs[0].run.path) if len(runs) == 1 else f"{len(runs)} runs"
     if not swept:
         raise StoreError(
-            f"{where}: no setting has two values", hint="avel sweep CACHE RUN --set NAME=VALUE,VALUE"
+            f"{where}: no setting has two values among the trials that were trained to their end",
+            hint="avel sweep CACHE RUN --set NAME=VALUE,VALUE",
         )
     if setting is None and len(swept) > 1:
         raise ConfigError(f"{where}: {', '.join(swept)} were swept", hint=f"--setting {swept[0]}")
@@ -136,12 +138,14 @@ def sweep_of(runs: Sequence[HeadRun], split: str, setting: str | None = None) ->
     if chosen not in swept:
         raise UnknownNameError("swept setting", chosen, swept, where=where)
     others = [name for name in swept if name != chosen]
+    caches = [run.run.read_inputs(HeadInputs).cache_digest for run in runs]
     lines: dict[str, dict[Any, list[float]]] = {}
-    for run in runs:
+    for run, cache in zip(runs, caches, strict=True):
         for record, score in zip(run.records, run.score(split), strict=True):
             config, known = record.config, _settings(record.config)
             if chosen in known:
                 own = {name: _text(known[name].of(config)) for name in others if name in known}
+                own |= {"cache": cache} if len(set(caches)) > 1 else {}
                 line = lines.setdefault(" ".join(f"{name}={value}" for name, value in own.items()), {})
                 line.setdefault(known[chosen].of(config), []).append(100 * float(score))
                 definition = known[chosen]

@@ -100,9 +100,9 @@ def test_a_sweep_is_listed_with_its_figures(tmp_path: Path) -> None:
         cache, tmp_path / "runs" / "theta", {"theta": [0, 0.1]}, head="tacma", epochs=2, device="cpu"
     )
     lines = list_runs(tmp_path / "runs")
-    assert [line.segment_f1_percent for line in lines] == [
-        group.score_percent.mean for group in found.groups.values()
-    ]
+    assert {line.group: line.segment_f1_percent for line in lines} == {
+        name: group.score_percent.mean for name, group in found.groups.items()
+    }
     assert all(line.accuracy_percent is None for line in lines)
     assert f"{lines[0].segment_f1_percent:.1f}" in run_table(lines)[2]
     best = compare(tmp_path / "runs" / "theta", tmp_path / "runs" / "theta").a.settings

@@ -94,7 +94,7 @@ def test_they_go_out_as_the_published_files(tmp_path: Path) -> None:
         known=known,
     )
     findings = export_features(path, tmp_path / "out").findings
-    assert "1 rows of unknown events have zeros for labels" in findings
+    assert "1 row of unknown events: zeros for labels" in findings
     segments, videos = np.zeros((SAMPLES, T, 4)), np.zeros((SAMPLES, 4))
     for sample in range(59):
         for segment in range(T):
@@ -163,7 +163,7 @@ def test_without_a_test_split_a_head_trains_and_says_what_is_not_evaluated(
 ) -> None:
     path = write_cache(tmp_path / "c.h5", splits=(0.6, 1.0))
     found = train_head(path, tmp_path / "runs" / "run", **QUICK)
-    assert "0 test samples are evaluated\n" in capfd.readouterr().err
+    assert "evaluates 0 test samples\n" in capfd.readouterr().err
     assert (found.split, found.samples, found.unknown_samples, found.leaked_samples) == ("test", 0, 0, 0)
     assert found.trivial_baselines_percent == {}
     group = found.groups["mlp"]
@@ -187,7 +187,7 @@ def test_a_test_split_without_labels_is_predicted_not_evaluated(
 ) -> None:
     path = write_cache(tmp_path / "c.h5", known=known_but(*range(48, 60)))
     found = train_head(path, tmp_path / "run", **QUICK)
-    assert "0 test samples are evaluated; 12 more are not, since" in capfd.readouterr().err
+    assert "evaluates 0 test samples, without 12 more whose events" in capfd.readouterr().err
     assert (found.samples, found.unknown_samples) == (0, 12)
     assert found.groups["mlp"].accuracy_percent == Spread()
     table = pq.read_table(tmp_path / "run" / "predictions.parquet", filters=[("split", "==", "test")])
@@ -216,8 +216,8 @@ def test_from_the_command_line_what_cannot_be_evaluated_is_said(
     words = f"train-head {cache} {here} --head mlp --epochs 2 --device cpu --json".split()
     assert run(cli, words) == DONE
     said = capfd.readouterr()
-    more = f"; {unknown} more are not, since their events are not known" if unknown else ""
-    assert f"0 test samples are evaluated{more}\n" in said.err
+    more = f", without {unknown} more whose events are not known" if unknown else ""
+    assert f"evaluates 0 test samples{more}\n" in said.err
     found = json.loads(said.out)
     assert found["groups"]["mlp"]["accuracy_percent"] == {"mean": None, "std": None}
     assert run(cli, ["evaluate", here, "--json"]) == DONE

@@ -13,7 +13,7 @@ import torch
 
 import avel.heads.train
 from avel.cli import cli
-from avel.console import DONE, USAGE, varied
+from avel.console import DONE, USAGE
 from avel.console import run as run_command
 from avel.errors import AvelError, ConfigError, StoreError, TrainingError, UnknownNameError
 from avel.heads.config import HEADS, TrainConfig
@@ -27,6 +27,7 @@ from avel.heads.training.data import read_data
 from avel.heads.training.fit import Training, can_stack
 from avel.heads.training.plan import plan, stackable_groups
 from avel.heads.training.records import load_head, load_model, read_trial, read_trials
+from avel.options import varied
 from avel.stores.features import FeatureCache
 from avel.stores.runs import Run
 from tests.heads.synthetic import train_config, write_cache
@@ -405,6 +406,9 @@ def test_a_swept_setting_is_no_option_too(
     command = ["sweep", str(cache), str(tmp_path / "run"), "--batch-size", "8", "--set", "batch-size=4,16"]
     assert run_command(cli, command) == USAGE
     assert "--batch-size 8 beside --set batch_size=4,16" in capsys.readouterr().err
+    command[-1] = "tacma.batch_size=4,16"
+    assert run_command(cli, command) == USAGE
+    assert "--batch-size 8 beside --set tacma.batch_size=4,16" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="over 'd_h' beside d_h=8"):
         sweep(cache, tmp_path / "run", {"d_h": [4, 16]}, **QUICK)
     assert not (tmp_path / "run").exists()

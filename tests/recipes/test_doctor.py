@@ -1,6 +1,7 @@
 """`avel doctor`: what it finds here, and what it says where something is wrong."""
 
 import re
+import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,18 @@ def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (versions, *_) = doctor(tmp_path, self_test=False).checks
     assert not versions.passed
     assert "no-such-library" in versions.hint
+
+
+@pytest.mark.parametrize(("library", "failing"), [("torch", "threads"), ("av", "decoders")])
+def test_a_library_that_cannot_be_imported_fails_its_checks_and_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: str, failing: str
+) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    checks = {check.name: check for check in doctor(tmp_path, self_test=False).checks}
+    assert not checks[failing].passed
+    assert checks[failing].hint
+    assert library in checks[failing].found
+    assert checks["disk"].passed
 
 
 def test_a_stage_that_fails_is_reported_not_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

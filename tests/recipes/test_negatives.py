@@ -48,6 +48,13 @@ def test_a_store_is_encoded_as_the_cache_was(cache: Path, tmp_path: Path) -> Non
     assert background_cache(made, cache) == made
 
 
+def test_the_cache_of_the_working_folder_has_its_name(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(write_store(tmp_path / "silent.zarr", ("-quiet", NAMES[0])))
+    assert background_cache(".", cache) == cache.with_name("main-silent.h5")
+
+
 def test_what_is_none_of_them_is_refused(cache: Path, tmp_path: Path) -> None:
     with pytest.raises(MissingPathError, match="no folder of videos, clip store or feature cache"):
         background_cache(tmp_path / "nowhere", cache)

@@ -388,7 +388,7 @@ def test_what_is_asked_of_all_clips_makes_no_entry_of_each(
     monkeypatch.setattr(Manifest, "blocks", None)  # which makes them
     found = inspect(tmp_path / "s.zarr")
     assert (found.facts["videos"], found.facts["staged"], found.facts["states"]["pending"]) == (303, 2, 300)
-    assert found.problems[0].startswith("300 videos are not staged yet: v0, v1")
+    assert found.problems[0].startswith("300 videos not staged yet: v0, v1")
     assert np.array_equal(ClipStore.open(tmp_path / "s.zarr").log_mel("-a"), LOG_MEL)
 
 

@@ -142,7 +142,7 @@ def test_rows_without_features_are_absent_by_name_and_nan_again_outside(tmp_path
     ]
     assert result.missing == 1
     findings = export_features(tmp_path / "cache.h5", tmp_path / "out").findings
-    assert any("1 rows without features" in finding for finding in findings)
+    assert any("1 row without features" in finding for finding in findings)
     with h5py.File(tmp_path / "out" / "audio_feature.h5") as file:
         assert np.isnan(file["avadataset"][1]).all()
         assert not np.isnan(file["avadataset"][[0, 2, 3, 4]]).any()
@@ -163,14 +163,14 @@ def test_an_export_with_rows_missing_comes_in_again(tmp_path: Path, maps: bool) 
     assert caches[0].video_ids == caches[1].video_ids == ("b", "_c", "d")
     for name in caches[0].shapes:
         np.testing.assert_array_equal(caches[1].read(name), caches[0].read(name))
-    assert "train_order.h5: the 1 rows of the train split, 1 more have no features" in again.findings
+    assert "train_order.h5: the 1 row of the train split, 1 more without features" in again.findings
     assert "mil_labels.h5: as the annotations say" in again.findings
     save(tmp_path / "out" / "mil_labels.h5", np.eye(4)[[0, 0, 0, 0, 0]])
     with pytest.raises(DatasetError, match=r"mil_labels.h5: 2 of 3 rows differ"):
         import_features(tmp_path / "out", tmp_path / "third.h5", tmp_path / "ave")
     write_published(tmp_path / "out", maps=maps)
     save(tmp_path / "out" / "train_order.h5", np.array([0]), "order")
-    with pytest.raises(DatasetError, match=r"train_order.h5: 1 rows are in it or in the train split alone"):
+    with pytest.raises(DatasetError, match=r"train_order.h5: 1 row in it or in the train split alone"):
         import_features(tmp_path / "out", tmp_path / "third.h5", tmp_path / "ave")
 
 

@@ -184,7 +184,7 @@ def test_a_dataset_comes_with_its_audit(data: Path) -> None:
     assert (found.kind, found.whole) == ("dataset", False)
     assert found.problems == ("4097 of 4097 videos have no file",)
     assert (found.facts["samples"], found.facts["event_segments"]) == (4143, 34352)
-    assert "8 test samples use a video that is also in train" in found.facts["remarks"]
+    assert "8 test samples of videos that are also in train" in found.facts["remarks"]
     assert len(found.facts["missing_files"]) == 4097
     assert len(found.facts["samples_of_shared_videos"]) == 45
     shown = found.lines()

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from avel.errors import StaleError
 from avel.stores.clips import ClipStore
 from avel.stores.features import FeatureCache, write_features
 from avel.stores.manifest import ManifestWriter
@@ -53,6 +54,27 @@ def test_only_files_of_the_dataset_are_shown_and_only_staged_ones_copied(store: 
     shown = Footage(store, 3)
     assert set(shown.videos) == {"a", "b", "d"}
     assert [name for name in shown.videos if shown.is_original(name)] == ["a"]
+
+
+@pytest.mark.parametrize(("segments", "seconds"), [(4, 1.0), (3, 0.5), (2, 2.0)])
+def test_a_store_of_other_segments_than_the_cache_is_not_shown(
+    store: ClipStore, tmp_path: Path, capsys: pytest.CaptureFixture[str], segments: int, seconds: float
+) -> None:
+    place = str(store.location.url)
+    write_features(
+        tmp_path / "c.h5",
+        video_ids=("a",),
+        categories=("bark", "bell"),
+        samples=cached_samples([[0] * segments], 2),
+        arrays={name: np.ones((1, segments, 2)) for name in ("f_a", "f_v")},
+        segment_seconds=seconds,
+        provenance={"store": place},
+    )
+    cache = FeatureCache.open(tmp_path / "c.h5")
+    assert open_footage(cache).store is None
+    assert f"left out: {place}: 3 segments of 1 s" in capsys.readouterr().err
+    with pytest.raises(StaleError, match="3 segments of 1 s"):
+        open_footage(cache, place)
 
 
 def test_a_cache_that_names_a_url_connects_to_nothing(

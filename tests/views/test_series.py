@@ -8,6 +8,7 @@ import pytest
 
 from avel.errors import ConfigError, UnknownNameError
 from avel.heads.train import sweep, train_head
+from avel.stores.features import FeatureCache
 from avel.views.reading import read_run
 from avel.views.series import runs_below, sweep_of, swept_settings
 from tests.heads.synthetic import write_cache
@@ -65,6 +66,16 @@ def test_each_setting_of_the_others_is_a_line_of_its_own(tmp_path: Path) -> None
         for place, theta in enumerate(("0.0", "0.1")):
             trials = [order[f"theta={theta},{line.name},seed={seed}"] for seed in (0, 1)]
             np.testing.assert_allclose(line.score_percent[place], 100 * runs[0].score("test")[trials])
+
+
+def test_runs_of_another_cache_are_a_line_of_their_own(tmp_path: Path) -> None:
+    caches = [write_cache(tmp_path / f"{seed}.h5", seed=seed) for seed in (0, 1)]
+    for name, cache, lr in (("a", 0, 1e-3), ("b", 0, 1e-2), ("c", 1, 1e-3), ("d", 1, 1e-2)):
+        train_head(caches[cache], tmp_path / "runs" / name, lr=lr, **MLP)
+    digests = [FeatureCache.open(cache).digest for cache in caches]
+    found = sweep_of(runs_below(tmp_path / "runs"), "test")
+    assert [line.name for line in found.lines] == [f"cache={digest}" for digest in digests]
+    assert [len(values) for line in found.lines for values in line.score_percent] == [2, 2, 2, 2]
 
 
 def test_heads_differ_in_the_head_not_in_the_settings_that_it_brings(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from avel.heads.tasks.task import Task
 from avel.heads.training.records import TrialRecord, mean_val_score, read_trials, task_of, trained_groups
 from avel.stores.datasets.labels import in_clip
 from avel.stores.runs import Run
-from avel.text import table
+from avel.text import plural, table
 
 SHOWN_CLIPS = 5
 """Number of clips from each end of the list that a terminal shows; JSON holds all."""
@@ -120,7 +120,7 @@ class Comparison:
             )
             for metric, title in self.metrics.items()
         ]
-        agreement = self.agreement
+        agreement, left_out = self.agreement, plural(self.left_out, "clip")
         right = ("A right, %", "B right, %") if "accuracy" in self.metrics else ("F1 of A, %", "F1 of B, %")
         who = [
             f"right in {agreement.both_percent:.1f} % of segments: both",
@@ -131,10 +131,10 @@ class Comparison:
         return [
             *(about for about, _ in sides),
             "",
-            *table((f"{self.split}, {self.samples} clips", "A", "B", "A - B, 95 % interval"), rows),
+            *table((f"{self.split}, {plural(self.samples, 'clip')}", "A", "B", "A - B, 95 % interval"), rows),
             "",
             "; ".join(who),
-            *([f"{self.left_out} clips that only one of them has are left out"] if self.left_out else []),
+            *([f"left out: {left_out} that only one of them has"] if self.left_out else []),
             "",
             *table(("clip", "events", *right), self._ends()),
             "",

@@ -26,6 +26,7 @@ from avel.heads.training.trials import Trial
 from avel.nn import zero_padding
 from avel.progress import note
 from avel.stores.runs import Run
+from avel.text import plural
 
 
 def evaluate(
@@ -82,8 +83,8 @@ def evaluate_split(
         check_complete(run, [trial for group in groups.values() for trial in group], of_trial, split)
     about = describe_split(predictions, task, chosen, split)
     if about.unknown_samples or not about.samples:
-        counted = f"{about.samples} {split} samples are evaluated"
-        left = f"; {about.unknown_samples} more are not, since their events are not known"
+        counted = f"evaluates {plural(about.samples, f'{split} sample')}"
+        left = f", without {about.unknown_samples} more whose events are not known"
         note(f"{run.path}: {counted}{left if about.unknown_samples else ''}")
     tolerances, tags = (onset_tolerance, offset_tolerance), run.read_inputs(HeadInputs).tags
     return Evaluation(

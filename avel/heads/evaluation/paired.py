@@ -13,6 +13,7 @@ from avel.heads.evaluation.predictions import Predictions
 from avel.heads.tasks.metrics import Tally, ratio
 from avel.heads.tasks.results import Decoder
 from avel.heads.tasks.task import Task
+from avel.text import plural
 
 DRAWS = 2000
 Z_95 = 1.96
@@ -69,8 +70,8 @@ class Difference:
         '402 clips and 5 seeds resolve 2.1 points, the difference is 1.6: 640 clips with these seeds would do'
         """
         a, b = self.seeds
-        seeds = f"{a} seed{'s' * (a != 1)}" if a == b else f"{a} and {b} seeds"
-        resolve = f"{self.clips} clips and {seeds} resolve {self.resolved_points:.1f} points"
+        seeds = plural(a, "seed") if a == b else f"{a} and {b} seeds"
+        resolve = f"{plural(self.clips, 'clip')} and {seeds} resolve {self.resolved_points:.1f} points"
         text = f"{resolve}, the difference is {abs(self.points):.1f}"
         if not self.level:
             return text

@@ -71,6 +71,8 @@ class RunLine:
 def list_runs(folder: Path | str, *, against: Path | str | None = None) -> list[RunLine]:
     """Lists all runs below `folder`, by path; trials that differ in the seed alone are one line.
 
+    Lines of one run are in the order of their validation figures, the best first.
+
     >>> [(line.run, line.group, line.accuracy_percent) for line in list_runs("runs")]  # doctest: +SKIP
     [('theta', 'theta=0.0', 79.5), ('theta', 'theta=0.03', 80.6)]
 
@@ -144,7 +146,7 @@ def _lines(run: Run, folder: Path, differing: Sequence[str]) -> list[RunLine]:
     failed = Counter(trial.group for trial in results.failed_trials)
     evaluated = [_evaluated(line, name, group, failed[name]) for name, group in results.groups.items()]
     lost = [replace(line, group=name, failed=failed[name]) for name in failed if name not in results.groups]
-    return evaluated + lost
+    return sorted(evaluated, key=lambda each: -(each.validation_percent or 0.0)) + lost
 
 
 def _evaluated(line: RunLine, name: str, group: GroupEvaluation, failed: int) -> RunLine:

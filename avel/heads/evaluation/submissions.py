@@ -19,6 +19,7 @@ from avel.stores.arrow import read_parquet
 from avel.stores.datasets.dataset import Dataset
 from avel.stores.datasets.event_table import read_events
 from avel.stores.datasets.sample import Event, Sample
+from avel.text import plural
 
 ACCEPTED = "a table of segments (sample or video_id, segment, prediction) or of events, or an .npy array"
 LISTS = ("probabilities", "prediction")
@@ -232,7 +233,7 @@ def _events(path: Path, dataset: Dataset, samples: Sequence[Sample], task: Task,
         events_of[video_id].append(line.event)
     if elsewhere:
         note(
-            f"{path}: {len(elsewhere)} rows are left out: the split has no sample of their video; "
+            f"{path}: left out: {plural(len(elsewhere), 'row')} of videos without a sample in the split; "
             f"the first is {elsewhere[0].where} ({elsewhere[0].name})"
         )
     predicted = [

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from avel.config import default_text, settings_of, split_set
+from avel.config import settings_of
 from avel.errors import StoreError
 from avel.pipeline.caching.key import annotations_digest, recipe, refuse_stale
 from avel.pipeline.caching.parts import Row
@@ -16,6 +16,7 @@ from avel.pipeline.config import BackboneConfig, CacheConfig
 from avel.stores.clips import ClipStore
 from avel.stores.features import FeatureCache, cache_command
 from avel.stores.named_features import FeatureModality
+from avel.values import default_text, split_set
 
 if TYPE_CHECKING:
     from avel.pipeline.caching.encode import Work

@@ -46,6 +46,7 @@ from avel.pipeline.media.scan import ScannedStream, scan
 from avel.pipeline.media.video import VideoReader
 from avel.stores.jpeg import Colours
 from avel.stores.manifest import Reason
+from avel.text import plural
 
 MissingAudio = Literal["silence", "fail"]
 
@@ -259,7 +260,7 @@ def _follow_parts(streams: list[ScannedStream]) -> list[str]:
     if not begins:
         return []
     first = begins[0] - float(min(stream.start_seconds for stream in streams))
-    more = f", and {len(begins) - 1} times more" if len(begins) > 1 else ""
+    more = f", and {plural(len(begins) - 1, 'time')} more" if len(begins) > 1 else ""
     return [f"time stamps begin anew at {first:.2f} s{more}: joined there"]
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from avel.config import default_text, settings_of
+from avel.config import settings_of
 from avel.errors import MissingPathError, StoreError
 from avel.pipeline.config import PretrainConfig
 from avel.pipeline.encoders.header import encoder_file, is_of_folder, read_spec
@@ -22,6 +22,7 @@ from avel.pipeline.pretraining.projector import ProjectedEncoder
 from avel.stores.documents import parse, typed
 from avel.stores.runs import Run
 from avel.stores.tensors import load_tensors, save_tensors
+from avel.values import default_text
 
 CHECKPOINT = "checkpoint.safetensors"
 FORMAT = "avel-checkpoint-3"

@@ -227,12 +227,12 @@ def _begin(
     text = f"# {UNSEALED}\n{staged_with}{to_toml(config, 'extract')}"
     location.write("config.toml", sealed(text.encode()))
     if plan.voided:
-        note(f"{plan.voided} staged clips of other settings are deleted: they left the dataset")
+        note(f"deleted: {plural(plan.voided, 'staged clip')} of other settings, no longer in the dataset")
     limited = sum(len(plan.unchanged.where(reason=reason)) for reason in ("timeout", "memory"))
     if limited:
-        note(f"{limited} clips failed for timeout or memory before; --retry-failed tries them again")
+        note(f"{plural(limited, 'clip')} failed for timeout or memory before; --retry-failed tries again")
     if plan.unreadable:
-        note(f"{plan.unreadable} staged clips stay although their files cannot be read now")
+        note(f"kept: {plural(plan.unreadable, 'staged clip')}, although the files cannot be read now")
 
 
 def _staged_with(location: Location, plan: Plan, mixed_versions: bool) -> str:

@@ -21,7 +21,7 @@ from avel.stores.datasets.dataset import Dataset
 from avel.stores.files import file_at
 from avel.stores.manifest import Cause, Entry, Manifest, joined, pending, to_table
 from avel.stores.shards import Packing
-from avel.text import as_plain
+from avel.text import as_plain, plural
 
 
 @dataclass(frozen=True)
@@ -259,7 +259,7 @@ def _refuse_to_lose(paths: Sequence[str]) -> None:
     lost = [path for path in paths if not _readable(path)]
     if lost:
         raise MissingPathError(
-            f"these settings would delete {len(lost)} staged clips whose files cannot be read, "
+            f"these settings would delete {plural(len(lost), 'staged clip')} whose files cannot be read, "
             f"the first: {lost[0]}",
             hint="mount their disk, or stage into another store; --overwrite deletes them",
         )
@@ -278,7 +278,7 @@ def _refuse_to_stage_again(
     minutes = core_seconds(entries) / 60
     raise ConfigError(
         f"{', '.join(changes)}: that would delete "
-        f"{len(entries)} staged clips, which took about {minutes:.1f} minutes of one core",
+        f"{plural(len(entries), 'staged clip')}, which took about {minutes:.1f} minutes of one core",
         hint="give another STORE, or --overwrite to stage these clips again",
     )
 

@@ -120,16 +120,16 @@ class Leaderboard:
     def notes(self) -> list[str]:
         """Returns notes: the heads that are level, those left out, and what the figures can tell."""
         notes = [
-            f"epochs chosen by labels of validation {kind}: {names}"
+            f"epochs of {names} were chosen by labels of validation {kind}"
             for kind, names in self._by("selected_by")
         ]
         notes += [
-            f"learned from the videos' {kind}: {names}" for kind, names in self._by("weak_labels") if kind
+            f"{names} learned from the videos' {kind}" for kind, names in self._by("weak_labels") if kind
         ]
         notes += [f"level with {self.against}: {', '.join(self.level) or 'none'}"]
         found = resolved_points(line.differences for line in self.heads)
         if found is not None:
-            clips = f"{self.samples} clips and these seeds"
+            clips = f"{plural(self.samples, 'clip')} and these seeds"
             notes.append(f"{clips} resolve about {found:.1f} points of {self.measure}")
         needed = [
             f"{line.head} {line.difference.needed}"
@@ -149,13 +149,13 @@ class Leaderboard:
         return notes
 
     def _by(self, field: str) -> list[tuple[Any, str]]:
-        """Returns each value of a field, and the heads that have it, or "all"."""
+        """Returns each value of a field, and the heads that have it, or "all heads"."""
         values = dict.fromkeys(getattr(line, field) for line in self.heads)
         named = {
             value: ", ".join(line.head for line in self.heads if getattr(line, field) == value)
             for value in values
         }
-        return list(named.items()) if len(named) > 1 else [(value, "all") for value in named]
+        return list(named.items()) if len(named) > 1 else [(value, "all heads") for value in named]
 
 
 def _row(line: HeadLine) -> tuple[Any, ...]:

@@ -50,7 +50,8 @@ def leaderboard(
         UnknownNameError: no such head.
         ConfigError: no heads; a setting that one of them does not know; `out` holds a foreign file that would
             be overwritten.
-        TrainingError: no head can be trained on the cache, or the one to compare with cannot.
+        TrainingError: no head can be trained on the cache, or the one to compare with cannot; no test sample
+            has known events.
         StoreError: `out` holds runs of other settings or of another cache.
     """
     configs = plan_heads(heads, seeds, supervision, settings or {})
@@ -59,6 +60,12 @@ def leaderboard(
     folder = Path(out)
     check_own(folder, f"{STEM}.json", (f"{STEM}.{ending}" for ending in ("json", "csv", "html")))
     loaded = LoadedCache.open(cache, next(iter(configs.values())).device)
+    samples = loaded.cache.samples
+    if not ((samples.split == "test") & samples.known).any():
+        raise TrainingError(
+            f"{loaded.cache.path}: no test sample has known events, by which heads are compared",
+            hint=f"avel sweep CACHE RUN --set head={','.join(configs)} compares them on validation",
+        )
     _note_long(loaded, configs, folder)
     trained = {name for name in configs if (folder / name / RESULTS).is_file()}
     # First the head that all are compared with, then the trained ones, which belong on every board.

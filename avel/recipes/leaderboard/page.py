@@ -6,6 +6,7 @@ from pathlib import Path
 from avel.heads.evaluation.paired import Difference
 from avel.heads.tasks.results import interval_text
 from avel.recipes.leaderboard.board import HeadLine, Leaderboard, short
+from avel.text import plural
 
 CSS = """
 :root { color-scheme: light dark;
@@ -50,8 +51,8 @@ WIDTH_PIXELS = 160
 def page(board: Leaderboard) -> str:
     """Returns the HTML of the page."""
     about = (
-        f"{board.samples} test clips of {escape(Path(board.cache).name)} ({escape(board.cache_digest)}),"
-        f" {board.supervision} supervision; epochs chosen on validation."
+        f"{plural(board.samples, 'test clip')} of {escape(Path(board.cache).name)}"
+        f" ({escape(board.cache_digest)}), {board.supervision} supervision; epochs chosen on validation."
         " Percent; mean ± standard deviation over seeds."
     )
     baselines = "; ".join(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import shlex
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import tomli_w
 
 from avel.config import resolve, to_toml
-from avel.errors import ConfigError, UnknownNameError
+from avel.errors import ConfigError, DatasetError, UnknownNameError
 from avel.heads.config import TrainConfig
 from avel.heads.evaluation.compare import GroupPredictions, read_group
 from avel.heads.evaluation.evaluation import GroupEvaluation
@@ -25,6 +26,7 @@ from avel.progress import note
 from avel.recipes.reproducing.measured import Measured, Reproduced, reversed_order
 from avel.recipes.reproducing.picture import draw_table
 from avel.recipes.reproducing.tables import AGAINST, BACKBONES, ENCODERS, TABLES, TITLES, PaperRow
+from avel.stores.clips import ClipStore
 from avel.stores.files import check_can_write, check_own, write_json, write_text
 from avel.text import as_plain
 
@@ -61,6 +63,7 @@ def reproduce(
         UnknownNameError: no such table.
         ConfigError: a setting that one of the heads does not know, or that this function decides; Table 5
             with frozen CNNs and without augmentation; `out` holds a foreign file that would be overwritten.
+        DatasetError: no test sample of the store has known events.
         AvelError: a stage fails.
     """
     began = time.monotonic()
@@ -80,6 +83,12 @@ def reproduce(
     for row in TABLES[table]:
         row_config(row, heads)
     check_own(Path(out), table, (f"{table}.{ending}" for ending in ("png", "toml", "json")))
+    samples = ClipStore.open(store).dataset.samples
+    if not (samples.is_one_of("split", ["test"]) & samples.column("events_known")).any():
+        raise DatasetError(
+            f"{store}: no test sample has known events, which {table} needs",
+            hint=f"annotate some, then avel extract DATASET {shlex.quote(str(store))} with these annotations",
+        )
     out = Path(out)
     stages = _Stages(str(store), out, table, pretraining, caching, heads)
     repetitions = {row.name: [stages.evaluate(row, seed) for seed in range(seeds)] for row in TABLES[table]}

@@ -12,7 +12,7 @@ from avel.grid import Grid
 from avel.stores.datasets.dataset import Dataset
 from avel.stores.datasets.labels import EventTable, class_segments, overlaps, whole_segments
 from avel.stores.datasets.sample import MODALITIES, SPLITS, Sample
-from avel.text import first_of
+from avel.text import first_of, plural
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Audit:
     def remarks(self) -> tuple[str, ...]:
         """Lists what a user of the dataset should know, a sentence each."""
         found = [
-            f"{len(samples)} {split} samples use a video that is also in train"
+            f"{plural(len(samples), f'{split} sample')} of videos that are also in train"
             for split, samples in self.leaked_samples.items()
             if samples
         ]
@@ -128,14 +128,16 @@ class Audit:
         if self.samples_of_shared_videos:
             count = len(self.samples_of_shared_videos)
             found.append(
-                f"{count} videos have more than one sample: look samples up by number, never by video id"
+                f"{plural(count, 'video')} with several samples: look samples up by number, never by video id"
             )
         if self.samples and not set(self.samples_of_split) & set(SPLITS):
             found.append("no splits: nothing can be trained and evaluated without them")
         if self.missing_files:
-            found.append(f"{len(self.missing_files)} videos have no file: {first_of(self.missing_files)}")
+            missing = plural(len(self.missing_files), "video")
+            found.append(f"{missing} without a file: {first_of(self.missing_files)}")
         if self.extra_files:
-            found.append(f"{len(self.extra_files)} files have no annotation: {first_of(self.extra_files)}")
+            extra = plural(len(self.extra_files), "file")
+            found.append(f"{extra} without an annotation: {first_of(self.extra_files)}")
         return tuple(found)
 
 

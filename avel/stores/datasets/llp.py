@@ -13,6 +13,7 @@ from avel.stores.datasets.dataset import Dataset, make_dataset
 from avel.stores.datasets.formats import FORMATS, DatasetFormat, folder_with
 from avel.stores.datasets.media import MediaConfig, match_media, media_files
 from avel.stores.datasets.sample import Event, Modality, Sample
+from avel.text import plural
 
 LISTS = {"train": "AVVP_train.csv", "val": "AVVP_val_pd.csv", "test": "AVVP_test_pd.csv"}
 """Split -> its clips, each with the classes that it holds somewhere."""
@@ -74,7 +75,7 @@ def _samples(folder: Path) -> tuple[Sample, ...]:
                 sample = Sample(number, video_id, found, split=split, where=row.where)
             samples[video_id] = sample
     if events:
-        note(f"{folder}: events of {len(events)} clips that are in neither val nor test are left out")
+        note(f"{folder}: events of {plural(len(events), 'clip')} in neither val nor test are left out")
     return tuple(samples.values())
 
 
@@ -91,7 +92,8 @@ def _events(folder: Path) -> dict[str, list[Event]]:
             else:
                 events.setdefault(video_id, []).append(event)
     if backward:
-        note(f"{len(backward)} events end before they begin and are left out; the first is {backward[0]}")
+        count = plural(len(backward), "event")
+        note(f"left out: {count} with the end before the onset; the first is {backward[0]}")
     return events
 
 

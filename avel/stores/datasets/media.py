@@ -12,6 +12,7 @@ from avel.stores.datasets.folder import list_files
 from avel.stores.datasets.formats import LengthConfig
 from avel.stores.datasets.sample import Sample, Video
 from avel.stores.kinds import VIDEO_SUFFIXES
+from avel.text import plural
 
 AUDIO_SUFFIXES = frozenset(".wav .flac .mp3 .ogg .opus .m4a .aac".split())  # noqa: SIM905
 """File endings by which annotations of sound name their clips."""
@@ -60,7 +61,7 @@ def match_media(
     several = {video_id: files[video_id] for video_id in first if len(files.get(video_id, ())) > 1}
     if several:
         video_id, found = next(iter(several.items()))
-        others = f"; so may {len(several) - 1} others" if len(several) > 1 else ""
+        others = f"; and {plural(len(several) - 1, 'id')} more with several files" if len(several) > 1 else ""
         raise DatasetError(
             f"{first[video_id].where} ({video_id}): may be {', '.join(map(str, found))}{others}",
             hint="leave one of them",

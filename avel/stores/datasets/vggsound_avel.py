@@ -20,6 +20,7 @@ from avel.stores.datasets.event_table import TableRow, samples_of_rows
 from avel.stores.datasets.formats import FORMATS, DatasetFormat, only_file
 from avel.stores.datasets.media import MediaConfig, match_media, media_files
 from avel.stores.datasets.segment_vector import rows_of_vector
+from avel.text import plural
 
 TABLES = "vggsound-avel*.csv"
 COLUMNS = ("category", "video_id", "split")
@@ -69,7 +70,8 @@ class VGGSoundAVEL(DatasetFormat["VGGSoundAVEL.Config"]):
         if several and self.config.ambiguous == "refuse":
             raise _several_clips(several)
         if several:
-            note(f"{folder}: {len(several)} ids have several clips; the one that starts last is taken")
+            count = plural(len(several), "id")
+            note(f"{folder}: {count} with several clips; the one that starts last is taken")
         later = {video_id: _later(video_id, found) for video_id, found in several.items()}
         videos, extra = match_media(samples, files | later)
         earlier = [path for name, found in several.items() for path in found if path not in later[name]]
@@ -137,9 +139,9 @@ def _later(video_id: str, found: list[Path]) -> list[Path]:
 
 def _several_clips(several: dict[str, list[Path]]) -> DatasetError:
     lines = [f"{video_id}: {', '.join(path.name for path in found)}" for video_id, found in several.items()]
-    others = f"; and {len(lines) - MOST_IDS} others" if len(lines) > MOST_IDS else ""
+    others = f"; and {len(lines) - MOST_IDS} more" if len(lines) > MOST_IDS else ""
     return DatasetError(
-        f"{len(lines)} ids have several clips, and the table does not say which one is meant: "
+        f"{plural(len(lines), 'id')} with several clips, and the table does not say which one is meant: "
         f"{'; '.join(lines[:MOST_IDS])}{others}",
         hint="--format-set ambiguous=later takes the one that starts last, as the authors advise",
     )

@@ -24,6 +24,7 @@ FRACTIONS = LinearSegmentedColormap.from_list(
 
 def draw_confusion(fig: Figure, counts: NDArray[np.int64], names: Sequence[str]) -> None:
     """Draws counts (K, K): rows are labels, columns predictions, colour the fraction of the row."""
+    fig.set_layout_engine("compressed")  # for square cells "constrained" may cut off the labels at the left
     axes = fig.subplots()
     total = counts.sum(1, keepdims=True)
     fraction = counts / np.maximum(total, 1)
@@ -103,14 +104,18 @@ def draw_sweep(fig: Figure, sweep: Sweep) -> None:
 
 
 def draw_clouds(fig: Figure, embedding: Embedding, names: Sequence[str], shown: Sequence[int]) -> None:
-    """Draws t-SNE panels side by side: the `shown` classes in colour and shape, all others grey."""
+    """Draws t-SNE panels side by side: the `shown` classes in colour and shape, all others grey.
+
+    The last of the names is background's.
+    """
     row = fig.subplots(1, len(embedding.points), squeeze=False)[0]
     classes = embedding.classes
     rest = ~np.isin(classes, shown)
+    others = names[-1] if (classes[rest] == len(names) - 1).all() else "other"
     for axes, (title, points) in zip(row, embedding.points.items(), strict=True):
         x, y = points.T
         if rest.any():
-            axes.scatter(x[rest], y[rest], s=5, color=FAINT, linewidth=0, label="other", rasterized=True)
+            axes.scatter(x[rest], y[rest], s=5, color=FAINT, linewidth=0, label=others, rasterized=True)
         for number, chosen in enumerate(shown):
             own = classes == chosen
             look = {"color": SERIES[number % len(SERIES)], "marker": MARKERS[number % len(MARKERS)]}

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from avel.errors import StoreError, UnknownNameError
 from avel.heads.tasks.task import Block, Task
 from avel.stores.runs import Run
+from avel.text import plural
 from avel.views.embedding import embed
 from avel.views.footage import open_footage
 from avel.views.plots.charts import (
@@ -90,20 +91,19 @@ def demo_picture(
     runs: Mapping[str, Path | str],
     out: Path | str,
     *,
-    shown: tuple[str, ...] = (),
+    shown: tuple[str, ...],
 ) -> Picture:
     """Draws a test clip with some runs' predictions, beside all runs' accuracy and the trivial baselines.
 
     Args:
-        runs: name in the picture -> run; the last one chooses the clip.
-        shown: names of the runs whose predictions are drawn; by default the last two.
+        runs: name in the picture -> run.
+        shown: names of the runs whose predictions are drawn; the last of them chooses the clip.
     """
     target = picture_path(out)
     read = {name: read_run(path) for name, path in runs.items()}
-    names = shown or tuple(read)[-2:]
-    main = read[names[-1]]
+    main = read[shown[-1]]
     place = choose_clip(main, "test")
-    clip = clip_of({name: read[name] for name in names}, int(main.number[place]))
+    clip = clip_of({name: read[name] for name in shown}, int(main.number[place]))
     with figure(12.5, 3.9) as fig:
         left, right = fig.subfigures(1, 2, squeeze=False, width_ratios=(2.6, 1), wspace=0.03)[0]
         draw_clip(left, clip)
@@ -160,7 +160,7 @@ def _confusion(run: HeadRun, split: str) -> tuple[Figure, str]:
     side = 3.2 + 0.2 * len(names)
     with figure(side + 1.2, side) as fig:
         draw_confusion(fig, run.confusion(split), names)
-    return fig, f"segments of {split} by label and prediction, {len(run.trials)} trials summed"
+    return fig, f"segments of {split} by label and prediction, summed over {plural(len(run.trials), 'trial')}"
 
 
 def _curves(run: Run) -> tuple[Figure, str]:
@@ -169,7 +169,7 @@ def _curves(run: Run) -> tuple[Figure, str]:
         raise StoreError(f"{run.path}: metrics.jsonl holds nothing by epoch", hint="wait for the first epoch")
     with figure(3.6 * len(panels), 2.8) as fig:
         draw_curves(fig, panels)
-    return fig, ", ".join(panels)
+    return fig, f"{'; '.join(panels)}; by epoch"
 
 
 def _sweep_chart(path: Path, split: str, setting: str | None) -> tuple[Figure, str]:

@@ -19,8 +19,8 @@ from avel.views.report.pictures import link_video, write_pictures
 DETAIL_CLIPS, DETAIL_FILES = 32, 150
 """Clips in one detail file, so few that it loads at once; more only where the files would be too many."""
 BROWSED_RUNS, BROWSED_TRIALS, BROWSED_SEGMENTS = 8, 5, 4_000_000
-"""Most runs, trials of each and segments of all, whose predictions are on the page clip by clip; where the
-segments are too many, fewer runs and trials are shown. Charts show all."""
+"""Most runs, and trials of each, whose predictions the page shows clip by clip; it shows fewer of them where
+their segments would be more than this. Charts show all."""
 PICTURED_VIDEOS, PICTURED_SEGMENTS = 900, 20_000
 """Most videos with pictures and attention maps, and most segments of these."""
 TOP_CLASSES = 3
@@ -62,17 +62,16 @@ def browse(runs: Sequence[HeadRun]) -> BrowsedClips:
     """Collects the clips for which any run has predictions.
 
     Raises:
-        StaleError: the runs belong to different datasets.
+        StaleError: the runs belong to different datasets, or have other tasks.
     """
     first: dict[int, tuple[HeadRun, int]] = {}
     for run in runs:
+        if run.task != runs[0].task or run.label.shape[1:] != runs[0].label.shape[1:]:
+            raise _of_two_datasets(runs[0], run, "other classes, segments or task")
         for place, number in enumerate(run.number.tolist()):
             other, at = first.setdefault(number, (run, place))
             if not _same_sample(other, at, run, place):
-                raise StaleError(
-                    f"{other.run.path} and {run.run.path} are of two datasets: sample {number} differs",
-                    hint="make a report of each",
-                )
+                raise _of_two_datasets(other, run, f"sample {number} differs")
     samples = np.array(list(first), np.int64)
     segments = len(samples) * runs[0].label.shape[1]
     shown = tuple(runs[: min(BROWSED_RUNS, max(1, BROWSED_SEGMENTS // segments))])
@@ -91,8 +90,13 @@ def _pictured(run: HeadRun, places: NDArray[np.int64], ids: Sequence[str]) -> fr
 
 
 def _same_sample(one: HeadRun, place: int, other: HeadRun, at: int) -> bool:
-    same = one.video_id[place] == other.video_id[at] and one.task == other.task
+    same = one.video_id[place] == other.video_id[at]
     return same and np.array_equal(one.label[place], other.label[at])
+
+
+def _of_two_datasets(one: HeadRun, other: HeadRun, why: str) -> StaleError:
+    paths = f"{one.run.path} and {other.run.path}"
+    return StaleError(f"{paths} are of two datasets: {why}", hint="make a report of each")
 
 
 def _places(run: HeadRun, samples: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -148,7 +152,7 @@ def _write_media(
     (folder / "media").mkdir()
     media: list[int] = []
     paths: list[str | None] = []
-    with Progress(len(videos), "clips pictured") as progress:
+    with Progress(len(videos), "videos", of="pictures") as progress:
         for number, video_id in enumerate(videos, 1):
             drawn = video_id in pictured and write_pictures(footage, video_id, folder / "media", number)
             media.append(number if drawn else 0)

@@ -55,10 +55,9 @@ def evaluations_of(run: HeadRun) -> dict[str, Evaluation]:
 
 
 def comparisons(groups: Sequence[HeadRun]) -> dict[str, dict[str, Any]]:
-    """Compares runs in pairs: split -> "a-b", places of both runs -> metric -> A's minus B's.
+    """Compares runs in pairs: split -> "a-b", the places of two runs -> metric -> difference, a minus b.
 
-    A stands before B; a difference has the text `needed` too. Pairs without labelled samples in common are
-    left out.
+    A difference has its text `needed`, too. Pairs without labelled samples in common are left out.
     """
 
     def labelled(run: HeadRun, split: str) -> set[int]:
@@ -157,10 +156,11 @@ def cloud_summary(
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Returns t-SNE panels, a set for each cache, and notes on what was left out."""
     sets: dict[str, tuple[Embedding, HeadRun]] = {}
-    notes: list[str] = []
+    labelled = [run for run in groups if run.has_predictions(split)]
+    notes = [] if labelled else ["t-SNE is left out: no sample has known events"]
     try:
-        with Progress(len(groups[:CLOUD_RUNS]), "runs in t-SNE") as progress:
-            for run in groups[:CLOUD_RUNS]:
+        with Progress(len(labelled[:CLOUD_RUNS]), "runs", of="t-SNE") as progress:
+            for run in labelled[:CLOUD_RUNS]:
                 before = sets.get(run.cache.digest)
                 panels = embed(run, split, points=CLOUD_POINTS, cached=before is None)
                 notes += [f"t-SNE of {title} is left out: {why}" for title, why in panels.left_out.items()]
@@ -170,9 +170,8 @@ def cloud_summary(
                 progress.advance()
     except ConfigError as error:
         return [], [f"t-SNE is left out: {error.message} ({error.hint})"]
-    left = len(groups) - CLOUD_RUNS
-    if left > 0:
-        notes.append(f"t-SNE shows the first {CLOUD_RUNS} runs, {left} more are left out")
+    if len(labelled) > CLOUD_RUNS:
+        notes.append(f"t-SNE shows the first {CLOUD_RUNS} of {len(labelled)} runs")
     return [_cloud_set(panels, run, clip_of_sample) for panels, run in sets.values() if panels.points], notes
 
 

@@ -27,7 +27,7 @@ def write_pictures(footage: Footage, video_id: str, folder: Path, number: int) -
     try:
         frames, patches = footage.frames(video_id), footage.log_mel(video_id)
     except StoreError as error:
-        note(f"pictures of {video_id} are left out: {error.message}; {error.hint}")
+        note(f"pictures of {video_id} are left out: {'; '.join(filter(None, (error.message, error.hint)))}")
         return False
     if frames is None or patches is None:
         return False

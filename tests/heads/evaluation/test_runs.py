@@ -32,12 +32,11 @@ def test_runs_are_listed_with_results_and_what_sets_them_apart(tmp_path: Path, m
     with pytest.raises(ZeroDivisionError):
         train_head(cache, runs / "broken", head="mlp", epochs=2, lr=0.5)
     lines = list_runs(runs)
-    assert [(line.run, line.group, line.seeds) for line in lines] == [
-        ("broken", "", 0),
-        ("deep/mlp", "mlp", 1),
-        ("theta", "theta=0.0", 2),
-        ("theta", "theta=0.1", 2),
+    assert [(line.run, line.seeds) for line in lines] == [
+        *(("broken", 0), ("deep/mlp", 1), ("theta", 2), ("theta", 2))
     ]
+    assert [line.group for line in lines[:2]] == ["", "mlp"]
+    assert {line.group for line in lines[2:]} == {"theta=0.0", "theta=0.1"}
     assert [line.state for line in lines] == ["not finished", "finished", "finished", "finished"]
     assert lines[0].accuracy_percent is None
     mlp = results.groups["mlp"]
@@ -49,6 +48,14 @@ def test_runs_are_listed_with_results_and_what_sets_them_apart(tmp_path: Path, m
     assert lines[2].holding_background_percent is not None
     assert set(lines[1].differs) == {"lr"}
     assert len({line.inputs for line in lines}) == 1
+
+
+def test_lines_of_a_sweep_begin_with_the_best_on_validation(tmp_path: Path) -> None:
+    cache = write_cache(tmp_path / "features.h5")
+    run = sweep(cache, tmp_path / "runs" / "lr", {"lr": [1e-9, 1e-2]}, head="mlp", epochs=3)
+    scores = [group.validation_score_percent.mean for group in run.groups.values()]
+    assert scores[1] > scores[0]
+    assert [line.group for line in list_runs(tmp_path / "runs")] == ["lr=0.01", "lr=1e-09"]
 
 
 def test_a_folder_that_is_a_run_is_called_by_its_head(tmp_path: Path) -> None:
@@ -77,8 +84,8 @@ def runs(tmp_path: Path) -> Path:
 
 
 def test_each_line_of_a_sweep_over_heads_names_its_head(runs: Path) -> None:
-    heads = [(line.group, line.head) for line in list_runs(runs) if line.run == "heads"]
-    assert heads == [("head=cross_attention", "cross_attention"), ("head=mlp", "mlp")]
+    heads = {(line.group, line.head) for line in list_runs(runs) if line.run == "heads"}
+    assert heads == {("head=cross_attention", "cross_attention"), ("head=mlp", "mlp")}
     (runs / "heads" / "results.json").unlink()
     assert [line.head for line in list_runs(runs) if line.run == "heads"] == [""]
 
@@ -89,14 +96,16 @@ def test_the_command_shows_what_one_compares_by(runs: Path, capsys: pytest.Captu
     assert re.split("  +", header) == [
         *("run", "settings", "seeds", "test", "event F1", "val", "best test epoch", "holding background")
     ]
+    lines = list_runs(runs)
+    settings = {
+        "heads": "{}",
+        "tacma": "{} d_h=16",
+        "theta": "tacma {} d_h=8",
+    }
     assert [re.split("  +", row)[:3] for row in rows] == [
-        ["heads", "head=cross_attention", "1"],
-        ["heads", "head=mlp", "1"],
-        ["tacma", "tacma d_h=16", "1"],
-        ["theta", "tacma theta=0.0 d_h=8", "2"],
-        ["theta", "tacma theta=0.1 d_h=8", "2"],
+        [line.run, settings[line.run].format(line.group), str(line.seeds)] for line in lines
     ]
-    last = list_runs(runs)[-1]
+    last = lines[-1]
     assert re.split("  +", rows[-1])[3:] == [
         f"{last.accuracy_percent:.1f} ± {last.std_percent:.1f}",
         f"{last.event_f1_percent:.1f}",
@@ -157,7 +166,7 @@ def test_runs_are_compared_with_one_of_them(runs: Path, capsys: pytest.CaptureFi
     assert re.split("  +", header) == ["run", "settings", "accuracy, 95 %", "event F1, 95 %", "would show it"]
     assert len(rows) == 4
     assert "clips or seeds" in note
-    last = lines["theta", "theta=0.1"].differences
+    last = list(lines.values())[-1].differences
     shown = [str(last["accuracy"]), str(last["event_f1"]), last["accuracy"].needed]
     assert re.split("  +", rows[-1])[2:] == [each for each in shown if each]
 

@@ -111,7 +111,7 @@ def test_a_table_of_events_names_their_modality(
 ) -> None:
     lines = [dict(row) for row in CSV_EVENTS]
     check(score(of_table(tmp_path / "events.csv", lines), dataset, **T6))
-    assert "1 rows are left out: the split has no sample of their video" in capsys.readouterr().err
+    assert "left out: 1 row of videos without a sample in the split" in capsys.readouterr().err
     lines[1]["modality"] = "heard"
     with pytest.raises(
         DatasetError, match=r"line 3 \(one\): modality 'heard' is none of both, audio, visual"

@@ -237,7 +237,7 @@ def test_a_disk_that_is_not_mounted_costs_no_clip(
         summary = extract(dataset, store, SMALL, workers=1, **options)
         assert (summary.staged, summary.skipped) == (0, 4)
         assert summary.reasons == {"missing": 1}  # the one that had failed before
-        assert "4 staged clips stay" in capsys.readouterr().err
+        assert "kept: 4 staged clips" in capsys.readouterr().err
     with pytest.raises(MissingPathError, match=r"would delete 4 staged clips .*clip00\.mp4"):
         extract(dataset, store, SMALL, workers=1, jpeg_quality=60)
     assert chunks(store) == before
@@ -296,11 +296,11 @@ def test_what_left_the_dataset_is_settled(
     assert (opened.entries["clip00"].state, opened.entries["clip00"].reason) == ("failed", "missing")
     assert "clip01" in opened.staged  # a whole clip is not deleted
     assert inspect(store, verify=True).whole
-    with pytest.raises(MissingPathError, match=r"would delete 1 staged clips .*clip01\.mp4"):
+    with pytest.raises(MissingPathError, match=r"would delete 1 staged clip .*clip01\.mp4"):
         extract(clips, store, SMALL, workers=1, **change)
     assert "clip01" in ClipStore.open(store).staged
     extract(clips, store, SMALL, workers=1, overwrite=True, **change)
-    assert "1 staged clips of other settings are deleted" in capsys.readouterr().err
+    assert "deleted: 1 staged clip of other settings" in capsys.readouterr().err
     assert inspect(store, verify=True).whole
     extract(clips, store, SMALL, workers=1, overwrite=True)
     for name in ("clip00.mp4", "clip01.mp4"):
@@ -316,7 +316,7 @@ def test_a_subfolder_that_is_not_mounted_costs_no_clip(again: tuple[Path, Path])
     extract(clips, store, SMALL, workers=1)
     (clips / "more").rename(clips.with_name("elsewhere"))
     before = chunks(store)
-    with pytest.raises(MissingPathError, match=r"would delete 1 staged clips .*far\.mp4"):
+    with pytest.raises(MissingPathError, match=r"would delete 1 staged clip .*far\.mp4"):
         extract(clips, store, SMALL, workers=1, jpeg_quality=60)
     assert chunks(store) == before
     assert "more/far" in ClipStore.open(store).staged

@@ -247,6 +247,13 @@ def test_wrong_requests_end_before_anything_is_trained(cache: Path, tmp_path: Pa
         leaderboard(cache, tmp_path / "a", heads=["bilstm"])
 
 
+def test_a_cache_without_labels_for_test_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    cache = write_cache(tmp_path / "c.h5", splits=(0.6, 1.0))
+    with pytest.raises(TrainingError, match="no test sample has known events"):
+        leaderboard(cache, tmp_path / "board", heads=["mlp", "tacma"])
+    assert not (tmp_path / "board").exists()
+
+
 def test_the_command_is_the_function(cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sets = [word for key, value in QUICK.items() for word in ("--set", f"{key}={value}")]
     weak = ["leaderboard", str(cache), str(tmp_path / "weak"), "--seeds", "1", "--supervision", "weak", *sets]
@@ -255,8 +262,8 @@ def test_the_command_is_the_function(cache: Path, tmp_path: Path, capsys: pytest
     assert ([line.head for line in shown.heads], shown.supervision) == (["mlp"], "weak")
     assert shown.skipped[0].reason == "head 'jcan' cannot learn from video labels"
     assert shown.notes()[:2] == [
-        "epochs chosen by labels of validation videos: all",
-        "learned from the videos' event: all",
+        "epochs of all heads were chosen by labels of validation videos",
+        "all heads learned from the videos' event",
     ]
     (tmp_path / "weak" / "mlp" / "results.json").unlink()
     assert run_command(cli, [*weak, "--heads", "mlp,jcan", "--against", "jcan"]) == ERROR

@@ -3,6 +3,7 @@
 import json
 import re
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from avel.cli import cli
 from avel.console import DONE, USAGE, run
-from avel.errors import ConfigError, MissingPathError, UnknownNameError
+from avel.errors import ConfigError, DatasetError, MissingPathError, UnknownNameError
 from avel.heads.evaluation.paired import Difference
 from avel.heads.models.head import Widths, build_model
 from avel.heads.tasks.results import Spread
@@ -18,6 +19,10 @@ from avel.heads.training.records import read_trial
 from avel.recipes.reproducing.measured import Measured, Reproduced, reversed_order
 from avel.recipes.reproducing.reproduce import reproduce, row_config
 from avel.recipes.reproducing.tables import AGAINST, BACKBONES, ENCODERS, TABLES, TITLES
+from avel.stores.clip_writer import write_dataset
+from avel.stores.clips import ClipStore
+from avel.stores.datasets.dataset import make_dataset
+from avel.stores.location import locate
 from avel.stores.runs import Run
 from tests.pipeline.caching.small_stores import write_store
 from tests.pipeline.configs import cache_config, changed, pretrain_config
@@ -46,6 +51,17 @@ SETS = [
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_store(tmp_path_factory.mktemp("reproduce") / "store.zarr", [f"v{n}" for n in range(12)])
+
+
+def test_a_store_without_labels_for_test_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    path = write_store(tmp_path / "store.zarr", ["a", "b", "c"])
+    dataset = ClipStore.open(path).dataset
+    samples = tuple(replace(each, split="val") if each.split == "test" else each for each in dataset.samples)
+    videos = tuple(dataset.videos)
+    write_dataset(locate(path), make_dataset("small", "small", samples, videos))
+    with pytest.raises(DatasetError, match="no test sample has known events, which table2 needs"):
+        reproduce("table2", path, tmp_path / "out", pretraining=PRETRAINING, heads=HEADS)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("table", TABLES)

@@ -38,9 +38,9 @@ def test_clips_have_classes_in_train_and_events_of_each_modality_elsewhere(
 ) -> None:
     dataset = read_dataset(llp_folder(tmp_path))
     said = capfd.readouterr().err
-    assert "1 events end before they begin and are left out; the first is" in said
+    assert "left out: 1 event with the end before the onset; the first is" in said
     assert "AVVP_eval_audio.csv: line 4" in said
-    assert "events of 1 clips that are in neither val nor test are left out" in said
+    assert "events of 1 clip in neither val nor test are left out" in said
     assert dataset.categories == ("Speech", "Dog", "Banjo", "Frying_(food)")
     assert [(each.video_id, each.split, each.categories) for each in dataset.samples] == [
         ("-BjCEufrlXm_20_30", "train", ("Speech", "Dog")),

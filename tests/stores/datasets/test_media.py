@@ -26,7 +26,8 @@ def test_two_files_of_one_id_are_refused(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     samples = (Sample(0, "a", where="t.csv: line 2"), Sample(1, "b"))
     with pytest.raises(
-        DatasetError, match=r"t\.csv: line 2 \(a\): may be .*test/a\.mp4, .*; so may 1 others"
+        DatasetError,
+        match=r"t\.csv: line 2 \(a\): may be .*test/a\.mp4, .*; and 1 id more with several files",
     ):
         match_media(samples, media_files(tmp_path))
 

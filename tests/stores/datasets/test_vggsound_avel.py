@@ -85,14 +85,14 @@ def test_several_clips_of_one_id_are_refused_and_listed(
         (root / "video" / f"{clip}.mp4").touch()
     assert run(cli, ["inspect", str(root)]) == ERROR
     said = capsys.readouterr().err
-    assert "2 ids have several clips" in said
+    assert "2 ids with several clips" in said
     assert "0Cfc0r3l5Ww: 0Cfc0r3l5Ww_000009.mp4, 0Cfc0r3l5Ww_000017.mp4, 0Cfc0r3l5Ww_000046.mp4" in said
     assert "--0PQM4_123: --0PQM4_123_000030.mp4, --0PQM4_123_000031.mp4" in said
     assert "--format-set ambiguous=later" in said
     assert run(cli, ["extract", str(root), str(tmp_path / "s.zarr"), "--dry-run"]) == ERROR
     later = ["--format-set", "ambiguous=later", "--json"]
     assert run(cli, ["extract", str(root), str(tmp_path / "s.zarr"), "--dry-run", *later]) == DONE
-    assert "2 ids have several clips; the one that starts last is taken" in capsys.readouterr().err
+    assert "2 ids with several clips; the one that starts last is taken" in capsys.readouterr().err
     assert clips(root, ambiguous="later") == {
         "0Cfc0r3l5Ww": "0Cfc0r3l5Ww_000046.mp4",
         "--0PQM4_123": "--0PQM4_123_000031.mp4",

@@ -12,8 +12,9 @@ from avel.errors import ConfigError, StoreError, UnknownNameError
 from avel.heads.tasks.task import Block
 from avel.heads.train import sweep
 from avel.stores.runs import Run
+from avel.views.plots.charts import draw_confusion
 from avel.views.plots.plot import clip_of, demo_picture, most_frequent, plot
-from avel.views.plots.style import figure
+from avel.views.plots.style import figure, save
 from avel.views.plots.timeline import Clip, Track, draw_clip
 from avel.views.reading import read_run
 from avel.views.series import curves_of
@@ -54,6 +55,15 @@ def test_confusion_counts_are_those_of_the_predictions(made: Made) -> None:
     np.testing.assert_array_equal(run.confusion("test"), wanted)
     right = np.trace(wanted) / wanted.sum()
     assert run.score("test").mean() == pytest.approx(right)
+
+
+def test_all_names_are_inside_of_a_confusion_picture(tmp_path: Path) -> None:
+    names = ["Church bell", "Train horn", "Helicopter", "Clock", "Frog", "Bird song", "background"]
+    with figure(5.8, 4.6) as fig:
+        draw_confusion(fig, np.full((7, 7), 30), names)
+    save(fig, tmp_path / "x.png")
+    pixels = np.asarray(Image.open(tmp_path / "x.png").convert("L"))
+    assert min(pixels[:, 0].min(), pixels[:, -1].min(), pixels[0].min(), pixels[-1].min()) == 255
 
 
 def test_timeline_shows_the_labels_and_predictions_of_the_sample(made: Made) -> None:
@@ -111,7 +121,7 @@ def test_tsne_has_three_panels_and_the_same_points_twice(made: Made, tmp_path: P
 
 def test_demo_picture_is_wide(made: Made, tmp_path: Path) -> None:
     runs = {"MLP": made.runs[0], "TACMA": made.runs[1]}
-    picture = demo_picture(runs, tmp_path / "demo.png")
+    picture = demo_picture(runs, tmp_path / "demo.png", shown=("MLP", "TACMA"))
     assert "2 runs on test" in picture.shows
     width, height = Image.open(picture.out).size
     assert width > 3 * height

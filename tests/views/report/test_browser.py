@@ -109,7 +109,7 @@ def test_two_runs_stand_side_by_side_and_a_clip_they_differ_on_opens(page: Any, 
     assert rows[0][-1].startswith(f"{accuracy.points:+.1f}".replace("-", "\N{MINUS SIGN}"))
     assert rows[0][-1].endswith("level") == accuracy.level
     told = page.find_element("css selector", "#compare .note").text
-    assert told.endswith(f"it takes {accuracy.needed}." if accuracy.level else "cannot be told from none.")
+    assert told.endswith(f"it takes {accuracy.needed}." if accuracy.level else "points of accuracy.")
     choose(page, "compare-b", "1")
     assert "Choose two runs" in page.find_element("id", "compare").text
     choose(page, "compare-b", "0")
@@ -488,6 +488,10 @@ def test_clips_without_labels_show_predictions_that_are_neither_right_nor_wrong(
     report([tmp_path / "none"], tmp_path / "bare", tsne=False)
     driver.get((tmp_path / "bare" / "index.html").as_uri())
     assert "not evaluated: no labels" in driver.find_element("id", "accuracy").text
+    for part in ("classes", "confusion"):
+        text = driver.find_element("id", part).text
+        assert "No clip of this split has known events." in text
+        assert "null" not in text
     assert shown_samples(driver) == [1, 4, 7, 10]
     assert errors(driver) == []
 
@@ -591,3 +595,8 @@ def test_a_phone_needs_no_sideways_scrolling(page: Any) -> None:
     assert lane > 340
     page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     assert errors(page) == []
+
+
+def test_epochs_on_the_axis_of_curves_are_whole_numbers(page: Any) -> None:
+    ticks = "[...document.querySelectorAll('#curves .tick[text-anchor=middle]')].map(e => e.textContent)"
+    assert page.execute_script(f"return {ticks}") == ["1", "2", "3"] * 3

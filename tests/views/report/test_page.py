@@ -24,15 +24,21 @@ from avel.heads.evaluation.evaluation import GroupEvaluation
 from avel.heads.evaluation.predictions import read_predictions
 from avel.heads.train import sweep, train_head
 from avel.heads.training.records import load_model, read_trial
+from avel.stores.clips import ClipStore
+from avel.stores.datasets.labels import ClassTable
+from avel.stores.features import write_features
 from avel.stores.runs import Run
 from avel.text import as_plain, from_plain
 from avel.views.embedding import obstacle, tsne
+from avel.views.footage import Footage
 from avel.views.inside import look_inside
 from avel.views.plots.plot import plot
 from avel.views.reading import read_run
 from avel.views.report.folder import LIST, own_files, put_in_place
 from avel.views.report.page import report
-from avel.views.report.pictures import spectrogram, strip
+from avel.views.report.pictures import spectrogram, strip, write_pictures
+from tests.heads import synthetic
+from tests.samples import cached_samples
 from tests.views.made import CATEGORIES, HOSTILE, IDS, Made, T, write_cache, write_runs
 
 
@@ -307,10 +313,10 @@ def test_a_panel_that_cannot_be_drawn_is_left_out_and_named(tmp_path: Path) -> N
     made_page = report([run], tmp_path / "page")
     (cloud,) = data(tmp_path / "page", "summary")["clouds"]
     assert [panel["title"] for panel in cloud["panels"]] == ["visual, f_v", "fused, run"]
-    reason = "t-SNE of audio, f_a is left out: its 16 vectors are all the same"
+    reason = "t-SNE of audio, f_a is left out: 1 distinct vector among its 16, and t-SNE needs 4"
     assert reason in made_page.left_out
     assert reason in data(tmp_path / "page", "summary")["left_out"]
-    with pytest.raises(StoreError, match="no t-SNE of audio, f_a on test: its 16 vectors are all the same"):
+    with pytest.raises(StoreError, match="no t-SNE of audio, f_a on test: 1 distinct vector among its 16"):
         plot(run, "tsne", tmp_path / "tsne.png")
     assert not (tmp_path / "tsne.png").exists()
 
@@ -321,12 +327,12 @@ POINTS = np.random.default_rng(0).normal(size=(200, 8)).astype(np.float32)
 @pytest.mark.parametrize(
     ("vectors", "why"),
     [
-        (np.zeros_like(POINTS), "its 200 vectors are all the same"),
-        (np.full_like(POINTS, 0.1), "its 200 vectors are all the same"),
-        (1 + 1e-7 * POINTS, "its 200 vectors are all the same"),
-        (POINTS[:1], "its 1 vectors are all the same"),
-        (POINTS[np.arange(200) % 3], "only 3 of its 200 vectors can be told apart, and t-SNE needs 4"),
-        (np.concatenate([POINTS, np.full((1, 8), 1e30)]), "only 2 of its 201 vectors can be told apart"),
+        (np.zeros_like(POINTS), "1 distinct vector among its 200"),
+        (np.full_like(POINTS, 0.1), "1 distinct vector among its 200"),
+        (1 + 1e-7 * POINTS, "1 distinct vector among its 200"),
+        (POINTS[:1], "1 distinct vector among its 1, and"),
+        (POINTS[np.arange(200) % 3], "3 distinct vectors among its 200, and t-SNE needs 4"),
+        (np.concatenate([POINTS, np.full((1, 8), 1e30)]), "2 distinct vectors among its 201"),
         (np.where(POINTS > 2.9, np.nan, POINTS), " vectors hold NaN or infinity"),
         (np.where(POINTS > 2.9, np.inf, POINTS), " vectors hold NaN or infinity"),
         (POINTS[:, :1], "its vectors hold one number each"),
@@ -366,6 +372,19 @@ def test_tsne_embeds_what_only_looks_degenerate(vectors: np.ndarray) -> None:
     assert np.isfinite(points).all()
 
 
+@pytest.mark.parametrize("changed", [{"events": 2}, {"segments": 5}])
+def test_runs_of_other_classes_or_segments_have_no_page_in_common(
+    tmp_path: Path, changed: dict[str, int]
+) -> None:
+    """Also where no sample of one is among those of the other."""
+    sizes = {"a": 60, "b": 200}
+    for name, change in (("a", {}), ("b", changed)):
+        cache = synthetic.write_cache(tmp_path / f"{name}.h5", samples=sizes[name], **change)
+        train_head(cache, tmp_path / name, head="mlp", epochs=1, device="cpu")
+    with pytest.raises(StaleError, match="two datasets: other classes, segments or task"):
+        report([tmp_path / "a", tmp_path / "b"], tmp_path / "page", tsne=False)
+
+
 def test_a_failed_report_leaves_nothing(made: Made, tmp_path: Path) -> None:
     cache = tmp_path / "features.h5"
     write_cache(cache, ("a", "b", "c", "d"), 12, {})
@@ -373,6 +392,25 @@ def test_a_failed_report_leaves_nothing(made: Made, tmp_path: Path) -> None:
     with pytest.raises(StaleError, match="two datasets"):
         report([made.runs[0], others[0]], tmp_path / "page", tsne=False)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["features.h5", "runs"]
+
+
+def test_a_run_that_learned_from_labels_of_whole_videos_alone_has_a_page(tmp_path: Path) -> None:
+    label, category = np.full((36, T), 4), np.arange(36) % 4
+    label[:, 1:3] = category[:, None]
+    classes = ClassTable(np.ones(36, bool), np.arange(36), category)
+    splits = ["train"] * 20 + ["val"] * 8 + ["test"] * 8
+    samples = cached_samples(label, 4, known=np.zeros(36, bool), split=splits, classes=classes)
+    arrays = {name: np.random.default_rng(0).normal(size=(36, T, 8)) for name in ("f_a", "f_v")}
+    ids = tuple(map(str, range(36)))
+    cache = tmp_path / "c.h5"
+    write_features(cache, video_ids=ids, categories=CATEGORIES, samples=samples, arrays=arrays)
+    settings = {"supervision": "weak", "select_by": "videos", "device": "cpu"}
+    train_head(cache, tmp_path / "run", head="mlp", epochs=1, **settings)
+    made_page = report([tmp_path / "run"], tmp_path / "page")
+    assert made_page.clips == 16
+    assert "t-SNE is left out: no sample has known events" in made_page.left_out
+    with pytest.raises(StoreError, match=r"no sample of split 'test' has known events\n.*annotate"):
+        plot(tmp_path / "run", "confusion", tmp_path / "x.png")
 
 
 def test_a_report_without_a_store_says_what_is_left_out(tmp_path: Path) -> None:
@@ -396,6 +434,14 @@ def test_a_damaged_clip_has_no_pictures_and_a_note_says_so(
     )
     assert noted, "which clip, and the command that mends it"
     assert noted[1] in IDS
+
+
+def test_a_note_on_a_clip_ends_with_the_error_where_that_has_no_next_step(
+    made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    beyond = Footage(ClipStore.open(made.store), 99)
+    assert not write_pictures(beyond, IDS[0], tmp_path, 1)
+    assert re.search(r"are left out: .*frame \d+ of \d+$", capsys.readouterr().err.strip())
 
 
 def test_runs_of_one_name_are_told_apart(made: Made, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 
 const MARGIN = { left: 44, right: 22, top: 10, bottom: 34 };
 
-/** Axes with a grid; gives the SVG and the two scales. */
+/** Axes with a grid; gives the SVG and the two scales. Without `xTicks` the horizontal axis has whole numbers, as of epochs. */
 function axes(width, height, xs, ys, xTitle, xTicks) {
   const [x0, x1] = [Math.min(...xs), Math.max(...xs)];
   const pad = (Math.max(...ys) - Math.min(...ys) || 1) * 0.08;
@@ -17,7 +17,7 @@ function axes(width, height, xs, ys, xTitle, xTicks) {
       s("text", { class: "tick", x: MARGIN.left - 6, y: y(value) + 4, "text-anchor": "end" }, String(+value.toPrecision(6)))
     );
   }
-  for (const [value, text] of xTicks || ticks(x0, x1, 6).map((value) => [value, String(+value.toPrecision(6))]))
+  for (const [value, text] of xTicks || ticks(x0, x1, 6).filter(Number.isInteger).map((value) => [value, String(+value.toPrecision(6))]))
     svg.append(s("text", { class: "tick", x: x(value), y: height - MARGIN.bottom + 16, "text-anchor": "middle" }, text));
   svg.append(s("text", { class: "tick", x: width - MARGIN.right, y: height - 3, "text-anchor": "end" }, xTitle));
   return { svg, x, y };

@@ -80,9 +80,9 @@ function classTable(view, redraw) {
 /** What became of the events, a row for each run. */
 function eventTable() {
   const rows = avel.data.summary.runs.map((run) => [run.name, run.mistakes[avel.state.split]?.events]).filter(([, row]) => row);
-  if (!rows.length) return null;
+  if (!rows.length) return "";
   const keys = Object.keys(EVENT_COLUMNS);
-  const cells = (row) => keys.map((key) => h("td", {}, Number.isInteger(row[key]) ? String(row[key]) : decimal(row[key])));
+  const cells = (row) => keys.map((key) => h("td", {}, key === "events" ? String(row[key]) : decimal(row[key])));
   const head = h("tr", {}, h("th", { scope: "col" }, "run"), keys.map((key) => h("th", { scope: "col" }, EVENT_COLUMNS[key])));
   const body = rows.map(([name, row]) => h("tr", {}, h("th", { scope: "row" }, name), cells(row)));
   const note =

@@ -117,7 +117,7 @@ function nearest(panel, canvas, event) {
 }
 
 function pointText(group, point) {
-  const second = group.segment[point] * avel.data.summary.segment_seconds;
+  const second = +(group.segment[point] * avel.data.summary.segment_seconds).toFixed(2);
   return `${avel.data.summary.classes[group.class[point]]}, ${ofVideo("video_id", group.clip[point])} at ${second} s`;
 }
 

@@ -61,9 +61,10 @@ function sortedClasses(counts, order) {
 
 function confusionTable(view) {
   const counts = countConfusion(view.run);
+  if (!sum(counts.flat())) return h("p", { class: "note" }, "No clip of this split has known events.");
   const names = avel.data.summary.classes;
   const order = sortedClasses(counts, view.order);
-  const head = h("tr", {}, h("td", {}), order.map((number) => h("th", { class: "upright", scope: "col" }, h("span", {}, names[number]))), h("th", { scope: "col" }, "recall"));
+  const head = h("tr", {}, h("td", {}), order.map((number) => h("th", { class: "upright", scope: "col" }, h("span", {}, names[number]))), h("th", { class: "recall", scope: "col" }, "recall"));
   const body = order.map((label) => {
     const total = counts[label].reduce((sum, count) => sum + count, 0);
     const cells = order.map((prediction) => confusionCell(view.run, label, prediction, counts[label][prediction], total));

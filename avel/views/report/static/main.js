@@ -7,7 +7,7 @@ function drawHeader() {
   document.title = `${runs.map((run) => run.name).join(", ")} · avel report`;
   $("summary").textContent =
     `${plural(runs.length, "run")} · ${plural(clips, "clip")} · ${plural(classes.length - 1, "class", "classes")} and background · ` +
-    `${avel.data.clips.length.some((own) => own < segments) ? "up to " : ""}${segments} segments of ${seconds} s · avel ${made.avel}, ${made.date}`;
+    `${avel.data.clips.length.some((own) => own < segments) ? "up to " : ""}${plural(segments, "segment")} of ${seconds} s · avel ${made.avel}, ${made.date}`;
   $("left-out").append(...leftOut.map((text) => h("li", {}, text)));
 }
 

@@ -66,7 +66,7 @@ function eafText(sources, link) {
 /** Saves the tracks of the clip in the player, and its timeline as a drawing. */
 function trackSaves(clip) {
   const sources = sourcesOf(clip);
-  if (!sources.length) return null;
+  if (!sources.length) return "";
   const name = ofVideo("video_id", clip);
   const view = { source: 0 };
   const chosen = choice(sources.map(([text], at) => [at, text]), 0, (value) => (view.source = Number(value)), { id: "saved-tracks" });
