@@ -21,6 +21,7 @@ VISUAL_BACKBONES: Registry[Any] = Registry(
         "vectors": "avel.pipeline.encoders.vectors",
     },
     group="avel.visual_backbones",
+    unlisted=("vectors",),
 )
 AUDIO_BACKBONES: Registry[Any] = Registry(
     "audio backbone",
@@ -31,6 +32,7 @@ AUDIO_BACKBONES: Registry[Any] = Registry(
         "vectors": "avel.pipeline.encoders.vectors",
     },
     group="avel.audio_backbones",
+    unlisted=("vectors",),
 )
 """CNNs of frames, and of patches or waveforms; `avel.pipeline.encoders.backbones` has their base classes."""
 BACKBONES: Mapping[Literal["audio", "visual"], Registry[Any]] = {
