@@ -95,18 +95,21 @@ def make_request(
     overwrite: bool = False,
     scheduler: str | None = None,
 ) -> Request:
-    """Returns the request of a call.
+    """Returns the request of a call, for the staged clips of the store's dataset.
 
     Raises:
-        StoreError: nothing is staged.
+        StoreError: none is staged.
     """
     path = None if encoder is None else Path(encoder)
     caches = (None if overwrite else cache, cnn_from)
-    sources = clips.staged_entries.by_id("source_sha256")
+    # clips stay in the store when their video leaves the dataset
+    still_there = clips.staged_entries.is_one_of("video_id", clips.dataset.videos.table["video_id"])
+    sources = clips.staged_entries.filter(still_there).by_id("source_sha256")
     if not sources:
         where = clips.location.url
         raise StoreError(
-            f"{where}: no staged clip", hint=f"{shlex.join(['avel', 'inspect', where])} says why"
+            f"{where}: no staged clip of its dataset",
+            hint=f"{shlex.join(['avel', 'inspect', where])} says why",
         )
     reasons = {
         name: f"{entry.reason or entry.state}: {entry.detail}".removesuffix(": ")
