@@ -22,7 +22,7 @@ from avel.pipeline.caching.parts import Arrays, Parts
 from avel.pipeline.config import BACKBONES, CacheConfig
 from avel.pipeline.encoders.build import build_cnn, build_encoder, model_folders
 from avel.pipeline.encoders.encoder import CNNs, Encoder
-from avel.pipeline.encoders.kept import cnn_digest, load_encoder
+from avel.pipeline.encoders.saved import cnn_digest, load_encoder
 from avel.pipeline.encoders.waveform import windows
 from avel.pipeline.pretraining.augment import centre_crop
 from avel.stores.clips import ClipStore

@@ -22,7 +22,7 @@ from avel.nn import mask_of
 from avel.pipeline.config import PretrainConfig
 from avel.pipeline.encoders.build import build_encoder
 from avel.pipeline.encoders.encoder import Encoder
-from avel.pipeline.encoders.kept import encoder_digest
+from avel.pipeline.encoders.saved import encoder_digest
 from avel.pipeline.encoders.vectors import NAME, read_vectors
 from avel.pipeline.pretraining.cached import as_float16, read_by, train_places, vector_config
 from avel.pipeline.pretraining.checkpoint import load_start

@@ -16,7 +16,7 @@ from avel.errors import StaleError
 from avel.grid import evenly_spaced
 from avel.pipeline.config import AugmentConfig
 from avel.pipeline.encoders.encoder import Encoder
-from avel.pipeline.encoders.kept import cnn_digest
+from avel.pipeline.encoders.saved import cnn_digest
 from avel.pipeline.pretraining.augment import augment_clips, centre_crop
 from avel.pipeline.pretraining.loader import Batch, Batches, batches_of, lengths_of, random_choices
 from avel.pipeline.pretraining.parallel import barrier, rank, world_size

@@ -10,7 +10,7 @@ import torch
 from avel.errors import StaleError, StoreError
 from avel.pipeline.caching.cache import cache_features
 from avel.pipeline.config import AUDIO_BACKBONES
-from avel.pipeline.encoders.kept import load_encoder
+from avel.pipeline.encoders.saved import load_encoder
 from avel.stores.clips import ClipStore
 from avel.stores.datasets.labels import PADDED
 from avel.stores.export import export_features

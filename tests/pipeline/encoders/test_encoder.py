@@ -14,7 +14,7 @@ from avel.pipeline.config import VISUAL_BACKBONES, PretrainConfig
 from avel.pipeline.encoders.build import build_encoder
 from avel.pipeline.encoders.encoder import Encoder, map_cells
 from avel.pipeline.encoders.header import encoder_file, read_pretrained
-from avel.pipeline.encoders.kept import cnn_digest, encoder_digest, load_encoder, save_encoder
+from avel.pipeline.encoders.saved import cnn_digest, encoder_digest, load_encoder, save_encoder
 from avel.stores.runs import Run
 from tests.pipeline.configs import changed, made, pretrain_config
 

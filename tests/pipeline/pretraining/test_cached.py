@@ -14,7 +14,7 @@ from avel.errors import AvelError, BusyError, ConfigError, StoreError, TrainingE
 from avel.heads.train import train_head
 from avel.pipeline.caching.cache import cache_features
 from avel.pipeline.caching.key import encoder_file_digest
-from avel.pipeline.encoders.kept import load_encoder
+from avel.pipeline.encoders.saved import load_encoder
 from avel.pipeline.pretraining.pretrain import pretrain
 from avel.stores.cache_lock import lock_cache
 from avel.stores.feature_adding import add_features

@@ -18,7 +18,7 @@ from avel.errors import AvelError, ConfigError, StoreError, TrainingError, Weigh
 from avel.pipeline.config import PretrainConfig
 from avel.pipeline.encoders.build import build_encoder
 from avel.pipeline.encoders.header import BEST, LAST
-from avel.pipeline.encoders.kept import load_encoder
+from avel.pipeline.encoders.saved import load_encoder
 from avel.pipeline.pretraining import checkpoint, record
 from avel.pipeline.pretraining.checkpoint import CHECKPOINT
 from avel.pipeline.pretraining.monitor import EpochMeans
