@@ -194,5 +194,8 @@ def test_a_store_whose_clips_are_all_staged_again_has_one_version(
 
 def test_a_loss_about_which_dask_says_nothing_is_named() -> None:
     client = SimpleNamespace(scheduler=SimpleNamespace(address="tcp://there:8786"))
-    with pytest.raises(SchedulerLostError, match="tcp://there:8786 is gone: CancelledError"), watching(client):
+    with (
+        pytest.raises(SchedulerLostError, match="tcp://there:8786 is gone: CancelledError"),
+        watching(client),
+    ):
         raise CancelledError
