@@ -1,6 +1,6 @@
 """Staged clips through an encoder, batch by batch, the next one read while this one is computed."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
@@ -25,6 +25,7 @@ from avel.pipeline.encoders.encoder import CNNs, Encoder
 from avel.pipeline.encoders.saved import cnn_digest, load_encoder
 from avel.pipeline.encoders.waveform import windows
 from avel.pipeline.pretraining.augment import centre_crop
+from avel.progress import Progress
 from avel.stores.clips import ClipStore
 from avel.stores.features import FeatureCache
 
@@ -36,16 +37,16 @@ AHEAD = 2
 class Work:
     """Inputs that all parts have in common; pickles, so that a part can be computed in any process.
 
-    `cnn_from` is a cache whose CNN vectors are taken instead of computing them again. `token` tells calls
-    apart, between which store and caches may have changed.
+    `cnn_from` is a cache whose CNN vectors are taken instead of computing them again. Two are equal if they
+    have the same `token`, which is that of one call: before the next call store and caches may change.
     """
 
-    store: str
-    encoder: Path | None
-    config: CacheConfig
-    recipe: dict[str, Any]
-    parts: Parts
-    cnn_from: Path | None = None
+    store: str = field(compare=False)
+    encoder: Path | None = field(compare=False)
+    config: CacheConfig = field(compare=False)
+    recipe: dict[str, Any] = field(compare=False)
+    parts: Parts = field(compare=False)
+    cnn_from: Path | None = field(default=None, compare=False)
     token: str = field(default_factory=lambda: uuid4().hex)
 
 
@@ -119,9 +120,7 @@ class PartEncoder:
         """Opens the store of the work when a clip of it is asked for."""
         return ClipStore.open(self.work.store)
 
-    def parts(
-        self, parts: Sequence[Sequence[str]], advance: Callable[[int, int], None] = lambda done, failed: None
-    ) -> Iterator[Encoded]:
+    def parts(self, parts: Sequence[Sequence[str]], progress: Progress | None = None) -> Iterator[Encoded]:
         """Yields the features of each list of videos in turn; reading goes on across the lists."""
         size = self.work.config.batch_size
         batches = [
@@ -140,7 +139,9 @@ class PartEncoder:
                 for name, values in self.encode(clips).items() if clips.video_ids else ():
                     dtype = torch.float16 if name == "maps" else torch.float32
                     arrays_of[name].append(values.to("cpu", dtype).numpy())
-                advance(len(clips.video_ids) + len(clips.failures), len(clips.failures))
+                if progress is not None:
+                    failed = len(clips.failures)
+                    progress.advance(len(clips.video_ids) + failed, failed=failed)
             arrays = {name: np.concatenate(values) for name, values in arrays_of.items() if values}
             yield Encoded(tuple(names), arrays, failures, self.cnn_digest, hardware_of(self.device))
 

@@ -244,15 +244,7 @@ def make_batches(
     path = Path(config.frozen.vectors or run / VECTORS)
     augmentation = config.augmentation if config.frozen.augment else None
     vectors = frozen_vectors(
-        encoder,
-        store,
-        video_ids,
-        config.frozen.frames,
-        path,
-        store.digest,
-        augmentation,
-        config.dtype,
-        workers,
+        encoder, store, video_ids, config.frozen.frames, path, augmentation, config.dtype, workers
     )
     return _drawn(encoder, vectors, lengths, config)
 

@@ -99,7 +99,6 @@ def frozen_vectors(
     video_ids: Sequence[str],
     frames: int,
     folder: Path,
-    key: str,
     augmentation: AugmentConfig | None = None,
     dtype: str = "float32",
     workers: int = 2,
@@ -107,16 +106,15 @@ def frozen_vectors(
     """Returns cnn_a (V, T, Da) and cnn_v (V, T, k, Dv), float16, from `folder`, or computes them into it.
 
     Kept in parts of 64 videos, each whole or absent, so that an interrupted run goes on where it stopped; the
-    processes of a run share the missing parts.
-    `key` names the clips' contents (a store's digest), `dtype` is what the CNNs run in. With `augmentation`
-    each of the k frames has a draw of its own, the same in every run, instead of the centre crop.
+    processes of a run share the missing parts. `dtype` is what the CNNs run in. With `augmentation` each of
+    the k frames has a draw of its own, the same in every run, instead of the centre crop.
 
     Raises:
         StaleError: `folder` holds vectors of other CNNs, clips, frames or augmentations.
         StoreError: a part is damaged.
     """
     spec = encoder.spec
-    made_of = [cnn_digest(encoder), spec.encoder.agva, spec.crop_size, key, list(video_ids), frames]
+    made_of = [cnn_digest(encoder), spec.encoder.agva, spec.crop_size, store.digest, list(video_ids), frames]
     if augmentation is not None:
         augmentation = replace(augmentation, crop_size=spec.crop_size)
         made_of.append(as_dict(augmentation))
