@@ -35,7 +35,7 @@ from avel.pipeline.pretraining.record import PretrainSummary, Recorder
 from avel.pipeline.pretraining.schedule import make_optimizer
 from avel.pipeline.pretraining.settings import check_config, device_of_process
 from avel.pipeline.pretraining.training import Trainer, determinism, move_to_device
-from avel.pipeline.pretraining.vectors import FrozenVectors, compute_vectors, frozen_vectors
+from avel.pipeline.pretraining.vectors import FrozenVectors, compute_vectors, frozen_vectors, source_of_each
 from avel.progress import Progress, note, set_verbosity
 from avel.stores.clips import ClipStore
 from avel.stores.features import FeatureCache
@@ -147,10 +147,11 @@ def _pretrain(
     if config.start_from:
         load_start(projected, Path(config.start_from))
     lengths = own_lengths(store, video_ids)
+    clips = source_of_each(store, video_ids) if isinstance(store, ClipStore) else video_ids
     inputs = {
         **_about(store, config),
         "clips": len(video_ids),
-        "clip_ids": digest_of(video_ids if lengths is None else [video_ids, lengths.tolist()]),
+        "clip_sources": digest_of(clips if lengths is None else [clips, lengths.tolist()]),
         "encoder": encoder_digest(encoder),
     }
     if rank() == 0:

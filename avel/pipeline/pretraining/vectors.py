@@ -114,7 +114,8 @@ def frozen_vectors(
         StoreError: a part is damaged.
     """
     spec = encoder.spec
-    made_of = [cnn_digest(encoder), spec.encoder.agva, spec.crop_size, store.digest, list(video_ids), frames]
+    clips = source_of_each(store, video_ids)
+    made_of = [cnn_digest(encoder), spec.encoder.agva, spec.crop_size, store.digest, clips, frames]
     if augmentation is not None:
         augmentation = replace(augmentation, crop_size=spec.crop_size)
         made_of.append(as_dict(augmentation))
@@ -185,6 +186,12 @@ def compute_vectors(
         if progress is not None:
             progress.advance(len(places))
     return torch.cat(audio), torch.cat(visual)
+
+
+def source_of_each(store: ClipStore, video_ids: Sequence[str]) -> list[list[str]]:
+    """Returns the id of each clip with the SHA-256 of the file that it was staged from."""
+    source_of = store.staged_entries.by_id("source_sha256")
+    return [[video_id, source_of[video_id]] for video_id in video_ids]
 
 
 def read_segments(store: ClipStore, video_id: str, frames: int) -> tuple[Tensor, Tensor]:

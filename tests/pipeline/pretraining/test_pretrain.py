@@ -1,5 +1,6 @@
 """`avel pretrain` as a whole: what a run writes, resuming, several processes, what is refused."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -14,7 +15,15 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from avel.config import to_toml
-from avel.errors import AvelError, ConfigError, StoreError, TrainingError, WeightsError, WriteError
+from avel.errors import (
+    AvelError,
+    ConfigError,
+    StaleError,
+    StoreError,
+    TrainingError,
+    WeightsError,
+    WriteError,
+)
 from avel.pipeline.config import PretrainConfig
 from avel.pipeline.encoders.build import build_encoder
 from avel.pipeline.encoders.header import BEST, LAST
@@ -29,6 +38,7 @@ from avel.pipeline.pretraining.training import Trainer
 from avel.pipeline.pretraining.vectors import FrozenVectors, compute_vectors
 from avel.stores.clip_writer import write_dataset
 from avel.stores.clips import ClipStore
+from avel.stores.manifest import ManifestWriter
 from avel.stores.runs import Run
 from tests.pipeline.configs import changed
 from tests.pipeline.pretraining.clip_store import make_store
@@ -361,6 +371,18 @@ def test_another_config_in_the_same_folder_is_refused(store: ClipStore, tmp_path
     pretrain(store, tmp_path / "run", CONFIG, epochs=1)
     with pytest.raises(StoreError, match="epochs"):
         pretrain(store, tmp_path / "run", CONFIG, epochs=2)
+
+
+def test_clips_of_other_files_are_not_taken_for_those_of_a_run(tmp_path: Path) -> None:
+    store, options = make_store(tmp_path / "clips.zarr", clips=3), {**FROZEN, "epochs": 1}
+    pretrain(store, tmp_path / "run", CONFIG, frozen_vectors=str(tmp_path / "vectors"), **options)
+    other = dataclasses.replace(store.entries["c1"], source_sha256="of another file")
+    ManifestWriter(store.location).append([other])
+    store = ClipStore.open(tmp_path / "clips.zarr")
+    with pytest.raises(StoreError, match="other inputs: clip_sources"):
+        pretrain(store, tmp_path / "run", CONFIG, frozen_vectors=str(tmp_path / "vectors"), **options)
+    with pytest.raises(StaleError, match="vectors of other CNNs, clips or frames"):
+        pretrain(store, tmp_path / "new", CONFIG, frozen_vectors=str(tmp_path / "vectors"), **options)
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:99", "tpu", "meta", "mps"])
