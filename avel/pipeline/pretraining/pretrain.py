@@ -2,6 +2,7 @@
 
 import math
 import os
+import shlex
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from dataclasses import replace
@@ -42,6 +43,7 @@ from avel.stores.features import FeatureCache
 from avel.stores.files import only_one
 from avel.stores.kinds import kind_of
 from avel.stores.runs import RECORD, Run, forget_unused, remove_unused
+from avel.text import plural
 
 VECTORS = "vectors"
 FEWER_CLIPS = "the same call with a smaller --clips-at-once goes on from its last checkpoint"
@@ -129,8 +131,10 @@ def training_videos(store: ClipStore | FeatureCache) -> list[str]:
     if any(splits.values()):
         wanted = [video_id for video_id in wanted if "train" in splits[video_id]]
     if not wanted:
+        look = shlex.join(["avel", "inspect", store.location.url])
         raise TrainingError(
-            f"no staged clip to train on among {len(store.video_ids)}", hint="avel extract DATASET STORE"
+            f"{store.location.url}: no train sample among {plural(len(store.staged), 'staged clip')}",
+            hint=f"{look} shows what is staged and its splits; without splits all clips are trained on",
         )
     return wanted
 

@@ -38,6 +38,7 @@ from avel.pipeline.pretraining.training import Trainer
 from avel.pipeline.pretraining.vectors import FrozenVectors, compute_vectors
 from avel.stores.clip_writer import write_dataset
 from avel.stores.clips import ClipStore
+from avel.stores.datasets.sample import Event, Samples
 from avel.stores.manifest import ManifestWriter
 from avel.stores.runs import Run
 from tests.pipeline.configs import changed
@@ -351,6 +352,25 @@ def test_ridge_finds_classes_that_are_linear() -> None:
     labels = (x @ torch.randn(5, 3, generator=generator, dtype=torch.float64)).argmax(1)
     predicted = ridge_classes(x[:400], labels[:400], x[400:], 3)
     assert (predicted == labels[400:]).double().mean() > 0.85
+
+
+def test_a_probe_of_several_labels_a_segment_is_refused(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "clips.zarr")
+    both = (Event("Bark", 0, 5), Event("Bell", 4, 8))
+    samples = Samples.of(tuple(dataclasses.replace(sample, events=both) for sample in store.dataset.samples))
+    write_dataset(store.location, dataclasses.replace(store.dataset, samples=samples))
+    with pytest.raises(TrainingError, match="a segment has one label") as caught:
+        Probe(ClipStore.open(tmp_path / "clips.zarr"), frozen=True, workers=1)
+    assert caught.value.hint == "leave out --probe-every"
+
+
+def test_a_store_without_train_samples_is_refused_with_what_shows_its_splits(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "clips.zarr", clips=4)
+    rest = Samples.of((store.dataset.samples[3],))
+    write_dataset(store.location, dataclasses.replace(store.dataset, samples=rest))
+    with pytest.raises(TrainingError, match="no train sample among 4 staged clips") as caught:
+        training_videos(ClipStore.open(tmp_path / "clips.zarr"))
+    assert caught.value.hint.startswith(f"avel inspect {tmp_path}/clips.zarr shows")
 
 
 def test_all_clips_are_trained_on_where_there_are_no_splits(tmp_path: Path) -> None:
