@@ -97,8 +97,8 @@ class BackboneConfig:
     backbone: ComponentConfig | None
     weights: str = option(
         PUBLISHED,
-        "Weights of this CNN: a file, a published name, or random; published takes the first name, if it "
-        "has any.",
+        "Weights of this CNN: a file, the name of published ones, published for the first of these, or "
+        "random.",
     )
 
 

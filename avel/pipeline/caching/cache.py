@@ -288,9 +288,9 @@ def _merge(
 
 
 def _made_with(cache: Path, parts: Parts, hint: str, before: CacheProvenance | None = None) -> dict[str, Any]:
-    """Returns the one digest of the CNNs behind all features that are merged, devices, and versions.
+    """Returns digest of the CNNs, devices and versions behind all features that are merged.
 
-    The recipe has published weights by name only, and other weights may since be published under that name.
+    The recipe has published weights by name only, and later others may be published under the same name.
 
     Args:
         before: provenance of the features that are kept, if any.

@@ -163,7 +163,7 @@ class Reusable:
 
     Attributes:
         kept: video id -> row of the cache, of the videos whose file is still the same.
-        damaged: clips that the cache names as damaged, and that still are -> why.
+        damaged: id of a clip that the cache records as damaged, and that still cannot be read -> why.
     """
 
     cache: FeatureCache | None

@@ -40,7 +40,7 @@ _device = ""
 """Device that a process of `_on_devices` was given."""
 _dealing = Lock()
 _places: dict[str, tuple[int, FileLock]] = {}
-"""Dask workers of this process -> their place on this machine, and the lock that holds it while they live."""
+"""Address of a dask worker of this process -> its place on this machine, and the lock that keeps it."""
 
 
 def encode_all(work: Work, parts: Sequence[Sources], scheduler: str | None) -> Iterator[Written]:

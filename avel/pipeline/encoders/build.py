@@ -1,4 +1,4 @@
-"""A config -> the encoder it asks for."""
+"""Builds the encoder, or the one CNN, that a config asks for."""
 
 from dataclasses import replace
 from pathlib import Path

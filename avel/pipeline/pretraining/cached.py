@@ -1,4 +1,4 @@
-"""Vectors of a feature cache in the place of a clip store and CNNs: what AV-BT is trained on there."""
+"""Takes the vectors of a feature cache to train AV-BT on, in the place of clips and CNNs."""
 
 from dataclasses import replace
 

@@ -29,7 +29,7 @@ CNNS = ("encoder.visual.", "encoder.audio.")
 FORM = ("visual.", "audio.", "encoder.", "objective.projector", "objective.shared_projector")
 """Beginnings of the names of settings that decide which weights a network has."""
 NO_FORM = {"visual.weights", "audio.weights"}
-"""Settings whose names begin so, but which do not decide it."""
+"""Settings with such names that do not decide it."""
 
 
 @dataclass(frozen=True)
