@@ -254,6 +254,8 @@ class PretrainConfig(FromClipsOrCache):
         "freeze_backbone",
         "backbone_batchnorm",
         "compile",
+        "clips_at_once",
+        "workers",
         "decode",
     )
     epochs: int = option(100, "Passes over the training clips.", low=1)
