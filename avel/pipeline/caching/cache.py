@@ -23,6 +23,7 @@ from avel.pipeline.caching.request import (
     Reusable,
     find_reusable,
     make_request,
+    options_of,
     request_of_one,
     still_damaged,
 )
@@ -325,7 +326,7 @@ def _provenance(
         "pretraining_seed": pretraining_seed(request.encoder),
         "store": str(request.clips.location.url),
         "run": None if request.encoder is None else str(request.encoder.resolve()),
-        "options": request.options,
+        "options": options_of(request.config),
     }
 
 

@@ -44,20 +44,19 @@ class Request:
     annotations: str
     cnn_from: Path | None
 
-    @property
-    def options(self) -> str:
-        """Returns the settings that change numbers and are not the default, as on a command line."""
-        return options_of(self.config)
-
     def command(self, *more: str) -> str:
         """Returns this call as a command, with more options."""
         vectors = [] if self.cnn_from is None else ["--cnn-from", str(self.cnn_from)]
-        return cache_command(self.clips.location.url, self.cache, self.encoder, self.options, *vectors, *more)
+        return cache_command(
+            self.clips.location.url, self.cache, self.encoder, options_of(self.config), *vectors, *more
+        )
 
     def command_of_vectors(self, cache: Path) -> str:
         """Returns the command that computes the CNN vectors this call wants into a cache."""
         kept = [] if "cnn_a" in self.recipe["arrays"] else ["--keep-cnn"]
-        return cache_command(self.clips.location.url, cache, self.encoder, self.options, *kept, "--overwrite")
+        return cache_command(
+            self.clips.location.url, cache, self.encoder, options_of(self.config), *kept, "--overwrite"
+        )
 
     def work(self, parts: Parts) -> Work:
         """Returns what a process elsewhere needs, with absolute paths."""

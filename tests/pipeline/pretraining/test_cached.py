@@ -170,7 +170,7 @@ def test_what_does_not_go_together_is_refused(
     ]
     for source in (cache, store):
         with pytest.raises(
-            StoreError, match="of another model: .*visual_features is 'clip.cnn_v' there"
+            StoreError, match=r"of another model: .*visual_features is 'clip\+cnn_v' there"
         ) as no:
             pretrain(source, tmp_path / "new", start_from=str(tmp_path / "run"), **SMALL)
         assert no.value.hint.startswith("give the STORE of that run")
