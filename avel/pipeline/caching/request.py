@@ -47,16 +47,15 @@ class Request:
     def command(self, *more: str) -> str:
         """Returns this call as a command, with more options."""
         vectors = [] if self.cnn_from is None else ["--cnn-from", str(self.cnn_from)]
-        return cache_command(
-            self.clips.location.url, self.cache, self.encoder, options_of(self.config), *vectors, *more
-        )
+        return self._command(self.cache, *vectors, *more)
 
     def command_of_vectors(self, cache: Path) -> str:
         """Returns the command that computes the CNN vectors this call wants into a cache."""
         kept = [] if "cnn_a" in self.recipe["arrays"] else ["--keep-cnn"]
-        return cache_command(
-            self.clips.location.url, cache, self.encoder, options_of(self.config), *kept, "--overwrite"
-        )
+        return self._command(cache, *kept, "--overwrite")
+
+    def _command(self, cache: Path, *more: str) -> str:
+        return cache_command(self.clips.location.url, cache, self.encoder, options_of(self.config), *more)
 
     def work(self, parts: Parts) -> Work:
         """Returns what a process elsewhere needs, with absolute paths."""
