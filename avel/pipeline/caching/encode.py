@@ -21,7 +21,7 @@ from avel.pipeline.caching.key import has_agva
 from avel.pipeline.caching.parts import Arrays, Parts
 from avel.pipeline.config import BACKBONES, CacheConfig
 from avel.pipeline.encoders.build import build_cnn, build_encoder, model_folders
-from avel.pipeline.encoders.encoder import CNNs, Encoder
+from avel.pipeline.encoders.encoder import CNNs, Encoder, check_crop
 from avel.pipeline.encoders.saved import cnn_digest, load_encoder
 from avel.pipeline.encoders.waveform import windows
 from avel.pipeline.pretraining.augment import centre_crop
@@ -102,9 +102,7 @@ class PartEncoder:
     def __init__(self, work: Work, device: str = "cpu") -> None:
         self.work = work
         self.device = torch.device(device)
-        self.encoder = chosen_encoder(work).to(self.device)
-        self.encoder.is_fixed = True
-        self.cnn_digest = cnn_digest(self.encoder)
+        self.encoder = chosen_encoder(work)
         visual, audio = self.encoder.visual, self.encoder.audio
         self.modalities = [kind for kind in BACKBONES if getattr(self.encoder, kind) is not None]
         self._arrays: list[str] = work.recipe["arrays"]
@@ -112,6 +110,10 @@ class PartEncoder:
         self._own_lengths = bool(preprocessing.get("own_lengths"))
         self.frames: list[int] = preprocessing.get("frames", [])
         self.crop_size: int = preprocessing.get("crop_size", 0)
+        if visual is not None:
+            check_crop(visual, self.crop_size)
+        self.encoder.to(self.device).is_fixed = True
+        self.cnn_digest = cnn_digest(self.encoder)
         self._together = visual is not None and visual.reads(visual.config).frames > 1
         self.waveform = None if audio is None else audio.reads(audio.config)
 

@@ -22,7 +22,7 @@ from avel.memory import free_memory
 from avel.nn import mask_of
 from avel.pipeline.config import PretrainConfig
 from avel.pipeline.encoders.build import build_encoder
-from avel.pipeline.encoders.encoder import Encoder
+from avel.pipeline.encoders.encoder import Encoder, check_crop
 from avel.pipeline.encoders.saved import encoder_digest
 from avel.pipeline.encoders.vectors import NAME, read_vectors
 from avel.pipeline.pretraining.cached import as_float16, read_by, train_places, vector_config
@@ -147,6 +147,8 @@ def _pretrain(
     device: torch.device,
 ) -> PretrainSummary:
     encoder = build_encoder(config)
+    if isinstance(store, ClipStore):
+        check_crop(encoder.visual, encoder.spec.crop_size)
     projected = ProjectedEncoder(encoder, config)
     if config.start_from:
         load_start(projected, Path(config.start_from))

@@ -7,12 +7,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from avel.errors import MissingPathError, StoreError
+from avel.errors import ConfigError, MissingPathError, StoreError
 from avel.heads.config import TrainConfig
 from avel.nn import Standard
 from avel.pipeline.config import VISUAL_BACKBONES, PretrainConfig
 from avel.pipeline.encoders.build import build_encoder
-from avel.pipeline.encoders.encoder import Encoder, map_cells
+from avel.pipeline.encoders.encoder import Encoder, check_crop, map_cells
 from avel.pipeline.encoders.header import encoder_file, read_pretrained
 from avel.pipeline.encoders.saved import cnn_digest, encoder_digest, load_encoder, save_encoder
 from avel.stores.runs import Run
@@ -263,3 +263,15 @@ def test_a_header_that_does_not_say_which_cnns_were_pretrained_is_named(text: st
     assert read_pretrained(Path("x"), {"pretrained": "[true, false]"}) == (True, False)
     with pytest.raises(StoreError, match="x: pretrained is "):
         read_pretrained(Path("x"), {"pretrained": text})
+
+
+def test_a_crop_that_a_cnn_cannot_read_is_named_with_its_own() -> None:
+    with pytest.raises(
+        ConfigError, match="crop_size=16: vgg19 cannot read such frames: .*too small"
+    ) as caught:
+        check_crop(made(VISUAL_BACKBONES, "vgg19"), 16)
+    assert caught.value.hint == "--crop-size 224"
+    tiny = made(VISUAL_BACKBONES, "tiny").train()
+    check_crop(tiny, 28)
+    assert tiny.training
+    assert not tiny.layers[1].num_batches_tracked
