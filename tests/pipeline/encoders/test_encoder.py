@@ -266,9 +266,7 @@ def test_a_header_that_does_not_say_which_cnns_were_pretrained_is_named(text: st
 
 
 def test_a_crop_that_a_cnn_cannot_read_is_named_with_its_own() -> None:
-    with pytest.raises(
-        ConfigError, match="crop_size=16: vgg19 cannot read such frames: .*too small"
-    ) as caught:
+    with pytest.raises(ConfigError, match="crop_size=16: vgg19 cannot read such frames") as caught:
         check_crop(made(VISUAL_BACKBONES, "vgg19"), 16)
     assert caught.value.hint == "--crop-size 224"
     tiny = made(VISUAL_BACKBONES, "tiny").train()
