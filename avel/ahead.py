@@ -30,8 +30,13 @@ def limit_threads(count: int | None) -> None:
 
 
 def usable_cores() -> int:
-    """Returns the cores that this process may use, which a job, a container or `limit_threads` may limit."""
-    cores = len(os.sched_getaffinity(0))
+    """Returns the cores that this process may use, which a job, a container or `limit_threads` may limit.
+
+    A container may limit them by a quota of CPU time, which neither `os` nor torch knows.
+    """
+    from dask.system import cpu_count
+
+    cores: int = cpu_count()
     return cores if thread_limit is None else min(cores, thread_limit)
 
 

@@ -5,7 +5,7 @@ A file of Python may register one, too: `registry.named("./idea.py")` runs it.
 
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import make_dataclass
 from functools import cached_property
 from importlib import import_module
@@ -33,13 +33,20 @@ class Registry(Generic[T]):
         modules: avel's own entries, name -> module that registers it.
         group: entry-point group of other packages; a point's name is the entry's, its value the module.
         files: whether the path of a Python file may stand for the entry that the file registers.
+        unlisted: entries that only avel itself chooses, so that no help and no error offers them.
     """
 
     def __init__(
-        self, kind: str, *, modules: Mapping[str, str] | None = None, group: str = "", files: bool = False
+        self,
+        kind: str,
+        *,
+        modules: Mapping[str, str] | None = None,
+        group: str = "",
+        files: bool = False,
+        unlisted: Collection[str] = (),
     ) -> None:
         self.kind = kind
-        self._files = files
+        self._files, self._unlisted = files, frozenset(unlisted)
         self._modules = dict(modules or {})
         self._group = group
         self._entries: dict[str, T] = {}
@@ -78,10 +85,10 @@ class Registry(Generic[T]):
         return self._entries[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(sorted({*self._entries, *self._modules, *self._points}))
+        return iter(sorted({*self._entries, *self._modules, *self._points} - self._unlisted))
 
     def __contains__(self, name: object) -> bool:
-        return name in set(self)
+        return name in self._unlisted or name in set(self)
 
     def named(self, name: str) -> str:
         """Returns the name of the entry that `name` means: itself, or what a file of Python registers.

@@ -1,15 +1,17 @@
 """Reading goes on while a batch is computed: in order, ahead of what is asked for, and never far ahead."""
 
-import os
+import io
 import threading
 import time
 import weakref
 
 import pytest
 
-from avel.ahead import MOST_THREADS, read_ahead, reading_threads
+from avel.ahead import MOST_THREADS, read_ahead, reading_threads, usable_cores
 
 AHEAD = 2
+V1 = "/sys/fs/cgroup/cpu,cpuacct"
+"""Folder of a container's quota in cgroup v1."""
 
 
 def test_results_come_in_order_however_long_each_takes() -> None:
@@ -72,8 +74,31 @@ def test_an_error_arrives_in_its_place() -> None:
 def test_as_many_threads_read_as_there_are_cores(
     asked: int | None, cores: int, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)))
+    monkeypatch.setattr("dask.system.cpu_count", lambda: cores)
     assert reading_threads(asked) == threads
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({"/proc/self/cgroup": "0::/job\n", "/sys/fs/cgroup/job/cpu.max": "max 100000\n"}, 4),
+        ({"/proc/self/cgroup": "0::/job\n", "/sys/fs/cgroup/job/cpu.max": "200000 100000\n"}, 2),
+        ({f"{V1}/cpu.cfs_quota_us": "150000\n", f"{V1}/cpu.cfs_period_us": "100000\n"}, 2),
+    ],
+)
+def test_a_containers_quota_of_time_limits_the_cores(
+    files: dict[str, str], cores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def open_container(path: str) -> io.StringIO:
+        if path not in files:
+            raise FileNotFoundError(path)
+        return io.StringIO(files[path])
+
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(4)))
+    monkeypatch.setattr("os.process_cpu_count", lambda: 4, raising=False)
+    monkeypatch.setattr("psutil.Process.cpu_affinity", lambda process: list(range(4)))
+    monkeypatch.setattr("dask.system.open", open_container, raising=False)
+    assert usable_cores() == cores
 
 
 @pytest.mark.parametrize("threads", [1, 3])

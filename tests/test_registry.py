@@ -37,6 +37,15 @@ def test_an_unknown_name_suggests_the_nearest() -> None:
         heads["tacmaa"]
 
 
+def test_an_unlisted_name_is_found_but_not_offered() -> None:
+    heads: Registry[type] = Registry("head", unlisted=("own",))
+    heads.register("own")(int)
+    heads.register("tacma")(float)
+    assert list(heads) == ["tacma"]
+    assert "own" in heads
+    assert heads["own"] is int
+
+
 def test_many_choices_are_not_listed_to_the_last() -> None:
     error = UnknownNameError("video", "?", [f"v{number:04}" for number in range(4097)])
     assert "v0004 and 4,092 others" in str(error)

@@ -21,6 +21,7 @@ VISUAL_BACKBONES: Registry[Any] = Registry(
         "vectors": "avel.pipeline.encoders.vectors",
     },
     group="avel.visual_backbones",
+    unlisted=("vectors",),
 )
 AUDIO_BACKBONES: Registry[Any] = Registry(
     "audio backbone",
@@ -31,6 +32,7 @@ AUDIO_BACKBONES: Registry[Any] = Registry(
         "vectors": "avel.pipeline.encoders.vectors",
     },
     group="avel.audio_backbones",
+    unlisted=("vectors",),
 )
 """CNNs of frames, and of patches or waveforms; `avel.pipeline.encoders.backbones` has their base classes."""
 BACKBONES: Mapping[Literal["audio", "visual"], Registry[Any]] = {
@@ -95,8 +97,8 @@ class BackboneConfig:
     backbone: ComponentConfig | None
     weights: str = option(
         PUBLISHED,
-        "Weights of this CNN: a file, a published name, or random; published takes the first name, if it "
-        "has any.",
+        "Weights of this CNN: a file, the name of published ones, published for the first of these, or "
+        "random.",
     )
 
 
@@ -257,6 +259,8 @@ class PretrainConfig(FromClipsOrCache):
         "freeze_backbone",
         "backbone_batchnorm",
         "compile",
+        "clips_at_once",
+        "workers",
         "decode",
     )
     epochs: int = option(100, "Passes over the training clips.", low=1)

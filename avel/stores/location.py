@@ -116,7 +116,7 @@ def retry_seconds() -> float:
 
 def first_line(error: Exception) -> str:
     """Returns the first line of an error's message; obstore adds pages to it."""
-    return str(error).partition("\n")[0] or type(error).__name__
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def locate(url: str | os.PathLike[str]) -> Location:

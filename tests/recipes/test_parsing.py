@@ -11,7 +11,7 @@ from avel.console import DONE, run
 from avel.heads.evaluation.compare import compare
 from avel.pipeline.config import PretrainConfig
 from avel.pipeline.encoders.build import build_encoder
-from avel.pipeline.encoders.kept import save_encoder
+from avel.pipeline.encoders.saved import save_encoder
 from avel.recipes.composing.compose import CLASSES, compose
 from avel.stores.datasets.formats import read_dataset
 from avel.stores.features import FeatureCache

@@ -26,7 +26,7 @@ from avel.heads.tasks.single_label import SingleLabel
 from avel.heads.train import train_head
 from avel.heads.training.records import load_model, read_trials
 from avel.pipeline.caching.key import encoder_file_digest
-from avel.pipeline.encoders.kept import load_encoder
+from avel.pipeline.encoders.saved import load_encoder
 from avel.pipeline.encoders.weights import read_state
 from avel.stores.clip_check import verify_clips
 from avel.stores.clips import ClipStore

@@ -54,21 +54,15 @@ def check_target(
     staged, made_of = clips.staged_entries.by_id("source_sha256"), target.sources
     lacking = [
         video_id
-        for video_id in target.video_ids
-        if video_id not in staged or made_of.get(video_id, staged[video_id]) != staged[video_id]
+        for video_id, end in zip(target.video_ids, target.lengths.tolist(), strict=True)
+        if video_id not in staged
+        or made_of.get(video_id, staged[video_id]) != staged[video_id]
+        or (clips.lengths is not None and clips.lengths[video_id] < end)
     ]
     if lacking:
         raise StaleError(
-            f"{cache}: {len(lacking)} of {len(target)} videos are not in the store, or of other files there; "
-            f"the first is {lacking[0]!r}",
-            hint="give the store that the cache was made of, or make the cache anew",
-        )
-    ends = zip(target.video_ids, target.lengths.tolist(), strict=True)
-    shorter = [video_id for video_id, end in ends if clips.lengths and clips.lengths[video_id] < end]
-    if shorter:
-        raise StaleError(
-            f"{cache}: {len(shorter)} of {len(target)} videos have more segments than in the store; the "
-            f"first is {shorter[0]!r}",
+            f"{cache}: {len(lacking)} of {len(target)} videos are not in the store, or of other files or "
+            f"fewer segments there; the first is {lacking[0]!r}",
             hint="give the store that the cache was made of, or make the cache anew",
         )
     return target, {video_id: staged[video_id] for video_id in target.video_ids}

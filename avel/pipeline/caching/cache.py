@@ -23,6 +23,7 @@ from avel.pipeline.caching.request import (
     Reusable,
     find_reusable,
     make_request,
+    options_of,
     request_of_one,
     still_damaged,
 )
@@ -288,9 +289,9 @@ def _merge(
 
 
 def _made_with(cache: Path, parts: Parts, hint: str, before: CacheProvenance | None = None) -> dict[str, Any]:
-    """Returns the one digest of the CNNs behind all features that are merged, devices, and versions.
+    """Returns digest of the CNNs, devices and versions behind all features that are merged.
 
-    The recipe has published weights by name only, and other weights may since be published under that name.
+    The recipe has published weights by name only, and later others may be published under the same name.
 
     Args:
         before: provenance of the features that are kept, if any.
@@ -325,7 +326,7 @@ def _provenance(
         "pretraining_seed": pretraining_seed(request.encoder),
         "store": str(request.clips.location.url),
         "run": None if request.encoder is None else str(request.encoder.resolve()),
-        "options": request.options,
+        "options": options_of(request.config),
     }
 
 

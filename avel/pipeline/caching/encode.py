@@ -1,6 +1,6 @@
 """Staged clips through an encoder, batch by batch, the next one read while this one is computed."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
@@ -21,10 +21,11 @@ from avel.pipeline.caching.key import has_agva
 from avel.pipeline.caching.parts import Arrays, Parts
 from avel.pipeline.config import BACKBONES, CacheConfig
 from avel.pipeline.encoders.build import build_cnn, build_encoder, model_folders
-from avel.pipeline.encoders.encoder import CNNs, Encoder
-from avel.pipeline.encoders.kept import cnn_digest, load_encoder
+from avel.pipeline.encoders.encoder import CNNs, Encoder, check_crop
+from avel.pipeline.encoders.saved import cnn_digest, load_encoder
 from avel.pipeline.encoders.waveform import windows
 from avel.pipeline.pretraining.augment import centre_crop
+from avel.progress import Progress
 from avel.stores.clips import ClipStore
 from avel.stores.features import FeatureCache
 
@@ -36,16 +37,16 @@ AHEAD = 2
 class Work:
     """Inputs that all parts have in common; pickles, so that a part can be computed in any process.
 
-    `cnn_from` is a cache whose CNN vectors are taken instead of computing them again. `token` tells calls
-    apart, between which store and caches may have changed.
+    `cnn_from` is a cache whose CNN vectors are taken instead of computing them again. Two are equal if they
+    have the same `token`, which is that of one call: before the next call store and caches may change.
     """
 
-    store: str
-    encoder: Path | None
-    config: CacheConfig
-    recipe: dict[str, Any]
-    parts: Parts
-    cnn_from: Path | None = None
+    store: str = field(compare=False)
+    encoder: Path | None = field(compare=False)
+    config: CacheConfig = field(compare=False)
+    recipe: dict[str, Any] = field(compare=False)
+    parts: Parts = field(compare=False)
+    cnn_from: Path | None = field(default=None, compare=False)
     token: str = field(default_factory=lambda: uuid4().hex)
 
 
@@ -101,9 +102,7 @@ class PartEncoder:
     def __init__(self, work: Work, device: str = "cpu") -> None:
         self.work = work
         self.device = torch.device(device)
-        self.encoder = chosen_encoder(work).to(self.device)
-        self.encoder.is_fixed = True
-        self.cnn_digest = cnn_digest(self.encoder)
+        self.encoder = chosen_encoder(work)
         visual, audio = self.encoder.visual, self.encoder.audio
         self.modalities = [kind for kind in BACKBONES if getattr(self.encoder, kind) is not None]
         self._arrays: list[str] = work.recipe["arrays"]
@@ -111,6 +110,10 @@ class PartEncoder:
         self._own_lengths = bool(preprocessing.get("own_lengths"))
         self.frames: list[int] = preprocessing.get("frames", [])
         self.crop_size: int = preprocessing.get("crop_size", 0)
+        if visual is not None:
+            check_crop(visual, self.crop_size)
+        self.encoder.to(self.device).is_fixed = True
+        self.cnn_digest = cnn_digest(self.encoder)
         self._together = visual is not None and visual.reads(visual.config).frames > 1
         self.waveform = None if audio is None else audio.reads(audio.config)
 
@@ -119,9 +122,7 @@ class PartEncoder:
         """Opens the store of the work when a clip of it is asked for."""
         return ClipStore.open(self.work.store)
 
-    def parts(
-        self, parts: Sequence[Sequence[str]], advance: Callable[[int, int], None] = lambda done, failed: None
-    ) -> Iterator[Encoded]:
+    def parts(self, parts: Sequence[Sequence[str]], progress: Progress | None = None) -> Iterator[Encoded]:
         """Yields the features of each list of videos in turn; reading goes on across the lists."""
         size = self.work.config.batch_size
         batches = [
@@ -140,7 +141,9 @@ class PartEncoder:
                 for name, values in self.encode(clips).items() if clips.video_ids else ():
                     dtype = torch.float16 if name == "maps" else torch.float32
                     arrays_of[name].append(values.to("cpu", dtype).numpy())
-                advance(len(clips.video_ids) + len(clips.failures), len(clips.failures))
+                if progress is not None:
+                    failed = len(clips.failures)
+                    progress.advance(len(clips.video_ids) + failed, failed=failed)
             arrays = {name: np.concatenate(values) for name, values in arrays_of.items() if values}
             yield Encoded(tuple(names), arrays, failures, self.cnn_digest, hardware_of(self.device))
 

@@ -18,7 +18,7 @@ from avel.pipeline.caching.key import pretraining_seed
 from avel.pipeline.caching.workers import devices_of
 from avel.pipeline.config import CacheConfig
 from avel.pipeline.encoders.encoder import Encoder
-from avel.pipeline.encoders.kept import encoder_digest, load_encoder
+from avel.pipeline.encoders.saved import encoder_digest, load_encoder
 from avel.pipeline.encoders.vectors import VectorsConfig, read_vectors
 from avel.progress import Progress
 from avel.stores.features import FeatureCache, write_features

@@ -210,7 +210,7 @@ def refuse_stale(cache: FeatureCache, wanted: Mapping[str, Any], command: str) -
 def refuse_vectors(cache: Path, wanted: Mapping[str, Any], sources: Mapping[str, str], command: str) -> None:
     """Checks that a cache holds the CNN vectors that a call wants.
 
-    Whether they are of the same CNNs shows when the encoder is loaded. `command` makes the cache as wanted.
+    Their CNNs are compared later, when the encoder is loaded. `command` makes such a cache.
 
     Raises:
         StaleError: other staging or preprocessing, no CNN vectors, or not of every clip.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shlex
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -128,23 +129,15 @@ class Gathered:
 
     def __getitem__(self, key: slice) -> NDArray[Any]:
         chosen = self._places[key]
-        result = np.empty((len(chosen), *self.shape[1:]), self.dtype)
-        for path, first, last in _same_file(chosen):
+        result, done = np.empty((len(chosen), *self.shape[1:]), self.dtype), 0
+        for path, neighbours in groupby(chosen, lambda row: row.path):
+            rows = [row.index for row in neighbours]
             with open_hdf5(path, _remove(path)) as file:
                 array, sums = (array_of(file, self._name + end, _remove(path)) for end in ("", CHECKSUMS))
-                rows = [chosen[place].index for place in range(first, last)]
-                result[first:last] = read_verified_rows(array, sums[()], rows, _remove(path))
+                result[done : done + len(rows)] = read_verified_rows(array, sums[()], rows, _remove(path))
+            done += len(rows)
         return result
 
 
 def _remove(path: Path) -> str:
     return f"remove it, and its clips are computed again: {shlex.join(['rm', str(path)])}"
-
-
-def _same_file(places: Sequence[Row]) -> Iterator[tuple[Path, int, int]]:
-    """Yields ranges of neighbours that lie in one file: (path, first, end)."""
-    first = 0
-    for place in range(1, len(places) + 1):
-        if place == len(places) or places[place].path != places[first].path:
-            yield places[first].path, first, place
-            first = place

@@ -45,20 +45,18 @@ class Request:
     annotations: str
     cnn_from: Path | None
 
-    @property
-    def options(self) -> str:
-        """Returns the settings that change numbers and are not the default, as on a command line."""
-        return options_of(self.config)
-
     def command(self, *more: str) -> str:
         """Returns this call as a command, with more options."""
         vectors = [] if self.cnn_from is None else ["--cnn-from", str(self.cnn_from)]
-        return cache_command(self.clips.location.url, self.cache, self.encoder, self.options, *vectors, *more)
+        return self._command(self.cache, *vectors, *more)
 
     def command_of_vectors(self, cache: Path) -> str:
         """Returns the command that computes the CNN vectors this call wants into a cache."""
         kept = [] if "cnn_a" in self.recipe["arrays"] else ["--keep-cnn"]
-        return cache_command(self.clips.location.url, cache, self.encoder, self.options, *kept, "--overwrite")
+        return self._command(cache, *kept, "--overwrite")
+
+    def _command(self, cache: Path, *more: str) -> str:
+        return cache_command(self.clips.location.url, cache, self.encoder, options_of(self.config), *more)
 
     def work(self, parts: Parts) -> Work:
         """Returns what a process elsewhere needs, with absolute paths."""
@@ -96,18 +94,21 @@ def make_request(
     overwrite: bool = False,
     scheduler: str | None = None,
 ) -> Request:
-    """Returns the request of a call.
+    """Returns the request of a call, for the staged clips of the store's dataset.
 
     Raises:
-        StoreError: nothing is staged.
+        StoreError: none is staged.
     """
     path = None if encoder is None else Path(encoder)
     caches = (None if overwrite else cache, cnn_from)
-    sources = clips.staged_entries.by_id("source_sha256")
+    # clips stay in the store when their video leaves the dataset
+    still_there = clips.staged_entries.is_one_of("video_id", clips.dataset.videos.table["video_id"])
+    sources = clips.staged_entries.filter(still_there).by_id("source_sha256")
     if not sources:
         where = clips.location.url
         raise StoreError(
-            f"{where}: no staged clip", hint=f"{shlex.join(['avel', 'inspect', where])} says why"
+            f"{where}: no staged clip of its dataset",
+            hint=f"{shlex.join(['avel', 'inspect', where])} says why",
         )
     reasons = {
         name: f"{entry.reason or entry.state}: {entry.detail}".removesuffix(": ")
@@ -161,7 +162,7 @@ class Reusable:
 
     Attributes:
         kept: video id -> row of the cache, of the videos whose file is still the same.
-        damaged: clips that the cache names as damaged, and that still are -> why.
+        damaged: id of a clip that the cache records as damaged, and that still cannot be read -> why.
     """
 
     cache: FeatureCache | None

@@ -40,7 +40,7 @@ _device = ""
 """Device that a process of `_on_devices` was given."""
 _dealing = Lock()
 _places: dict[str, tuple[int, FileLock]] = {}
-"""Dask workers of this process -> their place on this machine, and the lock that holds it while they live."""
+"""Address of a dask worker of this process -> its place on this machine, and the lock that keeps it."""
 
 
 def encode_all(work: Work, parts: Sequence[Sources], scheduler: str | None) -> Iterator[Written]:
@@ -79,9 +79,6 @@ def dtype_of_devices(asked: str) -> str:
 
 
 def _here(work: Work, parts: Sequence[Sources], device: str, progress: Progress) -> Iterator[Written]:
-    def advance(done: int, failed: int) -> None:
-        progress.advance(done, failed=failed)
-
     place = torch.device(device)
     with tf32(place), explain_full_memory(SMALLER_BATCH):
         encoder = part_encoder(work, device)
@@ -89,7 +86,7 @@ def _here(work: Work, parts: Sequence[Sources], device: str, progress: Progress)
             names = [name for part in parts for name in part]
             check_batch_fits(encoder, names)
             note_long_encoding(encoder, names)
-        computed = encoder.parts([tuple(part) for part in parts], advance)
+        computed = encoder.parts([tuple(part) for part in parts], progress)
         for sources, encoded in zip(parts, computed, strict=True):
             yield _write(work, sources, encoded)
 
@@ -191,23 +188,10 @@ def _counted(written: Written, progress: Progress) -> Written:
 def encode_part(work: Work, sources: Sources, device: str) -> Written:
     """Computes and writes one part, in a worker process."""
     with _computing, tf32(torch.device(device)), explain_full_memory(SMALLER_BATCH):
-        encoded = next(_encoder(_Same(work), device).parts([tuple(sources)]))
+        encoded = next(_encoder(work, device).parts([tuple(sources)]))
     return _write(work, sources, encoded)
 
 
-class _Same:
-    """Work that equals only work of the same call: in another call a worker loads encoder and caches anew."""
-
-    def __init__(self, work: Work) -> None:
-        self.work = work
-
-    def __hash__(self) -> int:
-        return hash(self.work.token)
-
-    def __eq__(self, other: Any) -> bool:
-        return isinstance(other, _Same) and other.work.token == self.work.token
-
-
 @lru_cache(maxsize=1)
-def _encoder(same: _Same, device: str) -> PartEncoder:
-    return part_encoder(same.work, device)
+def _encoder(work: Work, device: str) -> PartEncoder:
+    return part_encoder(work, device)

@@ -1,4 +1,4 @@
-"""A config -> the encoder it asks for."""
+"""Builds the encoder, or the one CNN, that a config asks for."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +11,7 @@ from avel.pipeline.encoders.backbones import load_backbone
 from avel.pipeline.encoders.encoder import BackboneSpec, CNNs, Encoder, EncoderSpec, channels_last
 from avel.pipeline.encoders.header import is_of_folder
 from avel.pipeline.encoders.hub import ModelConfig
-from avel.pipeline.encoders.kept import load_encoder
+from avel.pipeline.encoders.saved import load_encoder
 from avel.stores.named_features import FeatureModality
 
 

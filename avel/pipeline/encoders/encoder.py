@@ -9,10 +9,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from avel.config import ComponentConfig
+from avel.errors import ConfigError
 from avel.nn import AGVA, Components, Standard, recur, zero_padding
 from avel.pipeline.config import EncoderConfig
 from avel.pipeline.encoders.backbones import AudioBackbone, VisualBackbone
 from avel.pipeline.encoders.folding import folded
+from avel.stores.location import first_line
 
 PIXELS_AT_ONCE = 8 * 224 * 224
 """Pixels of one forward pass on a CPU without gradients: eight frames, or 65 patches. With more, the
@@ -235,13 +237,39 @@ def split(flat: Tensor, like: Tensor) -> Tensor:
 
 
 def map_cells(visual: VisualBackbone, crop_size: int) -> int:
-    """Returns H' x W' of the maps of square frames of `crop_size`, found by trying one."""
+    """Returns H' x W' of the maps of square frames of `crop_size`, found by trying one.
+
+    Raises:
+        ConfigError: what `check_crop` raises.
+    """
+    check_crop(visual, crop_size)
     training = visual.training
     visual.eval()
     with torch.no_grad():
         maps = visual.maps(torch.zeros(1, 3, crop_size, crop_size))
     visual.train(training)
     return maps.shape[-2] * maps.shape[-1]
+
+
+def check_crop(visual: VisualBackbone, crop_size: int) -> None:
+    """Checks that a CNN on the CPU takes frames of `crop_size`; where that is not its own, by trying one.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    reads, training = visual.reads(visual.config), visual.training
+    if crop_size == reads.pixels:
+        return
+    frames = torch.zeros(1, reads.frames, 3, crop_size, crop_size)
+    try:
+        with torch.no_grad():
+            visual.eval()(frames if reads.frames > 1 else frames[0])
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise ConfigError(
+            f"crop_size={crop_size}: {visual.config.name} cannot read such frames: {first_line(error)}",
+            hint=f"--crop-size {reads.pixels}",
+        ) from None
+    visual.train(training)
 
 
 def narrowing(width: int, limit: int) -> nn.Module:

@@ -14,6 +14,7 @@ from avel.pipeline.config import PUBLISHED, RANDOM
 from avel.pipeline.encoders.backbones import Backbone
 from avel.pipeline.encoders.header import FOLDER
 from avel.stores.files import sha256_file
+from avel.stores.location import first_line
 
 SETTINGS_FILE = "config.json"
 PREPROCESSING_FILE = "preprocessor_config.json"
@@ -158,10 +159,9 @@ def snapshot(repository: str, revision: str | None, library: str, weights: bool)
         if weights and not _weights_in(folder):
             folder = Path(download(repository, revision=revision, allow_patterns=[WEIGHTS_FILES[1]]))
     except Exception as error:  # the hub's and the network's libraries have errors of many kinds
-        reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
         at = f" at revision {revision}" if revision else ""
         raise WeightsError(
-            f"{repository}{at} is not on this machine, and cannot be downloaded: {reason[0]}",
+            f"{repository}{at} is not on this machine, and cannot be downloaded: {first_line(error)}",
             hint=f"where there is a network: hf download {repository} --local-dir FOLDER; bring that here, "
             f"with {SETTINGS_FILE} and *.safetensors in it, and name it: {library}:FOLDER",
         ) from None

@@ -18,6 +18,7 @@ from avel.pipeline.encoders.backbones import (
 )
 from avel.pipeline.encoders.hub import HubBackbone, ModelConfig, as_maps
 from avel.pipeline.encoders.waveform import WindowConfig
+from avel.stores.location import first_line
 
 
 class HuggingFace(HubBackbone):
@@ -148,6 +149,6 @@ def _from_folder(kind: str, folder: Path) -> Any:
         return getattr(transformers, kind).from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         raise WeightsError(
-            f"{folder}: {kind} of transformers cannot read it: {str(error).splitlines()[0]}",
+            f"{folder}: {kind} of transformers cannot read it: {first_line(error)}",
             hint="config.json, preprocessor_config.json and *.safetensors of the model belong there",
         ) from None

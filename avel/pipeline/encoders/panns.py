@@ -1,7 +1,6 @@
 """CNN14 of PANNs (Kong et al. 2020): 2048 features of a waveform at 32 kHz."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -64,9 +63,7 @@ class CNN14(AudioBackbone):
     State dict: that of PANNs' `Cnn14_mAP=0.431.pth`: `bn0`, `conv_block{1..6}.{conv1,bn1,conv2,bn2}`, `fc1`.
     """
 
-    @dataclass(frozen=True)
-    class Config(WindowConfig):
-        """Window of the waveform."""
+    Config = WindowConfig
 
     width = 2048
     unused = ("spectrogram_extractor.", "logmel_extractor.", "fc_audioset.")
@@ -77,7 +74,7 @@ class CNN14(AudioBackbone):
         )
     }
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: WindowConfig) -> None:
         super().__init__(config)
         self.front_end = FrontEnd()
         self.bn0 = nn.BatchNorm2d(64)

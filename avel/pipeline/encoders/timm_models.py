@@ -98,10 +98,9 @@ def _known(model: str) -> Any:
     """Returns what timm knows of a model without making it."""
     timm = import_extra("timm", "timm")
     try:
-        known = timm.get_pretrained_cfg(model, allow_unregistered=False)
+        return timm.get_pretrained_cfg(model, allow_unregistered=False)
     except RuntimeError as error:
         raise _unknown(model, error) from None
-    return known
 
 
 def _unknown(model: str, error: Exception) -> ConfigError:

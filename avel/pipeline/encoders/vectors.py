@@ -12,7 +12,6 @@ from avel.config import ComponentConfig, option
 from avel.errors import ConfigError, StoreError
 from avel.pipeline.config import AUDIO_BACKBONES, VISUAL_BACKBONES
 from avel.pipeline.encoders.backbones import AudioBackbone, Backbone, VisualBackbone
-from avel.pipeline.encoders.weights import StateDict
 from avel.stores.features import FeatureCache
 from avel.stores.provenance import CACHE_AGAIN
 
@@ -40,10 +39,6 @@ class Vectors(Backbone):
     def __init__(self, config: VectorsConfig) -> None:
         super().__init__(config)
         self.width = config.dimensions
-
-    def load_published(self, state: StateDict, where: str) -> None:
-        """Refuses weights."""
-        self.refuse()
 
     def refuse(self) -> NoReturn:
         """Raises a ConfigError, since it reads neither frames nor sound."""

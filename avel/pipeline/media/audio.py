@@ -47,7 +47,7 @@ class AudioReader:
     def zeros_begin_seconds(self) -> float:
         """Returns from where on all packets hold nothing but zeros, in seconds after the origin.
 
-        Zeros are silence in some codecs, and what is left of a file of which the end was never written.
+        Such packets are silence in some codecs. They also fill a file whose end was never written.
         """
         end = float(self._stream.end_seconds) - self._origin
         for packet in reversed(self._stream.packets or []):

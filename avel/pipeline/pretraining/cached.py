@@ -1,4 +1,4 @@
-"""Vectors of a feature cache in the place of a clip store and CNNs: what AV-BT is trained on there."""
+"""Takes the vectors of a feature cache to train AV-BT on, in the place of clips and CNNs."""
 
 from dataclasses import replace
 
@@ -12,8 +12,6 @@ from avel.pipeline.config import (
     BACKBONES,
     RANDOM,
     AudioBackboneConfig,
-    AugmentConfig,
-    FrozenConfig,
     PretrainConfig,
     VisualBackboneConfig,
 )
@@ -47,14 +45,13 @@ def vector_config(
         names = asked[modality] or (f"cnn_{letter}" if f"cnn_{letter}" in cache.shapes else f"f_{letter}")
         width = width_of(cache, modality, names)
         backbones[modality] = registry[NAME].Config(features=names, dimensions=width)
-    return replace(
-        config,
-        freeze_backbone=True,
-        frozen=FrozenConfig(),
-        augmentation=AugmentConfig(),
-        visual=VisualBackboneConfig(backbones["visual"], RANDOM),
-        audio=AudioBackboneConfig(backbones["audio"], RANDOM),
-    )
+    defaults = {name: getattr(PretrainConfig(), name) for name in config.of_clips}
+    vectors = {
+        "freeze_backbone": True,
+        "visual": VisualBackboneConfig(backbones["visual"], RANDOM),
+        "audio": AudioBackboneConfig(backbones["audio"], RANDOM),
+    }
+    return replace(config, **defaults | vectors)
 
 
 def read_by(config: PretrainConfig) -> tuple[VectorsConfig, VectorsConfig]:

@@ -16,8 +16,9 @@ from torch.optim import Optimizer
 
 from avel.config import settings_of
 from avel.errors import MissingPathError, StoreError
-from avel.pipeline.config import PretrainConfig
+from avel.pipeline.config import BACKBONES, PretrainConfig
 from avel.pipeline.encoders.header import encoder_file, is_of_folder, read_spec
+from avel.pipeline.encoders.vectors import NAME
 from avel.pipeline.pretraining.projector import ProjectedEncoder
 from avel.stores.documents import parse, typed
 from avel.stores.runs import Run
@@ -30,7 +31,11 @@ CNNS = ("encoder.visual.", "encoder.audio.")
 FORM = ("visual.", "audio.", "encoder.", "objective.projector", "objective.shared_projector")
 """Beginnings of the names of settings that decide which weights a network has."""
 NO_FORM = {"visual.weights", "audio.weights"}
-"""Settings whose names begin so, but which do not decide it."""
+"""Settings with such names that do not decide it."""
+
+
+OF_VECTORS = {f"{kind}_{name}" for kind in BACKBONES for name in ("backbone", "features", "dimensions")}
+"""Names of settings that `avel pretrain` takes from a feature cache, in the place of CNNs."""
 
 
 @dataclass(frozen=True)
@@ -100,8 +105,10 @@ def can_start_from(run: Path, config: PretrainConfig) -> None:
         shown = ", ".join(
             f"{name} is {theirs.get(name)!r} there and {ours.get(name)!r} here" for name in differing
         )
-        sets = " ".join(f"--set {name}={default_text(theirs[name])}" for name in differing if name in theirs)
-        raise StoreError(f"{run}: of another model: {shown}", hint=sets)
+        hint = " ".join(f"--set {name}={default_text(theirs[name])}" for name in differing if name in theirs)
+        if NAME in (theirs["visual_backbone"], ours["visual_backbone"]) and OF_VECTORS & {*differing}:
+            hint = "give the STORE of that run; of a feature cache its --audio-features and --visual-features"
+        raise StoreError(f"{run}: of another model: {shown}", hint=hint)
 
 
 def _form(config: PretrainConfig) -> dict[str, Any]:

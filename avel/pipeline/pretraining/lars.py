@@ -1,6 +1,6 @@
 """LARS (You et al. 2017) as Barlow Twins uses it: momentum SGD whose step is scaled to the weights' norm."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -28,9 +28,8 @@ class LARS(Optimizer):
         )
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+    def step(self) -> None:  # type: ignore[override]
         """Updates every parameter that has a gradient."""
-        loss = None if closure is None else torch.enable_grad()(closure)()
         for group in self.param_groups:
             weights = [p for p in group["params"] if p.grad is not None and p.ndim != 1]
             biases = [p for p in group["params"] if p.grad is not None and p.ndim == 1]
@@ -38,7 +37,6 @@ class LARS(Optimizer):
                 self._move(weights, scaled_gradients(weights, group["trust"], group["weight_decay"]), group)
             if biases:
                 self._move(biases, [p.grad for p in biases if p.grad is not None], group)
-        return loss
 
     def _move(self, parameters: list[Tensor], updates: list[Tensor], group: dict[str, Any]) -> None:
         for parameter in parameters:

@@ -2,6 +2,7 @@
 
 import math
 import os
+import shlex
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from dataclasses import replace
@@ -21,8 +22,8 @@ from avel.memory import free_memory
 from avel.nn import mask_of
 from avel.pipeline.config import PretrainConfig
 from avel.pipeline.encoders.build import build_encoder
-from avel.pipeline.encoders.encoder import Encoder
-from avel.pipeline.encoders.kept import encoder_digest
+from avel.pipeline.encoders.encoder import Encoder, check_crop
+from avel.pipeline.encoders.saved import encoder_digest
 from avel.pipeline.encoders.vectors import NAME, read_vectors
 from avel.pipeline.pretraining.cached import as_float16, read_by, train_places, vector_config
 from avel.pipeline.pretraining.checkpoint import load_start
@@ -35,13 +36,14 @@ from avel.pipeline.pretraining.record import PretrainSummary, Recorder
 from avel.pipeline.pretraining.schedule import make_optimizer
 from avel.pipeline.pretraining.settings import check_config, device_of_process
 from avel.pipeline.pretraining.training import Trainer, determinism, move_to_device
-from avel.pipeline.pretraining.vectors import FrozenVectors, compute_vectors, frozen_vectors
+from avel.pipeline.pretraining.vectors import FrozenVectors, compute_vectors, frozen_vectors, source_of_each
 from avel.progress import Progress, note, set_verbosity
 from avel.stores.clips import ClipStore
 from avel.stores.features import FeatureCache
 from avel.stores.files import only_one
 from avel.stores.kinds import kind_of
 from avel.stores.runs import RECORD, Run, forget_unused, remove_unused
+from avel.text import plural
 
 VECTORS = "vectors"
 FEWER_CLIPS = "the same call with a smaller --clips-at-once goes on from its last checkpoint"
@@ -129,8 +131,10 @@ def training_videos(store: ClipStore | FeatureCache) -> list[str]:
     if any(splits.values()):
         wanted = [video_id for video_id in wanted if "train" in splits[video_id]]
     if not wanted:
+        look = shlex.join(["avel", "inspect", store.location.url])
         raise TrainingError(
-            f"no staged clip to train on among {len(store.video_ids)}", hint="avel extract DATASET STORE"
+            f"{store.location.url}: no train sample among {plural(len(store.staged), 'staged clip')}",
+            hint=f"{look} shows what is staged and its splits; without splits all clips are trained on",
         )
     return wanted
 
@@ -143,14 +147,17 @@ def _pretrain(
     device: torch.device,
 ) -> PretrainSummary:
     encoder = build_encoder(config)
+    if isinstance(store, ClipStore):
+        check_crop(encoder.visual, encoder.spec.crop_size)
     projected = ProjectedEncoder(encoder, config)
     if config.start_from:
         load_start(projected, Path(config.start_from))
     lengths = own_lengths(store, video_ids)
+    clips = source_of_each(store, video_ids) if isinstance(store, ClipStore) else video_ids
     inputs = {
         **_about(store, config),
         "clips": len(video_ids),
-        "clip_ids": digest_of(video_ids if lengths is None else [video_ids, lengths.tolist()]),
+        "clip_sources": digest_of(clips if lengths is None else [clips, lengths.tolist()]),
         "encoder": encoder_digest(encoder),
     }
     if rank() == 0:
@@ -244,15 +251,7 @@ def make_batches(
     path = Path(config.frozen.vectors or run / VECTORS)
     augmentation = config.augmentation if config.frozen.augment else None
     vectors = frozen_vectors(
-        encoder,
-        store,
-        video_ids,
-        config.frozen.frames,
-        path,
-        store.digest,
-        augmentation,
-        config.dtype,
-        workers,
+        encoder, store, video_ids, config.frozen.frames, path, augmentation, config.dtype, workers
     )
     return _drawn(encoder, vectors, lengths, config)
 

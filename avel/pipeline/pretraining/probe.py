@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from avel.errors import TrainingError
+from avel.errors import DatasetError, TrainingError
 from avel.nn import Standard, mask_of
 from avel.pipeline.encoders.encoder import Encoder
 from avel.pipeline.pretraining.vectors import compute_vectors
@@ -18,7 +18,11 @@ CLIPS_AT_ONCE = 64
 
 
 class Probe:
-    """Segment accuracy on val of a linear classifier on [f_a, f_v]; with frozen CNNs they are run once."""
+    """Segment accuracy on val of a linear classifier on [f_a, f_v]; with frozen CNNs they are run once.
+
+    Raises:
+        TrainingError: no train or no val sample, or one with several labels in a segment.
+    """
 
     def __init__(self, store: ClipStore, *, frozen: bool, workers: int) -> None:
         dataset, staged = store.dataset, set(store.staged)
@@ -39,7 +43,10 @@ class Probe:
         self._videos = torch.tensor([place[sample.video_id] for sample in samples])
         own = store.lengths
         lengths = None if own is None else np.array([own[sample.video_id] for sample in samples])
-        self._labels = torch.from_numpy(dataset.labels(store.grid, samples, lengths))
+        try:
+            self._labels = torch.from_numpy(dataset.labels(store.grid, samples, lengths))
+        except DatasetError as error:
+            raise TrainingError(error.message, hint="leave out --probe-every") from None
         self._lengths = None if own is None else torch.tensor([own[name] for name in self._video_ids])
         self._train = torch.tensor([sample.split == "train" for sample in samples])
         self._kept: tuple[Tensor, Tensor] | None = None

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from avel.errors import TrainingError
 from avel.pipeline.encoders.header import BEST, LAST
-from avel.pipeline.encoders.kept import save_encoder
+from avel.pipeline.encoders.saved import save_encoder
 from avel.pipeline.pretraining.checkpoint import (
     CHECKPOINT,
     Reached,

@@ -23,8 +23,8 @@ IDLE: Mapping[tuple[str, Any], tuple[str, ...]] = {
     ("crop", False): ("crop_scale",),
     ("optimizer", "adamw"): ("momentum", "trust"),
 }
-"""A setting's name and value -> names of settings that it leaves without effect. A preset or a file may hold
-them for another value, so they are noted, not refused."""
+"""A setting's name and value -> names of settings that have no effect with it. They are noted, not refused,
+since a preset or a file may set them for runs with another value."""
 AUGMENTATIONS = {field.name for field in fields(AugmentConfig)}
 
 

@@ -16,7 +16,7 @@ from avel.errors import StaleError
 from avel.grid import evenly_spaced
 from avel.pipeline.config import AugmentConfig
 from avel.pipeline.encoders.encoder import Encoder
-from avel.pipeline.encoders.kept import cnn_digest
+from avel.pipeline.encoders.saved import cnn_digest
 from avel.pipeline.pretraining.augment import augment_clips, centre_crop
 from avel.pipeline.pretraining.loader import Batch, Batches, batches_of, lengths_of, random_choices
 from avel.pipeline.pretraining.parallel import barrier, rank, world_size
@@ -99,7 +99,6 @@ def frozen_vectors(
     video_ids: Sequence[str],
     frames: int,
     folder: Path,
-    key: str,
     augmentation: AugmentConfig | None = None,
     dtype: str = "float32",
     workers: int = 2,
@@ -107,16 +106,16 @@ def frozen_vectors(
     """Returns cnn_a (V, T, Da) and cnn_v (V, T, k, Dv), float16, from `folder`, or computes them into it.
 
     Kept in parts of 64 videos, each whole or absent, so that an interrupted run goes on where it stopped; the
-    processes of a run share the missing parts.
-    `key` names the clips' contents (a store's digest), `dtype` is what the CNNs run in. With `augmentation`
-    each of the k frames has a draw of its own, the same in every run, instead of the centre crop.
+    processes of a run share the missing parts. `dtype` is what the CNNs run in. With `augmentation` each of
+    the k frames has a draw of its own, the same in every run, instead of the centre crop.
 
     Raises:
         StaleError: `folder` holds vectors of other CNNs, clips, frames or augmentations.
         StoreError: a part is damaged.
     """
     spec = encoder.spec
-    made_of = [cnn_digest(encoder), spec.encoder.agva, spec.crop_size, key, list(video_ids), frames]
+    clips = source_of_each(store, video_ids)
+    made_of = [cnn_digest(encoder), spec.encoder.agva, spec.crop_size, store.digest, clips, frames]
     if augmentation is not None:
         augmentation = replace(augmentation, crop_size=spec.crop_size)
         made_of.append(as_dict(augmentation))
@@ -187,6 +186,12 @@ def compute_vectors(
         if progress is not None:
             progress.advance(len(places))
     return torch.cat(audio), torch.cat(visual)
+
+
+def source_of_each(store: ClipStore, video_ids: Sequence[str]) -> list[list[str]]:
+    """Returns the id of each clip with the SHA-256 of the file that it was staged from."""
+    source_of = store.staged_entries.by_id("source_sha256")
+    return [[video_id, source_of[video_id]] for video_id in video_ids]
 
 
 def read_segments(store: ClipStore, video_id: str, frames: int) -> tuple[Tensor, Tensor]:

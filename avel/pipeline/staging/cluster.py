@@ -22,6 +22,7 @@ import av
 
 from avel.errors import AvelError, ConfigError
 from avel.progress import note
+from avel.stores.location import first_line
 
 if TYPE_CHECKING:
     from tornado.ioloop import IOLoop
@@ -126,7 +127,7 @@ def watching(client: Any) -> Iterator[None]:
         yield
     except (CancelledError, CommClosedError) as error:
         raise SchedulerLostError(
-            f"the dask scheduler {address} is gone: {str(error).splitlines()[0]}",
+            f"the dask scheduler {address} is gone: {first_line(error)}",
             hint="start a scheduler, then give the same command again: it does what is left",
         ) from None
 

@@ -21,7 +21,7 @@ from avel.stores.datasets.dataset import Dataset
 from avel.stores.files import file_at
 from avel.stores.manifest import Cause, Entry, Manifest, joined, pending, to_table
 from avel.stores.shards import Packing
-from avel.text import as_plain, plural
+from avel.text import as_plain, duration, plural
 
 
 @dataclass(frozen=True)
@@ -275,10 +275,9 @@ def _refuse_to_stage_again(
         for key, value in now.items()
         if value != before.get(key)
     ]
-    minutes = core_seconds(entries) / 60
     raise ConfigError(
-        f"{', '.join(changes)}: that would delete "
-        f"{plural(len(entries), 'staged clip')}, which took about {minutes:.1f} minutes of one core",
+        f"{', '.join(changes)}: that would delete {plural(len(entries), 'staged clip')}, which took about "
+        f"{duration(core_seconds(entries))} of one core",
         hint="give another STORE, or --overwrite to stage these clips again",
     )
 

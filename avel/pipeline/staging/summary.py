@@ -51,9 +51,11 @@ class ExtractSummary:
         """Returns the result in one line."""
         if self.forecast is not None:
             expected = self.forecast
+            if not expected.clips:
+                return f"{self.store}: no clip would be staged"
             causes = ", ".join(f"{count:,} {cause}" for cause, count in expected.causes.items())
             return (
-                f"{self.store}: {plural(expected.clips, 'clip')} would be staged ({causes or 'none'}), "
+                f"{self.store}: {plural(expected.clips, 'clip')} would be staged ({causes}), "
                 f"{size(expected.bytes)} in about {duration(60 * expected.minutes)}, "
                 f"as {plural(expected.measured_on, 'clip')} took"
             )

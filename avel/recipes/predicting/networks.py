@@ -26,7 +26,7 @@ from avel.pipeline.config import BACKBONES, CacheConfig, ExtractConfig
 from avel.pipeline.encoders.encoder import Encoder
 from avel.pipeline.encoders.header import FOLDER, is_of_folder
 from avel.pipeline.encoders.hub import folder_name, settings_name
-from avel.pipeline.encoders.kept import load_encoder
+from avel.pipeline.encoders.saved import load_encoder
 from avel.pipeline.encoders.vectors import VectorsConfig
 from avel.stores.documents import typed
 from avel.stores.features import FeatureCache

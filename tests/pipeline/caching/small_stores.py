@@ -13,7 +13,7 @@ from avel.config import digest
 from avel.grid import MEL_BANDS, MEL_FRAMES
 from avel.pipeline.config import ExtractConfig
 from avel.pipeline.encoders.build import build_encoder
-from avel.pipeline.encoders.kept import save_encoder
+from avel.pipeline.encoders.saved import save_encoder
 from avel.pipeline.staging.plan import stored_settings
 from avel.stores.clip_layout import StoreAttributes, read_attributes
 from avel.stores.clip_writer import ClipWriter, prepare_store, write_dataset

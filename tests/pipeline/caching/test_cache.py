@@ -29,13 +29,23 @@ from avel.pipeline.caching.cache import cache_features
 from avel.pipeline.caching.key import encoder_file_digest
 from avel.pipeline.config import AUDIO_BACKBONES, VISUAL_BACKBONES, CacheConfig
 from avel.pipeline.encoders.encoder import Encoder
-from avel.pipeline.encoders.kept import encoder_digest, load_encoder, save_encoder
+from avel.pipeline.encoders.saved import encoder_digest, load_encoder, save_encoder
 from avel.pipeline.encoders.tiny import TinyAudio, TinyConfig, TinyVisual
+from avel.stores.clip_writer import write_dataset
 from avel.stores.clips import ClipStore
+from avel.stores.datasets.sample import Event, Samples
 from avel.stores.features import FeatureCache
 from avel.stores.files import only_one
+from avel.stores.location import locate
 from tests.pipeline.caching.killed_cache import make_cache, stop_in_merge
-from tests.pipeline.caching.small_stores import NAMES, RANDOM_TINY, encoder_run, other_settings, write_store
+from tests.pipeline.caching.small_stores import (
+    NAMES,
+    RANDOM_TINY,
+    dataset_of,
+    encoder_run,
+    other_settings,
+    write_store,
+)
 
 TINY = {**RANDOM_TINY, "crop_size": 28}
 
@@ -131,11 +141,20 @@ def test_new_and_changed_clips_are_encoded_alone(store: Path, run: Path, tmp_pat
     )
 
 
-def test_other_annotations_change_the_samples_but_no_feature(store: Path, run: Path, tmp_path: Path) -> None:
-    from avel.stores.clip_writer import write_dataset
-    from avel.stores.datasets.sample import Event, Samples
-    from avel.stores.location import locate
+def test_clips_whose_videos_left_the_dataset_leave_the_cache(store: Path, run: Path, tmp_path: Path) -> None:
+    path = tmp_path / "c.h5"
+    cache_features(store, path, encoder=run)
+    write_dataset(locate(store), dataset_of(NAMES[:4]))
+    summary = cache_features(store, path, encoder=run)
+    assert (summary.encoded, summary.kept, summary.videos, summary.missing) == (0, 4, 4, 0)
+    assert FeatureCache.open(path).video_ids == NAMES[:4]
+    assert cache_features(store, tmp_path / "fresh.h5", encoder=run).encoded == 4
+    write_dataset(locate(store), dataset_of(["elsewhere"]))
+    with pytest.raises(StoreError, match="no staged clip of its dataset"):
+        cache_features(store, path, encoder=run)
 
+
+def test_other_annotations_change_the_samples_but_no_feature(store: Path, run: Path, tmp_path: Path) -> None:
     path = tmp_path / "c.h5"
     cache_features(store, path, encoder=run)
     data = ClipStore.open(store).dataset

@@ -8,14 +8,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from avel.errors import MissingPathError, StoreError
+from avel.errors import ConfigError, MissingPathError, StoreError
 from avel.heads.config import TrainConfig
 from avel.nn import Standard
 from avel.pipeline.config import VISUAL_BACKBONES, PretrainConfig
 from avel.pipeline.encoders.build import build_encoder
-from avel.pipeline.encoders.encoder import Encoder, map_cells
+from avel.pipeline.encoders.encoder import Encoder, check_crop, map_cells
 from avel.pipeline.encoders.header import encoder_file, read_pretrained
-from avel.pipeline.encoders.kept import cnn_digest, encoder_digest, load_encoder, save_encoder
+from avel.pipeline.encoders.saved import cnn_digest, encoder_digest, load_encoder, save_encoder
 from avel.stores.runs import Run
 from tests.pipeline.configs import changed, made, pretrain_config
 
@@ -314,3 +314,13 @@ def test_components_are_0_after_the_end_of_a_clip_and_those_of_agva_are_of_the_m
     assert encoder.visual_components is not None
     wanted = encoder.visual_components(encoder.visual_standard(cells.mean(2)))
     torch.testing.assert_close(f_v[1, :, 16:], wanted[1])
+
+
+def test_a_crop_that_a_cnn_cannot_read_is_named_with_its_own() -> None:
+    with pytest.raises(ConfigError, match="crop_size=16: vgg19 cannot read such frames") as caught:
+        check_crop(made(VISUAL_BACKBONES, "vgg19"), 16)
+    assert caught.value.hint == "--crop-size 224"
+    tiny = made(VISUAL_BACKBONES, "tiny").train()
+    check_crop(tiny, 28)
+    assert tiny.training
+    assert not tiny.layers[1].num_batches_tracked

@@ -14,7 +14,7 @@ from avel.errors import AvelError, BusyError, ConfigError, StoreError, TrainingE
 from avel.heads.train import train_head
 from avel.pipeline.caching.cache import cache_features
 from avel.pipeline.caching.key import encoder_file_digest
-from avel.pipeline.encoders.kept import load_encoder
+from avel.pipeline.encoders.saved import load_encoder
 from avel.pipeline.pretraining.pretrain import pretrain
 from avel.stores.cache_lock import lock_cache
 from avel.stores.feature_adding import add_features
@@ -162,10 +162,18 @@ def test_what_does_not_go_together_is_refused(
     ):
         with pytest.raises(error, match=message):
             pretrain(source, tmp_path / "run", **{**SMALL, **options})
-    pretrain(cache, tmp_path / "run", epochs=1, visual_backbone="resnet18", blur=False, **SMALL, **NAMED)
-    assert (
-        "without effect, since vectors of a cache are read: visual_backbone, blur" in capsys.readouterr().err
-    )
+    idle: dict[str, Any] = {"visual_backbone": "resnet18", "blur": False, "clips_at_once": 1}
+    pretrain(cache, tmp_path / "run", epochs=1, **idle, **SMALL, **NAMED)
+    noted = [line for line in capsys.readouterr().err.splitlines() if "without effect" in line]
+    assert noted == [
+        "without effect, since vectors of a cache are read: clips_at_once, visual_backbone, blur"
+    ]
+    for source in (cache, store):
+        with pytest.raises(
+            StoreError, match=r"of another model: .*visual_features is 'clip\+cnn_v' there"
+        ) as no:
+            pretrain(source, tmp_path / "new", start_from=str(tmp_path / "run"), **SMALL)
+        assert no.value.hint.startswith("give the STORE of that run")
     for options, error, message in (
         ({}, ConfigError, "no encoder to run on it"),
         ({"encoder": tmp_path / "run", "keep_maps": True}, ConfigError, "keep_maps beside a feature cache"),

@@ -1,5 +1,6 @@
 """`avel pretrain` as a whole: what a run writes, resuming, several processes, what is refused."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -14,11 +15,19 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from avel.config import to_toml
-from avel.errors import AvelError, ConfigError, StoreError, TrainingError, WeightsError, WriteError
+from avel.errors import (
+    AvelError,
+    ConfigError,
+    StaleError,
+    StoreError,
+    TrainingError,
+    WeightsError,
+    WriteError,
+)
 from avel.pipeline.config import PretrainConfig
 from avel.pipeline.encoders.build import build_encoder
 from avel.pipeline.encoders.header import BEST, LAST
-from avel.pipeline.encoders.kept import load_encoder
+from avel.pipeline.encoders.saved import load_encoder
 from avel.pipeline.pretraining import checkpoint, record
 from avel.pipeline.pretraining.checkpoint import CHECKPOINT
 from avel.pipeline.pretraining.monitor import EpochMeans
@@ -29,6 +38,8 @@ from avel.pipeline.pretraining.training import Trainer
 from avel.pipeline.pretraining.vectors import FrozenVectors, compute_vectors
 from avel.stores.clip_writer import write_dataset
 from avel.stores.clips import ClipStore
+from avel.stores.datasets.sample import Event, Samples
+from avel.stores.manifest import ManifestWriter
 from avel.stores.runs import Run
 from tests.pipeline.configs import changed
 from tests.pipeline.pretraining.clip_store import make_store
@@ -345,6 +356,25 @@ def test_ridge_finds_classes_that_are_linear() -> None:
     assert (predicted == labels[400:]).double().mean() > 0.85
 
 
+def test_a_probe_of_several_labels_a_segment_is_refused(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "clips.zarr")
+    both = (Event("Bark", 0, 5), Event("Bell", 4, 8))
+    samples = Samples.of(tuple(dataclasses.replace(sample, events=both) for sample in store.dataset.samples))
+    write_dataset(store.location, dataclasses.replace(store.dataset, samples=samples))
+    with pytest.raises(TrainingError, match="a segment has one label") as caught:
+        Probe(ClipStore.open(tmp_path / "clips.zarr"), frozen=True, workers=1)
+    assert caught.value.hint == "leave out --probe-every"
+
+
+def test_a_store_without_train_samples_is_refused_with_what_shows_its_splits(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "clips.zarr", clips=4)
+    rest = Samples.of((store.dataset.samples[3],))
+    write_dataset(store.location, dataclasses.replace(store.dataset, samples=rest))
+    with pytest.raises(TrainingError, match="no train sample among 4 staged clips") as caught:
+        training_videos(ClipStore.open(tmp_path / "clips.zarr"))
+    assert caught.value.hint.startswith(f"avel inspect {tmp_path}/clips.zarr shows")
+
+
 def test_all_clips_are_trained_on_where_there_are_no_splits(tmp_path: Path) -> None:
     assert len(training_videos(make_store(tmp_path / "clips.zarr", clips=3, splits=False))) == 3
 
@@ -363,6 +393,18 @@ def test_another_config_in_the_same_folder_is_refused(store: ClipStore, tmp_path
     pretrain(store, tmp_path / "run", CONFIG, epochs=1)
     with pytest.raises(StoreError, match="epochs"):
         pretrain(store, tmp_path / "run", CONFIG, epochs=2)
+
+
+def test_clips_of_other_files_are_not_taken_for_those_of_a_run(tmp_path: Path) -> None:
+    store, options = make_store(tmp_path / "clips.zarr", clips=3), {**FROZEN, "epochs": 1}
+    pretrain(store, tmp_path / "run", CONFIG, frozen_vectors=str(tmp_path / "vectors"), **options)
+    other = dataclasses.replace(store.entries["c1"], source_sha256="of another file")
+    ManifestWriter(store.location).append([other])
+    store = ClipStore.open(tmp_path / "clips.zarr")
+    with pytest.raises(StoreError, match="other inputs: clip_sources"):
+        pretrain(store, tmp_path / "run", CONFIG, frozen_vectors=str(tmp_path / "vectors"), **options)
+    with pytest.raises(StaleError, match="vectors of other CNNs, clips or frames"):
+        pretrain(store, tmp_path / "new", CONFIG, frozen_vectors=str(tmp_path / "vectors"), **options)
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:99", "tpu", "meta", "mps"])

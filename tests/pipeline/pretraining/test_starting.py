@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from avel.errors import MissingPathError, StoreError
 from avel.pipeline.config import VISUAL_BACKBONES
 from avel.pipeline.encoders.build import build_encoder
-from avel.pipeline.encoders.kept import save_encoder
+from avel.pipeline.encoders.saved import save_encoder
 from avel.pipeline.pretraining.checkpoint import CHECKPOINT
 from avel.pipeline.pretraining.pretrain import pretrain
 from avel.stores.clips import ClipStore

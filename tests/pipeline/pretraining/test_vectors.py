@@ -70,7 +70,7 @@ def test_kept_vectors_of_other_augmentations_are_refused_whatever_the_seed(
 ) -> None:
     def kept(**changes: object) -> torch.Tensor:
         config = pretrain_config(**changes).augmentation
-        return frozen_vectors(tiny(), store, store.staged, 1, tmp_path, "digest", config)[1]
+        return frozen_vectors(tiny(), store, store.staged, 1, tmp_path, config)[1]
 
     first = kept()
     assert torch.equal(kept(seed=5, epochs=3), first)
@@ -78,7 +78,7 @@ def test_kept_vectors_of_other_augmentations_are_refused_whatever_the_seed(
         with pytest.raises(StaleError):
             kept(**changes)
     with pytest.raises(StaleError):
-        frozen_vectors(tiny(), store, store.staged, 1, tmp_path, "digest")
+        frozen_vectors(tiny(), store, store.staged, 1, tmp_path)
 
 
 def test_together_all_segments_take_the_frame_of_one_draw() -> None:
@@ -98,7 +98,7 @@ def test_kept_vectors_are_read_and_parts_that_are_there_stay(
     store: ClipStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(vectors, "PART_VIDEOS", 2)
-    first = frozen_vectors(tiny(), store, store.staged, 1, tmp_path, "digest")
+    first = frozen_vectors(tiny(), store, store.staged, 1, tmp_path)
     names = ["part-0000.safetensors", "part-0001.safetensors", "part-0002.safetensors"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
     (tmp_path / names[1]).unlink()
@@ -110,7 +110,7 @@ def test_kept_vectors_are_read_and_parts_that_are_there_stay(
         return original(encoder, store, ids, *more)
 
     monkeypatch.setattr(vectors, "compute_vectors", counting)
-    second = frozen_vectors(tiny(seed=0), store, store.staged, 1, tmp_path, "digest")
+    second = frozen_vectors(tiny(seed=0), store, store.staged, 1, tmp_path)
     assert computed == ["c2", "c3"]
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
@@ -127,7 +127,7 @@ def one_of_two(rank: int, folder: str, store_url: str) -> None:
     vectors.compute_vectors = counting  # type: ignore[assignment]
     store = ClipStore.open(store_url)
     with process_group(torch.device("cpu")):
-        cnn_a, cnn_v = frozen_vectors(tiny(), store, store.staged, 1, Path(folder) / "shared", "digest")
+        cnn_a, cnn_v = frozen_vectors(tiny(), store, store.staged, 1, Path(folder) / "shared")
     found = {"computed": computed, "cnn_a": cnn_a, "cnn_v": cnn_v}
     torch.save(found, Path(folder) / f"{rank}.pt")
 
@@ -137,7 +137,7 @@ def test_processes_share_the_parts_that_are_missing(
     store: ClipStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(vectors, "PART_VIDEOS", 1)
-    expected = frozen_vectors(tiny(), store, store.staged, 1, tmp_path / "shared", "digest")
+    expected = frozen_vectors(tiny(), store, store.staged, 1, tmp_path / "shared")
     for number in (1, 2, 4):
         (tmp_path / "shared" / f"part-{number:04}.safetensors").unlink()
     run_two_ranks(one_of_two, tmp_path, store.location.url)
@@ -151,46 +151,48 @@ def test_stale_parts_are_refused_before_any_is_computed(
     store: ClipStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(vectors, "PART_VIDEOS", 1)
-    frozen_vectors(tiny(), store, store.staged, 1, tmp_path, "digest")
+    frozen_vectors(tiny(), store, store.staged, 1, tmp_path)
     (tmp_path / "part-0000.safetensors").unlink()
     with pytest.raises(StaleError):
-        frozen_vectors(tiny(seed=7), store, store.staged, 1, tmp_path, "digest")
+        frozen_vectors(tiny(seed=7), store, store.staged, 1, tmp_path)
     assert not (tmp_path / "part-0000.safetensors").exists()
 
 
 def test_vectors_in_bfloat16_are_near_and_never_taken_for_others(store: ClipStore, tmp_path: Path) -> None:
-    exact = frozen_vectors(tiny(), store, store.staged, 2, tmp_path / "exact", "digest")
-    half = frozen_vectors(tiny(), store, store.staged, 2, tmp_path / "half", "digest", dtype="bfloat16")
+    exact = frozen_vectors(tiny(), store, store.staged, 2, tmp_path / "exact")
+    half = frozen_vectors(tiny(), store, store.staged, 2, tmp_path / "half", dtype="bfloat16")
     for one, other in zip(exact, half, strict=True):
         assert not torch.equal(one, other)
         torch.testing.assert_close(
             one.float(), other.float(), rtol=0.05, atol=0.05 * float(one.float().std())
         )
     with pytest.raises(StaleError):
-        frozen_vectors(tiny(), store, store.staged, 2, tmp_path / "half", "digest")
+        frozen_vectors(tiny(), store, store.staged, 2, tmp_path / "half")
 
 
 @pytest.mark.parametrize("change", ["cnn", "clips", "frames", "store"])
 def test_stale_vectors_are_refused(store: ClipStore, tmp_path: Path, change: str) -> None:
-    frozen_vectors(tiny(), store, store.staged, 1, tmp_path, "digest")
+    frozen_vectors(tiny(), store, store.staged, 1, tmp_path)
+    other = ClipStore.open(store.location.url)
+    assert other.staged == store.staged
+    other.digest = "other"  # as if other settings had staged the same clips
     with pytest.raises(StaleError, match=rf"rm {tmp_path}/part-\*\.safetensors"):  # the store is beside them
         frozen_vectors(
             tiny(seed=7) if change == "cnn" else tiny(),
-            store,
+            other if change == "store" else store,
             store.staged[1:] if change == "clips" else store.staged,
             2 if change == "frames" else 1,
             tmp_path,
-            "other" if change == "store" else "digest",
         )
 
 
 @pytest.mark.parametrize("kept", [0, 4, 1000])
 def test_a_damaged_part_is_named(store: ClipStore, tmp_path: Path, kept: int) -> None:
-    frozen_vectors(tiny(), store, store.staged, 1, tmp_path, "digest")
+    frozen_vectors(tiny(), store, store.staged, 1, tmp_path)
     part = tmp_path / "part-0000.safetensors"
     part.write_bytes(part.read_bytes()[:kept])
     with pytest.raises(StoreError, match=r"part-0000\.safetensors: damaged") as caught:
-        frozen_vectors(tiny(), store, store.staged, 1, tmp_path, "digest")
+        frozen_vectors(tiny(), store, store.staged, 1, tmp_path)
     assert caught.value.hint == f"remove it: rm {part}"
 
 

@@ -184,11 +184,13 @@ def test_settings_that_void_staged_clips_are_refused_with_what_they_cost(
     manifest.append(slow)
     before = contents(store)
     with pytest.raises(
-        ConfigError, match=r"size was 32, is now 16: that would delete 4 staged clips.* 6\.\d minutes"
+        ConfigError, match=r"size was 32, is now 16: that would delete 4 staged clips.* 6\.\d min of one core"
     ) as refused:
         extract(clips, store, SMALL, workers=1, size=16, dry_run=dry_run)
     assert "--overwrite" in refused.value.hint
     assert contents(store) == before
+    planned = extract(clips, store, SMALL, workers=1, dry_run=True)
+    assert planned.headline() == f"{store}: no clip would be staged"
     assert extract(clips, store, SMALL, workers=1).skipped == 4
     assert extract(clips, store, SMALL, workers=1, time_limit=30).skipped == 4  # changes nothing stored
 

@@ -7,11 +7,13 @@ import sys
 import time
 from collections.abc import Generator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.request import urlopen
 
 import psutil
 import pytest
+from distributed import CancelledError
 from distributed.deploy.spec import SpecCluster
 from tornado import gen, locks
 
@@ -19,11 +21,13 @@ from avel.config import resolve
 from avel.pipeline.config import ExtractConfig
 from avel.pipeline.staging.cluster import (
     MixedVersionsError,
+    SchedulerLostError,
     Versions,
     cluster,
     dashboard,
     quiet,
     versions,
+    watching,
 )
 from avel.pipeline.staging.extract import extract
 from avel.stores.clip_check import verify_clips
@@ -186,3 +190,12 @@ def test_a_store_whose_clips_are_all_staged_again_has_one_version(
     monkeypatch.setattr("avel.pipeline.staging.extract.versions", lambda: OTHER)
     extract(clips, store, SMALL, workers=1, overwrite=True)
     assert staged_with(store) == [f"# staged with {OTHER}"]
+
+
+def test_a_loss_about_which_dask_says_nothing_is_named() -> None:
+    client = SimpleNamespace(scheduler=SimpleNamespace(address="tcp://there:8786"))
+    with (
+        pytest.raises(SchedulerLostError, match="tcp://there:8786 is gone: CancelledError"),
+        watching(client),
+    ):
+        raise CancelledError

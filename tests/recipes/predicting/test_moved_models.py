@@ -13,7 +13,7 @@ from avel.console import DONE, run
 from avel.errors import AvelError, ConfigError, MissingPathError, StaleError
 from avel.heads.train import train_head
 from avel.pipeline.caching.cache import cache_features
-from avel.pipeline.encoders.kept import load_encoder
+from avel.pipeline.encoders.saved import load_encoder
 from avel.pipeline.pretraining.pretrain import pretrain
 from avel.pipeline.staging.extract import extract
 from avel.recipes.predicting.predict import predict

@@ -13,7 +13,7 @@ from avel.heads.train import train_head
 from avel.pipeline.caching.cache import cache_features
 from avel.pipeline.config import VISUAL_BACKBONES
 from avel.pipeline.encoders.build import build_encoder
-from avel.pipeline.encoders.kept import save_encoder
+from avel.pipeline.encoders.saved import save_encoder
 from avel.pipeline.pretraining.pretrain import pretrain
 from avel.pipeline.staging.extract import extract
 from avel.recipes.predicting.predict import predict

@@ -21,7 +21,7 @@ from avel.heads.train import train_head
 from avel.pipeline.caching.cache import cache_features
 from avel.pipeline.config import AUDIO_BACKBONES, VISUAL_BACKBONES
 from avel.pipeline.encoders.backbones import AudioBackbone, FrameInput, VisualBackbone, WaveformInput
-from avel.pipeline.encoders.kept import load_encoder
+from avel.pipeline.encoders.saved import load_encoder
 from avel.pipeline.encoders.waveform import WindowConfig, windows
 from avel.pipeline.encoders.weights import StateDict, load_into
 from avel.pipeline.pretraining.augment import centre_crop

@@ -24,7 +24,7 @@ from avel.heads.training.records import load_model
 from avel.pipeline.caching.cache import cache_features
 from avel.pipeline.caching.encode import PartEncoder
 from avel.pipeline.encoders.build import build_encoder
-from avel.pipeline.encoders.kept import save_encoder
+from avel.pipeline.encoders.saved import save_encoder
 from avel.pipeline.staging.extract import extract
 from avel.recipes.predicting import predict as predicting
 from avel.recipes.predicting.predict import choose_trials, predict
