@@ -83,10 +83,9 @@ class Components(nn.Module):
 
         A component along which they hardly vary stays 0.
         """
-        mean, std = (each.to(vectors.device, torch.float64) for each in (standard.mean, standard.std))
-        total = vectors.new_zeros(len(mean), len(mean), dtype=torch.float64)
+        total = vectors.new_zeros(vectors.shape[-1], vectors.shape[-1], dtype=torch.float64)
         for part in torch.split(vectors, ROWS_AT_ONCE):
-            standardised = (part - mean) / std
+            standardised = standard(part.double())
             total += standardised.mT @ standardised
         variances, axes = torch.linalg.eigh(total / (len(vectors) - 1))  # smallest first
         count = self.projection.shape[-1]
