@@ -69,36 +69,6 @@ class Standard(nn.Module):
         return weight, layer.bias - (weight * self.mean).sum(-1)  # not `@`, which autocast would round
 
 
-class Components(nn.Module):
-    """Principal components of standardised vectors, each with a variance of 1; all 0 until fitted."""
-
-    projection: Tensor
-
-    def __init__(self, width: int, components: int) -> None:
-        super().__init__()
-        self.register_buffer("projection", torch.zeros(width, components))
-
-    def fit(self, vectors: Tensor, standard: Standard) -> None:
-        """Fits the components to (n, D) vectors after they are standardised; the first has most variance.
-
-        A component along which they hardly vary stays 0.
-        """
-        total = vectors.new_zeros(vectors.shape[-1], vectors.shape[-1], dtype=torch.float64)
-        for part in torch.split(vectors, ROWS_AT_ONCE):
-            standardised = standard(part.double())
-            total += standardised.mT @ standardised
-        variances, axes = torch.linalg.eigh(total / (len(vectors) - 1))  # smallest first
-        count = self.projection.shape[-1]
-        variances, axes = variances.flip(-1)[:count], axes.flip(-1)[:, :count]
-        largest = axes.gather(0, axes.abs().argmax(0, keepdim=True))
-        axes = axes * largest.sign()  # either sign is right; this one does not depend on the machine
-        self.projection.copy_(torch.where(variances > 1e-6, axes / variances.clamp_min(1e-6).sqrt(), 0.0))
-
-    def forward(self, standardised: Tensor) -> Tensor:
-        """Projects: (..., D) -> (..., k)."""
-        return standardised @ self.projection
-
-
 def _sum(vectors: Tensor, of: Callable[[Tensor], Tensor]) -> Tensor:
     """Sums in float64, a part at a time, since maps of a whole dataset in float64 would not fit."""
     return torch.stack([of(part.double()).sum(0) for part in torch.split(vectors, ROWS_AT_ONCE)]).sum(0)

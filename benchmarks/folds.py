@@ -117,10 +117,6 @@ ENCODERS: Mapping[str, Mapping[str, Any]] = {
     "Bi-LSTMs of 256": {"hidden": 256},
     "Linears of 256": {"visual_width": 256, "audio_width": 256},
     "no Linears": {"visual_width": 1280, "audio_width": 1024},
-    "no components": {"cnn_components": 0},
-    "16 components": {"cnn_components": 16},
-    "64 components": {"cnn_components": 64},
-    "random Bi-LSTMs, no components": {"epochs": 0, "cnn_components": 0},
     "augmented frames": {"frozen_augment": True},
     "16 frames": {"frozen_frames": 16},
     "last block learned": {"last_block": 10},
@@ -356,14 +352,12 @@ def main() -> None:
     given = parser.parse_args()
     set_verbosity(1)
     asked: dict[str, tuple[str, str, Mapping[str, Any]]] = {}
-    heads: list[str] = []
+    heads = list(HEADS if given.what == "heads" else READERS)
     if given.what == "heads":
         for head, settings in HEADS.items():
-            heads.append(head)
             asked |= {f"{head}, {name}": (BASE, f"{head}, {name}", each) for name, each in settings.items()}
     else:
         for head, usual in READERS.items():
-            heads.append(head)
             wide = usual | ({"merge": "concatenate"} if head == "mlp" else {})
             asked |= {f"{head}, {name}": (name, head, wide if name in WIDE else usual) for name in ENCODERS}
         patient = STANDARD | {"patience": 10, "together": "never"}

@@ -147,12 +147,7 @@ class EncoderConfig:
     agva: bool = option(False, "Audio-guided visual attention before the visual Bi-LSTM (Table 4).")
     visual_width: int = option(512, "Wider visual vectors go through a learned Linear to this.", low=1)
     audio_width: int = option(128, "Wider audio vectors go through a learned Linear to this.", low=1)
-    hidden: int = option(128, "Bi-LSTM units per direction; their output is twice as wide.", low=1)
-    cnn_components: int = option(
-        0,
-        "Principal components of the CNNs' vectors, beside the Bi-LSTMs' output in the features.",
-        low=0,
-    )
+    hidden: int = option(128, "Bi-LSTM units per direction; features are twice as wide.", low=1)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch.func import functional_call
 
 from avel.config import ComponentConfig
 from avel.errors import ConfigError
-from avel.nn import AGVA, Components, Standard, recur, zero_padding
+from avel.nn import AGVA, Standard, recur
 from avel.pipeline.config import EncoderConfig
 from avel.pipeline.encoders.backbones import AudioBackbone, VisualBackbone
 from avel.pipeline.encoders.folding import folded
@@ -83,11 +83,7 @@ class CNNs(nn.Module):
 
 
 class Encoder(CNNs):
-    """Frames and log-mel patches to one vector per segment and modality.
-
-    It is 2 x `hidden` wide. With `cnn_components` k, the first k principal components of the CNN's vector
-    stand beside the Bi-LSTM's output; k is cut to the narrower of the two CNNs.
-    """
+    """Frames and log-mel patches to one vector of 2 x `hidden` per segment and modality."""
 
     visual: VisualBackbone
     audio: AudioBackbone
@@ -103,19 +99,11 @@ class Encoder(CNNs):
         )
         self.visual_lstm = bi_lstm(min(visual.width, spec.encoder.visual_width), spec.encoder.hidden)
         self.audio_lstm = bi_lstm(min(audio.width, spec.encoder.audio_width), spec.encoder.hidden)
-        self.components = components = min(spec.encoder.cnn_components, visual.width, audio.width)
-        self.visual_components = Components(visual.width, components) if components else None
-        self.audio_components = Components(audio.width, components) if components else None
         self.batch_statistics = {"visual": True, "audio": True}
 
     @property
     def width(self) -> int:
         """Returns D of f_a and f_v."""
-        return self.lstm_width + self.components
-
-    @property
-    def lstm_width(self) -> int:
-        """Returns the width of what the Bi-LSTMs give, which AV-BT projects."""
         return 2 * self.spec.encoder.hidden
 
     def train(self, mode: bool = True) -> Self:
@@ -182,30 +170,9 @@ class Encoder(CNNs):
         Computes in float32 even under autocast, except AGVA, which autocast does affect. With `mask` (B, T) a
         clip ends where its mask does, and after that its features are 0.
         """
-        f_a, f_v = self.recurrent(cnn_a, cnn_v, mask)
-        if self.audio_components is None or self.visual_components is None:
-            return f_a, f_v
-        with torch.autocast(cnn_a.device.type, enabled=False):
-            beside_a = self.audio_components(self.audio_standard(cnn_a.to(self.dtype)))
-            beside_v = self.visual_components(self.visual_standard(cnn_v.to(self.dtype)))
-        if self.attention is not None:
-            beside_v = beside_v.mean(2)  # over cells: the components of their mean, the CNN's vector
-        beside_a, beside_v = (zero_padding(beside, mask) for beside in (beside_a, beside_v))
-        return torch.cat([f_a, beside_a], -1), torch.cat([f_v, beside_v], -1)
-
-    def recurrent(self, cnn_a: Tensor, cnn_v: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Runs the Bi-LSTMs as `temporal` does, without the components: two (B, T, 2 x `hidden`)."""
         audio, visual = self.narrow(cnn_a.to(self.dtype), cnn_v)
         with torch.autocast(cnn_a.device.type, enabled=False):
             return recur(self.audio_lstm, audio, mask)[0], recur(self.visual_lstm, visual, mask)[0]
-
-    def fit(self, cnn_a: Tensor, cnn_v: Tensor) -> None:
-        """Fits standardisation and components to vectors of training clips: (n, Da), (n, Dv)."""
-        self.audio_standard.fit(cnn_a)
-        self.visual_standard.fit(cnn_v)
-        if self.audio_components is not None and self.visual_components is not None:
-            self.audio_components.fit(cnn_a, self.audio_standard)
-            self.visual_components.fit(cnn_v, self.visual_standard)
 
     @property
     def dtype(self) -> torch.dtype:

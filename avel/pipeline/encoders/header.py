@@ -12,7 +12,7 @@ from avel.stores.kinds import kind_of, not_a
 from avel.stores.runs import Run
 from avel.stores.tensors import read_header
 
-FORMAT = "4"
+FORMAT = "3"
 LAST, BEST = "encoder.safetensors", "encoder-best.safetensors"
 """Files of a run that hold an encoder: after the last epoch, and after the one with the best score."""
 ANOTHER_RUN = "name a run of this version's avel pretrain"

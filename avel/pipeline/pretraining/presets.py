@@ -34,7 +34,6 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "standardise": True,
         "projector": "512-512-512",
         "correlate": "batch",
-        "cnn_components": 32,
     },
 }
 """Preset name -> overrides of PretrainConfig. `small` is not the paper's: few clips, on a CPU, in minutes."""

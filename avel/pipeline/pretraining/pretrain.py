@@ -293,8 +293,9 @@ def own_lengths(store: ClipStore | FeatureCache, video_ids: Sequence[str]) -> Te
 
 
 def standardise(encoder: Encoder, cnn_a: Tensor, cnn_v: Tensor, lengths: Tensor | None) -> None:
-    """Fits what the encoder fits to vectors of training clips: (V, T, Da), (V, T, k, Dv), (V,)."""
+    """Fits the encoder's standardisation to vectors of training clips: (V, T, Da), (V, T, k, Dv), (V,)."""
     if lengths is not None:
         mask = mask_of(lengths, cnn_a.shape[1])
         cnn_a, cnn_v = cnn_a[mask], cnn_v[mask]
-    encoder.fit(cnn_a.flatten(0, -2), cnn_v.flatten(0, -2))
+    encoder.audio_standard.fit(cnn_a.flatten(0, -2))
+    encoder.visual_standard.fit(cnn_v.flatten(0, -2))

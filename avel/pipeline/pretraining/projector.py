@@ -42,10 +42,8 @@ class ProjectedEncoder(nn.Module):
         widths = projector_widths(config.objective.projector)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed + 1)
-            self.projector = make_projector(encoder.lstm_width, widths)
-            separate = (
-                None if config.objective.shared_projector else make_projector(encoder.lstm_width, widths)
-            )
+            self.projector = make_projector(encoder.width, widths)
+            separate = None if config.objective.shared_projector else make_projector(encoder.width, widths)
         self.visual_projector = separate
         if self.frozen:
             encoder.visual.requires_grad_(False)
@@ -71,7 +69,7 @@ class ProjectedEncoder(nn.Module):
     def embed(self, cnn_a: Tensor, cnn_v: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Returns Z_a, Z_v of the CNNs' vectors: (B, T, Da), (B, T, Dv) -> two (B, T, D)."""
         with torch.autocast(cnn_a.device.type, torch.bfloat16, enabled=self.autocast):
-            f_a, f_v = self.encoder.recurrent(cnn_a, cnn_v, mask)
+            f_a, f_v = self.encoder.temporal(cnn_a, cnn_v, mask)
             visual = self.visual_projector or self.projector
             return self.project(f_a, self.projector, mask), self.project(f_v, visual, mask)
 

@@ -61,11 +61,6 @@ def _refuse_unusable(config: PretrainConfig) -> None:
         raise ConfigError(
             f"crop_scale={smallest:g},{largest:g} ends below its start", hint=f"{largest:g},{smallest:g}"
         )
-    if config.encoder.cnn_components and not (config.standardise or config.start_from):
-        raise ConfigError(
-            f"cnn_components={config.encoder.cnn_components} without standardise: nothing would fit them",
-            hint="--standardise, or --cnn-components 0",
-        )
     if config.frozen.vectors and Path(config.frozen.vectors).is_file():
         raise ConfigError(f"frozen_vectors={config.frozen.vectors!r} is a file", hint="name a folder")
     idle = config.changed(AUGMENTATIONS - {"crop_size"})  # the centre crop has that size, too

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -264,56 +263,6 @@ def test_a_header_that_does_not_say_which_cnns_were_pretrained_is_named(text: st
     assert read_pretrained(Path("x"), {"pretrained": "[true, false]"}) == (True, False)
     with pytest.raises(StoreError, match="x: pretrained is "):
         read_pretrained(Path("x"), {"pretrained": text})
-
-
-def written_out(vectors: torch.Tensor, count: int) -> torch.Tensor:
-    """Principal components by numpy's singular values, each with a variance of 1 over (n, D) vectors."""
-    values = vectors.double().numpy()
-    standardised = (values - values.mean(0)) / values.std(0, ddof=1)
-    left, _, axes = np.linalg.svd(standardised, full_matrices=False)
-    signs = np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(1)])
-    return torch.from_numpy((left * signs * (len(values) - 1) ** 0.5)[:, :count]).float()
-
-
-def test_components_of_the_cnns_vectors_stand_beside_the_bi_lstms_output() -> None:
-    plain, encoder = tiny(), tiny(cnn_components=5)
-    scale = torch.linspace(0.1, 3, 128)
-    cnn_a, cnn_v = (torch.randn(40, 3, 128) @ torch.randn(128, 128) * scale + 2 for _ in range(2))
-    for each in (plain, encoder):
-        each.fit(cnn_a.flatten(0, 1), cnn_v.flatten(0, 1))
-    f_a, f_v = encoder.temporal(cnn_a, cnn_v)
-    assert encoder.width == f_a.shape[-1] == 16 + 5
-    torch.testing.assert_close((f_a[..., :16], f_v[..., :16]), plain.temporal(cnn_a, cnn_v))
-    for beside, vectors in ((f_a, cnn_a), (f_v, cnn_v)):
-        wanted = written_out(vectors.flatten(0, 1), 5)
-        torch.testing.assert_close(beside[..., 16:].flatten(0, 1), wanted, atol=1e-3, rtol=1e-3)
-
-
-def test_there_are_no_more_components_than_the_narrower_cnn_has_features() -> None:
-    assert tiny(cnn_components=1000).width == 16 + 128
-
-
-def test_components_along_which_nothing_varies_are_0() -> None:
-    encoder = tiny(cnn_components=128)
-    vectors = torch.randn(20, 128)
-    encoder.fit(vectors, vectors)
-    f_a, _ = encoder.temporal(vectors[None], vectors[None])
-    spread = f_a[0, :, 16:].std(0)
-    torch.testing.assert_close(spread[:19], torch.ones(19))  # 20 vectors less their mean
-    assert not spread[19:].any()
-
-
-def test_components_are_0_after_the_end_of_a_clip_and_those_of_agva_are_of_the_mean_cell() -> None:
-    encoder = tiny(cnn_components=4, agva=True)
-    cnn_a, cells = torch.randn(2, 3, 128), torch.randn(2, 3, 4, 128)
-    encoder.fit(cnn_a.flatten(0, 1), cells.flatten(0, 2))
-    mask = torch.tensor([[True, True, False], [True, True, True]])
-    f_a, f_v = encoder.temporal(cnn_a, cells, mask)
-    assert not f_a[0, 2].any()
-    assert not f_v[0, 2].any()
-    assert encoder.visual_components is not None
-    wanted = encoder.visual_components(encoder.visual_standard(cells.mean(2)))
-    torch.testing.assert_close(f_v[1, :, 16:], wanted[1])
 
 
 def test_a_crop_that_a_cnn_cannot_read_is_named_with_its_own() -> None:

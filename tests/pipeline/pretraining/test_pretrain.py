@@ -110,8 +110,6 @@ def test_frozen_cnns_stay_and_the_rest_moves(store: ClipStore, tmp_path: Path) -
         {"crop": False, "blur": False},
         {"batch_size": 1},
         {"standardise": True},
-        {"standardise": True, "cnn_components": 3},
-        {"cnn_components": 3, **FROZEN},
         {"deterministic": True},
     ],
     ids=lambda options: "-".join(options),
