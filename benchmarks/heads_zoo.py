@@ -133,7 +133,7 @@ def zoo(
         for name in heads:
             config = resolve(TrainConfig, "train-head", options={"head": name})
             head = head_class(config)
-            sources = [each for each in head.sources if (each == "maps") == maps]
+            sources = [each for each in head.inputs if (each == "maps") == maps]
             if not sources or AVE_WIDTHS[sources[0]].task not in head.tasks:
                 continue
             if time.monotonic() > ends:

@@ -140,14 +140,14 @@ def setting_lines(described: HeadDescription) -> list[str]:
 def _info(name: str) -> HeadInfo:
     config = resolve(TrainConfig, "train-head", options={"head": name})
     head = head_class(config)
-    widths = AVE_WIDTHS[head.sources[0]]
+    widths = AVE_WIDTHS[head.inputs[0]]
     if SingleLabel.name not in head.tasks:
         widths = replace(widths, **LLP_LABELS)
     with torch.device("meta"):
         model = build_model(config, widths, 0)
     return HeadInfo(
         name,
-        head.sources,
+        head.inputs,
         head.tasks,
         head.weak,
         head.takes_differing_lengths,

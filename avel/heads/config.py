@@ -9,7 +9,7 @@ from avel.registry import Registry
 
 TaskChoice = Literal["auto", "single_label", "multi_label"]
 """Name of a task, or "auto" for the one that the events of a dataset need."""
-Source = Literal["encoded", "cnn", "maps"]
+Inputs = Literal["encoded", "cnn", "maps"]
 """Inputs that a head may be written for: f_a and f_v, CNN vectors, or CNN audio vectors and visual maps."""
 WeakLabels = Literal["event", "fractions"]
 """Kinds of video labels: the event, or the fraction of segments of each class."""
@@ -110,7 +110,7 @@ class TrainConfig:
         "Choose the epoch by labels of val segments, or of whole val videos; auto: by videos if weak "
         "supervision has one label a segment.",
     )
-    inputs: Literal["auto", Source] = option(
+    inputs: Literal["auto", Inputs] = option(
         "auto", "What the head reads: f_a and f_v, CNN vectors, or CNN audio vectors and visual maps."
     )
     audio: str = option(

@@ -32,7 +32,7 @@ from avel.heads.training.data import (
     Data,
     arrays_of,
     check_labels,
-    choose_source,
+    choose_inputs,
     note_left_out,
     read_data,
     replaced_inputs,
@@ -175,7 +175,7 @@ class LoadedCache:
             TrainingError: the cache does not hold them, or they cannot be trained on.
             ConfigError: the clips differ in length, and the head takes clips of one length alone.
         """
-        key = choose_source(self.cache, config), choose_task(self.cache, config.task).name, ""
+        key = choose_inputs(self.cache, config), choose_task(self.cache, config.task).name, ""
         if key not in self._loaded:
             self._loaded[key] = self.read(config)
         data, with_negatives = self._loaded[key], (*key[:2], config.negatives)
@@ -219,8 +219,8 @@ class LoadedCache:
 
     def named_features(self, configs: Iterable[TrainConfig]) -> tuple[str, ...]:
         """Returns the named features of the cache that heads read."""
-        sources = {choose_source(self.cache, config) for config in configs}
-        read = {name for source in sources for names in arrays_of(source) for name in names}
+        wanted = {choose_inputs(self.cache, config) for config in configs}
+        read = {name for inputs in wanted for names in arrays_of(inputs) for name in names}
         return tuple(sorted(read & {*self.cache.named}))
 
     def _note_once(self, text: str) -> None:
@@ -300,7 +300,7 @@ def _train(run: Run, planned: Sequence[Planned], loaded: LoadedCache) -> None:
         name, data = outcome.trial.name, loaded.data(outcome.trial.config)
         if outcome.failure:
             note(f"{name}: {outcome.failure}; this trial ends here")
-        write_trial(run, outcome, data.widths, data.features.source, settings[name])
+        write_trial(run, outcome, data.widths, data.features.inputs, settings[name])
 
     groups = [[item.trial for item in group] for group in stackable_groups(untrained, stacks)]
     for group in groups:

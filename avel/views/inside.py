@@ -46,7 +46,7 @@ def look_inside(run: HeadRun, trial: int, places: NDArray[np.int64]) -> Inside:
     videos = videos_of(run, places)
     for start in range(0, len(videos), CLIPS_AT_ONCE):
         batch = videos[start : start + CLIPS_AT_ONCE]
-        audio, visual = inputs_of(record.source, partial(_read, run, batch))
+        audio, visual = inputs_of(record.inputs, partial(_read, run, batch))
         lengths = torch.from_numpy(run.cache.lengths[batch]) if run.cache.differing_lengths else None
         with torch.inference_mode():
             extras = model(audio, visual, lengths).extras

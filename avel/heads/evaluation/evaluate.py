@@ -149,7 +149,7 @@ def _evaluate_group(
     return GroupEvaluation(
         **vars(compute_metrics(items, task, decoder, tolerances, tags=tags)),
         head=trials[0].config.head.name,
-        inputs=trials[0].source,
+        inputs=trials[0].inputs,
         weak_labels=weak_labels_of(trials[0].config, task.name),
         selected_by="videos" if trials[0].config.selects_by_videos(task.name) else "segments",
         seeds=tuple(trial.seed for trial in trials),

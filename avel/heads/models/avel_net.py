@@ -34,7 +34,7 @@ class AVELNet(Head):
 
     source = "Tian et al. 2018"
     published = (Published(71.3, "full", VGG, "Ran et al. 2022, Table 2"),)
-    sources = ("maps", "cnn", "encoded")
+    inputs = ("maps", "cnn", "encoded")
     attention_maps = (AGVA_MAP,)
     takes_differing_lengths = True
 

@@ -38,7 +38,7 @@ class AVIN(Head):
         Published(75.2, "full", VGG, "Ran et al. 2022, Table 3"),
         Published(69.4, "weak", VGG, "notes on Ramaswamy 2020"),
     )
-    sources = ("maps", "cnn", "encoded")
+    inputs = ("maps", "cnn", "encoded")
     attention_maps = (
         AttentionMap("intra_a", "clip", "audio"),
         AttentionMap("intra_v", "clip", "visual"),

@@ -26,7 +26,7 @@ class AVRBStyle(Head):
 
     source = "after Ramaswamy & Das 2020; a reconstruction"
     published = (Published(74.8, "full", VGG, "Ran et al. 2022, Table 3, of AVRB"),)
-    sources = ("maps", "cnn", "encoded")
+    inputs = ("maps", "cnn", "encoded")
     attention_maps = (AttentionMap("segments", "clip", "both"),)
     takes_differing_lengths = True
 

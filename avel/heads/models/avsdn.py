@@ -34,7 +34,7 @@ class AVSDN(RelevanceHead):
         Published(72.8, "full", VGG, "as Ramaswamy 2020 quotes it"),
         Published(66.5, "weak", VGG, "as Ramaswamy 2020 quotes it"),
     )
-    sources = ("maps", "cnn", "encoded")
+    inputs = ("maps", "cnn", "encoded")
     attention_maps = (AGVA_MAP,)
     takes_differing_lengths = True
 

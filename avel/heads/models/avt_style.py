@@ -28,7 +28,7 @@ class AVTStyle(Head):
 
     source = "after Lin & Wang 2020; a reconstruction"
     published = (Published(76.8, "full", VGG, "Ran et al. 2022, Table 3, of AVT"),)
-    sources = ("maps", "cnn", "encoded")
+    inputs = ("maps", "cnn", "encoded")
     attention_maps = (AttentionMap("cells", "audio", "cells"), AttentionMap("over_time", "both", "both"))
     takes_differing_lengths = True
 

@@ -16,7 +16,7 @@ class BiLSTMHead(Head):
 
     Config = MergeConfig
     source = "the encoder of Ran et al. 2022, trained from labels"
-    sources = ("cnn",)
+    inputs = ("cnn",)
     takes_differing_lengths = True
 
     config: MergeConfig

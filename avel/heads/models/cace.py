@@ -35,7 +35,7 @@ class CACE(SuppressionHead):
 
     source = "He et al. 2024"
     published = (Published(80.8, "full", VGG, "README of its code, at the best test epoch"),)
-    sources = ("maps", "cnn", "encoded")
+    inputs = ("maps", "cnn", "encoded")
     attention_maps = (
         AttentionMap("cells", "audio", "cells"),
         AttentionMap("own_cells", "visual", "cells"),

@@ -28,7 +28,7 @@ class CMAN(Head):
         Published(73.3, "full", VGG, "Ran et al. 2022, Table 3"),
         Published(75.7, "weak", "VGGish, ResNet", "notes on Xuan et al. 2020"),
     )
-    sources = ("maps", "cnn", "encoded")
+    inputs = ("maps", "cnn", "encoded")
     attention_maps = (
         AttentionMap("where", "audio", "cells"),
         AttentionMap("when_a", "audio", "audio"),

@@ -182,7 +182,7 @@ class CMBS(SuppressionHead):
         Published(79.3, "full", VGG, "Xia and Zhao 2022", checked=False),
         Published(74.2, "weak", VGG, "Xia and Zhao 2022", checked=False),
     )
-    sources = ("maps", "cnn", "encoded")
+    inputs = ("maps", "cnn", "encoded")
     attention_maps = (
         AttentionMap("cells", "audio", "cells"),
         AttentionMap("own_cells", "visual", "cells"),

@@ -39,7 +39,7 @@ class CMRAN(RelevanceHead):
         Published(76.1, "full", VGG, "name of its published checkpoint"),
         Published(72.4, "weak", VGG, "name of its published checkpoint"),
     )
-    sources = ("maps", "cnn", "encoded")
+    inputs = ("maps", "cnn", "encoded")
     attention_maps = (
         AttentionMap("cells", "audio", "cells"),
         *CROSS_MAPS,

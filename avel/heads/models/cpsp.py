@@ -46,7 +46,7 @@ class CPSP(RelevanceHead):
         Published(78.6, "full", VGG, "Zhou et al. 2022", checked=False),
         Published(74.2, "weak", VGG, "Zhou et al. 2022", checked=False),
     )
-    sources = ("maps", "cnn", "encoded")
+    inputs = ("maps", "cnn", "encoded")
     attention_maps = (AGVA_MAP, AttentionMap("gamma_va", "visual", "audio"))
     takes_differing_lengths = True
 

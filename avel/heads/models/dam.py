@@ -33,7 +33,7 @@ class DAM(RelevanceHead):
 
     source = "Wu et al. 2019; sizes of an unofficial implementation"
     published = (Published(74.5, "full", VGG, "Wu et al. 2019", checked=False),)
-    sources = ("maps", "cnn", "encoded")
+    inputs = ("maps", "cnn", "encoded")
     attention_maps = (
         AGVA_MAP,
         AttentionMap("self_a", "audio", "audio"),

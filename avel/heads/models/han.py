@@ -38,7 +38,7 @@ class HAN(Head):
         epochs: int = 40
 
     source = "Tian et al. 2020 (video parsing)"
-    sources = ("cnn", "encoded")
+    inputs = ("cnn", "encoded")
     tasks = ("multi_label",)
     takes_differing_lengths = True
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from avel.digests import digest_of
 from avel.errors import ConfigError, UnknownNameError
-from avel.heads.config import HEADS, HeadConfig, Source, TrainConfig, WeakLabels
+from avel.heads.config import HEADS, HeadConfig, Inputs, TrainConfig, WeakLabels
 from avel.heads.models.layout import Layout, load_layout
 from avel.heads.models.parts import AttentionMap, at_least_float32
 from avel.heads.tasks.choose import TASKS
@@ -90,7 +90,7 @@ class Head(nn.Module, ABC):
         Config: settings of the head, a frozen dataclass derived from HeadConfig.
         source: the publication that the head comes from.
         published: what was reported for it on AVE.
-        sources: inputs it can read ("encoded", "cnn", "maps"), the best first.
+        inputs: what it can read ("encoded", "cnn", "maps"), the best first.
         attention_maps: those of its outputs' extras that the report draws as attention.
         weak: whether it can learn from video labels.
         weak_labels: the kinds of video labels that it can learn from, that of its published code first; its
@@ -107,7 +107,7 @@ class Head(nn.Module, ABC):
     Config: ClassVar[type[HeadConfig]] = HeadConfig
     source: ClassVar[str] = ""
     published: ClassVar[tuple[Published, ...]] = ()
-    sources: ClassVar[tuple[Source, ...]] = ("encoded",)
+    inputs: ClassVar[tuple[Inputs, ...]] = ("encoded",)
     attention_maps: ClassVar[tuple[AttentionMap, ...]] = ()
     weak: ClassVar[bool] = True
     weak_labels: ClassVar[tuple[WeakLabels, ...]] = ("event", "fractions")
@@ -122,7 +122,7 @@ class Head(nn.Module, ABC):
 
         Raises:
             UnknownNameError: an attribute is named almost like one of those above; or there is no such
-                source, task or kind of video labels.
+                inputs, task or kind of video labels.
         """
         super().__init_subclass__()
         for name, value in vars(cls).items():
@@ -130,7 +130,7 @@ class Head(nn.Module, ABC):
             if new and difflib.get_close_matches(name, Head.__annotations__, cutoff=0.8):
                 raise UnknownNameError("attribute", name, Head.__annotations__, where=cls.__name__)
         for attribute, known in (
-            ("sources", get_args(Source)),
+            ("inputs", get_args(Inputs)),
             ("tasks", TASKS),
             ("weak_labels", get_args(WeakLabels)),
         ):

@@ -42,7 +42,7 @@ class JCAN(Head):
 
     source = "Duan et al. 2021"
     published = (Published(76.2, "full", VGG, "Ran et al. 2022, Table 3"),)
-    sources = ("maps", "cnn", "encoded")
+    inputs = ("maps", "cnn", "encoded")
     attention_maps = (AGVA_MAP,)
     takes_differing_lengths = True
     weak = False

@@ -56,7 +56,7 @@ class LESP(RelevanceHead):
         weak_defaults: ClassVar = {"bank_size": 20, "margin": 0.9}
 
     source = "code ShipingGe/AVEL"
-    sources = ("maps", "cnn", "encoded")
+    inputs = ("maps", "cnn", "encoded")
     attention_maps = (AttentionMap("spatial", "audio", "cells"), AttentionMap("W_av", "audio", "visual"))
     weak_labels = ("fractions", "event")
     takes_differing_lengths = True

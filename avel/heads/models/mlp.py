@@ -62,7 +62,7 @@ class MLP(Head):
 
     source = "Ran et al. 2022, Section 4.2.1"
     published = (Published(75.6, "full", "AV-BT", "Ran et al. 2022, Table 2"),)
-    sources = ("encoded", "cnn")
+    inputs = ("encoded", "cnn")
     tasks = ("single_label", "multi_label")
     stackable = True
     takes_differing_lengths = True

@@ -31,7 +31,7 @@ class MPNStyle(RelevanceHead):
 
     source = "after Yu et al. 2021; a reconstruction"
     published = (Published(75.2, "full", VGG, "Ran et al. 2022, Table 3, of MPN"),)
-    sources = ("maps", "cnn", "encoded")
+    inputs = ("maps", "cnn", "encoded")
     attention_maps = CROSS_MAPS
     takes_differing_lengths = True
 

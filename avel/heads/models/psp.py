@@ -45,7 +45,7 @@ class PSP(Head):
         Published(76.6, "full", VGG, "Ran et al. 2022, Table 3, without its pair loss"),
         Published(73.5, "weak", VGG, "Zhou et al. 2021", checked=False),
     )
-    sources = ("maps", "cnn", "encoded")
+    inputs = ("maps", "cnn", "encoded")
     attention_maps = (AGVA_MAP, AttentionMap("gamma_va", "visual", "audio"))
     weak_labels = ("fractions", "event")
     takes_differing_lengths = True

@@ -51,7 +51,7 @@ class TACMA(Head):
 
     source = "Ran et al. 2022, Section 3.3"
     published = (Published(77.2, "full", "AV-BT", "Ran et al. 2022, Table 3"),)
-    sources = ("encoded", "cnn")
+    inputs = ("encoded", "cnn")
     attention_maps = CROSS_MAPS
     tasks = ("single_label", "multi_label")
     stackable = True

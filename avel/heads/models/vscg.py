@@ -47,7 +47,7 @@ class VSCG(RelevanceHead):
         weak_defaults: ClassVar = {"dropout": 0.1, "out_dropout": 0.5, "milestones": (80, 180, 240)}
 
     source = "arXiv 2210.05242"
-    sources = ("maps", "cnn", "encoded")
+    inputs = ("maps", "cnn", "encoded")
     attention_maps = (AGVA_MAP, AttentionMap("gamma_va", "visual", "audio"))
     takes_differing_lengths = True
     segments = range(8, 12)

@@ -80,7 +80,7 @@ class Features:
     """
 
     cache: FeatureCache
-    source: str
+    inputs: str
     device: torch.device
     tensors: tuple[Tensor, Tensor] | None
     negatives: "Features | None" = None
@@ -101,7 +101,7 @@ class Features:
             audio, visual = (_select(values, videos).float() for values in self.tensors)
             return audio, visual
         unique, places = torch.unique(videos.cpu(), return_inverse=True)
-        read = inputs_of(self.source, lambda name: torch.from_numpy(self.cache.read(name, unique.numpy())))
+        read = inputs_of(self.inputs, lambda name: torch.from_numpy(self.cache.read(name, unique.numpy())))
         audio, visual = (values.to(self.device)[places.to(self.device)].float() for values in read)
         return audio, visual
 
@@ -163,7 +163,7 @@ def read_data(
         TrainingError: what the head needs is missing, or features are not finite.
         ConfigError: the head cannot be trained for the task, or on clips of differing lengths.
     """
-    source, task = choose_source(cache, config), choose_task(cache, config.task)
+    inputs, task = choose_inputs(cache, config), choose_task(cache, config.task)
     head_class(config).check_task(task.name)
     if cache.differing_lengths:
         head_class(config).check_lengths()
@@ -173,7 +173,7 @@ def read_data(
         )
     if splits is None:
         splits = [name for name in SPLITS if name != "test" or name in cache.samples.split]
-    audio, visual = ([cache.shapes[name] for name in names] for names in arrays_of(source))
+    audio, visual = ([cache.shapes[name] for name in names] for names in arrays_of(inputs))
     widths = Widths(
         audio=sum(shape[-1] for shape in audio),
         visual=sum(shape[-1] for shape in visual),
@@ -184,10 +184,10 @@ def read_data(
         tracks=len(task.tracks),
     )
     of_split = {name: _split(cache, task, name, device) for name in splits}
-    return Data(load_features(cache, source, config, device), task, widths, of_split)
+    return Data(load_features(cache, inputs, config, device), task, widths, of_split)
 
 
-def choose_source(cache: FeatureCache, config: TrainConfig) -> str:
+def choose_inputs(cache: FeatureCache, config: TrainConfig) -> str:
     """Returns the inputs that a config asks for, or the best for its head that the cache holds.
 
     Raises:
@@ -195,43 +195,43 @@ def choose_source(cache: FeatureCache, config: TrainConfig) -> str:
     """
     head, name = head_class(config), config.head.name
     if config.audio and config.visual:
-        return _named_source(cache, config, config.audio, config.visual)
-    if config.inputs != "auto" and config.inputs not in head.sources:
+        return _named_inputs(cache, config, config.audio, config.visual)
+    if config.inputs != "auto" and config.inputs not in head.inputs:
         raise TrainingError(
             f"head {name!r} cannot read {config.inputs!r} inputs",
-            hint=f"--inputs {' or '.join(head.sources)}",
+            hint=f"--inputs {' or '.join(head.inputs)}",
         )
-    wanted = head.sources if config.inputs == "auto" else (config.inputs,)
-    cached = [source for source in wanted if all(name in cache.shapes for name in ARRAYS[source])]
+    wanted = head.inputs if config.inputs == "auto" else (config.inputs,)
+    cached = [inputs for inputs in wanted if all(name in cache.shapes for name in ARRAYS[inputs])]
     if not cached:
-        needs = " or ".join(" and ".join(ARRAYS[source]) for source in wanted)
+        needs = " or ".join(" and ".join(ARRAYS[inputs]) for inputs in wanted)
         raise TrainingError(
             f"{cache.path}: head {name!r} needs {needs}, the cache holds {', '.join(cache.shapes)}",
             hint="avel cache-features STORE CACHE --help names the option that adds them",
         )
     if config.audio or config.visual:
         audio, visual = ARRAYS[cached[0]]
-        return _named_source(cache, config, config.audio or audio, config.visual or visual)
+        return _named_inputs(cache, config, config.audio or audio, config.visual or visual)
     return cached[0]
 
 
 def replaced_inputs(cache: FeatureCache, config: TrainConfig) -> str:
     """Says which inputs a head reads for lack of those it is meant for, "" where it reads these."""
-    usual, source = head_class(config).sources[0], choose_source(cache, config)
-    if config.inputs != "auto" or config.audio or config.visual or source == usual:
+    usual, inputs = head_class(config).inputs[0], choose_inputs(cache, config)
+    if config.inputs != "auto" or config.audio or config.visual or inputs == usual:
         return ""
-    return f"head {config.head.name}: {usual} inputs are not cached, it takes {source} ones"
+    return f"head {config.head.name}: {usual} inputs are not cached, it takes {inputs} ones"
 
 
-def _named_source(cache: FeatureCache, config: TrainConfig, audio: str, visual: str) -> str:
+def _named_inputs(cache: FeatureCache, config: TrainConfig, audio: str, visual: str) -> str:
     """Returns inputs by the names of their arrays, several of a modality joined by "+": "clap,clip+f_v".
 
     Raises:
         TrainingError: the cache holds no such array of that modality, arrays cannot be joined, or the head
             cannot read them.
     """
-    source = f"{audio},{visual}"
-    for modality, names in zip(("audio", "visual"), arrays_of(source), strict=True):
+    inputs = f"{audio},{visual}"
+    for modality, names in zip(("audio", "visual"), arrays_of(inputs), strict=True):
         cached = [name for name in cache.shapes if cache.modality_of(name) == modality]
         for name in names:
             if name not in cached:
@@ -248,8 +248,8 @@ def _named_source(cache: FeatureCache, config: TrainConfig, audio: str, visual: 
             )
         dimensions = len(cache.shapes[names[0]])
         able = {
-            VECTOR: modality == "audio" or {"encoded", "cnn"} & {*head_class(config).sources},
-            MAP: modality == "visual" and "maps" in head_class(config).sources,
+            VECTOR: modality == "audio" or {"encoded", "cnn"} & {*head_class(config).inputs},
+            MAP: modality == "visual" and "maps" in head_class(config).inputs,
         }
         if not able[dimensions]:
             what = "vectors" if dimensions == VECTOR else "maps"
@@ -257,22 +257,22 @@ def _named_source(cache: FeatureCache, config: TrainConfig, audio: str, visual: 
                 f"head {config.head.name!r} reads no {what} as {modality} features, which {names[0]!r} holds",
                 hint="avel heads lists what each head reads",
             )
-    return source
+    return inputs
 
 
-def arrays_of(source: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def arrays_of(inputs: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Returns the arrays of inputs, audio and visual; those of a modality are concatenated.
 
     >>> arrays_of("maps"), arrays_of("clap,clip+f_v")
     ((('cnn_a',), ('maps',)), (('clap',), ('clip', 'f_v')))
     """
-    audio, visual = ARRAYS[source] if source in ARRAYS else source.split(",")
+    audio, visual = ARRAYS[inputs] if inputs in ARRAYS else inputs.split(",")
     return tuple(audio.split("+")), tuple(visual.split("+"))
 
 
-def inputs_of(source: str, read: Callable[[str], Tensor]) -> tuple[Tensor, Tensor]:
+def inputs_of(inputs: str, read: Callable[[str], Tensor]) -> tuple[Tensor, Tensor]:
     """Returns audio and visual inputs, of arrays that `read` returns by name: twice (..., T, D), or maps."""
-    audio, visual = ([read(name) for name in names] for names in arrays_of(source))
+    audio, visual = ([read(name) for name in names] for names in arrays_of(inputs))
     return _joined(audio), _joined(visual)
 
 
@@ -301,9 +301,9 @@ def feature_statistics(features: Features, train: Split) -> dict[str, tuple[Tens
     return result
 
 
-def load_features(cache: FeatureCache, source: str, config: TrainConfig, device: torch.device) -> Features:
+def load_features(cache: FeatureCache, inputs: str, config: TrainConfig, device: torch.device) -> Features:
     """Loads the inputs if they fit into memory; either way every value is read and must be finite."""
-    names = [name for of_modality in arrays_of(source) for name in of_modality]
+    names = [name for of_modality in arrays_of(inputs) for name in of_modality]
     lengths = torch.from_numpy(cache.lengths).to(device) if cache.differing_lengths else None
     wanted = sum(_bytes(cache, name) for name in names)
     limit = free_memory(device) / 2 if config.memory_gb is None else config.memory_gb * 1e9
@@ -312,9 +312,9 @@ def load_features(cache: FeatureCache, source: str, config: TrainConfig, device:
         for name in names:
             for _ in _finite_blocks(cache, (name,)):
                 pass
-        return Features(cache, source, device, None, lengths=lengths)
-    audio, visual = (_hold(cache, of_modality, device) for of_modality in arrays_of(source))
-    return Features(cache, source, device, (audio, visual), lengths=lengths)
+        return Features(cache, inputs, device, None, lengths=lengths)
+    audio, visual = (_hold(cache, of_modality, device) for of_modality in arrays_of(inputs))
+    return Features(cache, inputs, device, (audio, visual), lengths=lengths)
 
 
 def _hold(cache: FeatureCache, names: Sequence[str], device: torch.device) -> Tensor:

@@ -21,8 +21,8 @@ def add_negatives(data: Data, config: TrainConfig) -> Data:
         TrainingError: they hold events, or were not made like the other features.
     """
     features = data.features
-    negatives = open_negatives(config.negatives, features.cache, features.source)
-    more = load_features(negatives, features.source, config, features.device)
+    negatives = open_negatives(config.negatives, features.cache, features.inputs)
+    more = load_features(negatives, features.inputs, config, features.device)
     train = _with_negatives(data.splits["train"], data.task, features.cache, negatives)
     lengths = None
     if features.lengths is not None or more.lengths is not None:
@@ -32,7 +32,7 @@ def add_negatives(data: Data, config: TrainConfig) -> Data:
     return replace(data, features=joined, splits=data.splits | {"train": train})
 
 
-def open_negatives(path: str, cache: FeatureCache, source: str) -> FeatureCache:
+def open_negatives(path: str, cache: FeatureCache, inputs: str) -> FeatureCache:
     """Opens a cache of clips without events, whose features must be made like those of the other cache.
 
     Raises:
@@ -40,7 +40,7 @@ def open_negatives(path: str, cache: FeatureCache, source: str) -> FeatureCache:
             shape, or made by another encoder.
     """
     negatives, again = FeatureCache.open(path), "make it with the same avel command and options as the other"
-    for name in (name for of_modality in arrays_of(source) for name in of_modality):
+    for name in (name for of_modality in arrays_of(inputs) for name in of_modality):
         shape, own_shape = negatives.shapes.get(name, ())[1:], cache.shapes[name][1:]
         if shape != own_shape:
             what = f"{name} is (V, {', '.join(map(str, shape))})" if shape else f"no {name}"

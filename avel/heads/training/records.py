@@ -88,7 +88,7 @@ class TrialFile:
     seed: int
     config: dict[str, Any]
     widths: Widths
-    source: str
+    inputs: str
     epochs: int
     best_epoch: int
     val_score: float
@@ -123,7 +123,7 @@ def task_of(run: Run) -> Task:
 
 
 def write_trial(
-    run: Run, outcome: TrialOutcome, widths: Widths, source: str, settings: Mapping[str, Any]
+    run: Run, outcome: TrialOutcome, widths: Widths, inputs: str, settings: Mapping[str, Any]
 ) -> None:
     """Writes a trial's weights, then the record that says it is done."""
     name, config = outcome.trial.name, outcome.trial.config
@@ -135,7 +135,7 @@ def write_trial(
         "seed": config.seed,
         "config": as_dict(dataclasses.replace(config, project=projected_width(config, widths))),
         "widths": as_dict(widths),
-        "source": source,
+        "inputs": inputs,
     }
     measured = {field.name: getattr(outcome, field.name) for field in dataclasses.fields(outcome)}
     del measured["trial"], measured["state"], measured["last_gain"]

@@ -111,7 +111,7 @@ def predict(
     format_name = _check(videos, out, format, preview)
     opened = Run.open(run, "heads")
     chosen, cache = choose_trials(opened, trial), open_cache(opened)
-    names = dict.fromkeys(name for record in chosen for names in arrays_of(record.source) for name in names)
+    names = dict.fromkeys(name for record in chosen for names in arrays_of(record.inputs) for name in names)
     target = choose_device(device)
     video_encoder = VideoEncoder(
         cache,
@@ -155,7 +155,7 @@ def segment_probabilities(
         windows = _windows(features, starts[first : first + WINDOWS_AT_ONCE], width, device)
         values = {name: each.float() for name, each in video_encoder.features(windows, lengths).items()}
         for place, (record, model) in enumerate(models):
-            audio, visual = inputs_of(record.source, values.__getitem__)
+            audio, visual = inputs_of(record.inputs, values.__getitem__)
             with torch.inference_mode(), arithmetic(record.config, device):
                 parts[place].append(model.head.task.probabilities(model(audio, visual, lengths).logits).cpu())
     merged = [merge_windows(torch.cat(each).double().numpy(), starts) for each in parts]

@@ -199,7 +199,7 @@ Repetitions = list[tuple[GroupEvaluation, GroupPredictions]]
 def _measured(row: PaperRow, repetitions: Repetitions, against: Repetitions) -> Measured:
     figures = [each for each, _ in repetitions]
     own, others = ([item for _, group in each for item in group.items] for each in (repetitions, against))
-    without_maps = head_class(row_config(row, {})).sources[0] == "maps" != figures[0].inputs
+    without_maps = head_class(row_config(row, {})).inputs[0] == "maps" != figures[0].inputs
     return Measured(
         row.name + WITHOUT_MAPS * without_maps,
         row.paper_percent,

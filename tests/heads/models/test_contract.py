@@ -33,7 +33,7 @@ FEWER: dict[str, dict[str, Any]] = {"jcan": {"recursions": 1}}
 CASES = [
     pytest.param((name, settings), source, id="-".join([name, *settings.values(), source]))
     for name, settings in [*((name, {}) for name in HEADS), *VARIANTS]
-    for source in HEADS[name].sources
+    for source in HEADS[name].inputs
 ]
 TAUGHT = [
     pytest.param(*case.values, supervision, id=f"{case.id}-{supervision}")
@@ -120,7 +120,7 @@ def test_scores_any_number_of_segments_or_says_which(case: Case, source: str, se
 @pytest.mark.parametrize("name", [name for name in HEADS if name not in ("mlp", "bilstm")])
 def test_attention_maps_are_named_outputs(name: str) -> None:
     """Rows of weights that sum to 1, or to less where a modality attends to itself as well."""
-    source, segments = HEADS[name].sources[0], segments_of(name)
+    source, segments = HEADS[name].inputs[0], segments_of(name)
     output = model_of((name, {}), source).eval()(*inputs(source, 4, segments))
     named = HEADS[name].attention_maps
     assert named or name == "han"  # whose weights are of two tracks
@@ -144,7 +144,7 @@ def test_the_gradient_reaches_all_parameters(case: Case, source: str, supervisio
 
 @pytest.mark.parametrize(
     ("case", "source"),
-    [case for case in CASES if case.values[1] == HEADS[case.values[0][0]].sources[-1]],  # type: ignore[index]
+    [case for case in CASES if case.values[1] == HEADS[case.values[0][0]].inputs[-1]],  # type: ignore[index]
 )
 def test_features_of_any_width_are_projected_by_weights_that_learn(case: Case, source: str) -> None:
     plain, model = model_of(case, source), model_of(case, source, project=D, wider=3)
@@ -179,7 +179,7 @@ MASKED = [
     case
     for case in TAUGHT
     for head in [HEADS[case.values[0][0]]]  # type: ignore[index]
-    if head.takes_differing_lengths and case.values[1] == head.sources[0]
+    if head.takes_differing_lengths and case.values[1] == head.inputs[0]
 ]
 ANY_LENGTH = [
     case
@@ -282,7 +282,7 @@ def test_saved_weights_give_the_same_scores(case: Case, source: str, tmp_path: P
 @pytest.mark.parametrize("name", [name for name in HEADS if not HEADS[name].weak])
 def test_video_labels_are_refused_by_a_head_that_cannot_learn_from_them(name: str) -> None:
     with pytest.raises(ConfigError, match=f"'{name}' cannot learn from video labels"):
-        model_of((name, {}), HEADS[name].sources[0], "weak")
+        model_of((name, {}), HEADS[name].inputs[0], "weak")
 
 
 @pytest.mark.parametrize("name", list(HEADS))
@@ -297,14 +297,14 @@ def test_a_setting_of_another_head_is_refused(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in HEADS if not HEADS[name].weak])
 def test_a_head_without_a_weak_form_refuses_video_labels(name: str) -> None:
     with pytest.raises(ConfigError, match="cannot learn from video labels"):
-        model_of((name, {}), HEADS[name].sources[0], "weak")
+        model_of((name, {}), HEADS[name].inputs[0], "weak")
 
 
 @pytest.mark.parametrize("name", list(HEADS))
 def test_another_task_is_refused_and_the_heads_that_can_are_named(name: str) -> None:
     for task in {"single_label", "multi_label"} - set(HEADS[name].tasks):
         with pytest.raises(ConfigError, match=f"head '{name}' is for task .*, and this is {task}") as refused:
-            model_of((name, {"task": task}), HEADS[name].sources[0])
+            model_of((name, {"task": task}), HEADS[name].inputs[0])
         able = [other for other in HEADS if task in HEADS[other].tasks]
         assert f"heads that can: {', '.join(able)}" in str(refused.value)
 

@@ -200,7 +200,7 @@ def test_two_files_of_one_name_are_two_heads(idea: Path, tmp_path: Path) -> None
     [
         ("differing_lengths = True", r"'differing_lengths'\s+next: did you mean takes_differing_lengths"),
         ("weak_label = ('event',)", "attribute named 'weak_label'"),
-        ("sources = ('maps')", "Idea: no sources named 'm'"),
+        ("inputs = ('maps')", "Idea: no inputs named 'm'"),
         ("tasks = ('multi_labels',)", r"'multi_labels'\s+next: did you mean multi_label"),
     ],
 )

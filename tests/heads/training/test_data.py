@@ -10,7 +10,7 @@ import torch
 
 from avel.errors import StoreError, TrainingError
 from avel.heads.config import TrainConfig
-from avel.heads.training.data import choose_source
+from avel.heads.training.data import choose_inputs
 from avel.stores.features import FeatureCache
 from tests.heads.synthetic import load_data, train_config, write_cache
 
@@ -73,13 +73,13 @@ def test_a_head_takes_the_best_inputs_that_are_there(tmp_path: Path) -> None:
         for arrays in (ALL, ALL[:4], ALL[:2])
     }
     psp = train_config(head="psp")
-    assert [choose_source(cache, psp) for cache in caches.values()] == ["maps", "cnn", "encoded"]
+    assert [choose_inputs(cache, psp) for cache in caches.values()] == ["maps", "cnn", "encoded"]
     chosen = train_config(head="psp", inputs="encoded")
-    assert choose_source(caches[ALL], chosen) == "encoded"
+    assert choose_inputs(caches[ALL], chosen) == "encoded"
     with pytest.raises(TrainingError, match="needs cnn_a and cnn_v, the cache holds f_a, f_v"):
-        choose_source(caches[ALL[:2]], train_config(head="bilstm"))
+        choose_inputs(caches[ALL[:2]], train_config(head="bilstm"))
     with pytest.raises(TrainingError, match="cannot read 'maps'"):
-        choose_source(caches[ALL], train_config(head="mlp", inputs="maps"))
+        choose_inputs(caches[ALL], train_config(head="mlp", inputs="maps"))
 
 
 def unknown(*samples: int) -> np.ndarray:

@@ -138,7 +138,7 @@ def test_psp_attends_over_maps_where_they_are_kept(store: Path, tmp_path: Path) 
     assert "JCAN" in lines
     assert "resolve about" in lines
     run = Run.open(tmp_path / "table3" / "PSP-with-its-pair-loss-seed0")
-    assert read_trial(run, "seed=0").source == "maps"
+    assert read_trial(run, "seed=0").inputs == "maps"
 
 
 @pytest.mark.parametrize(
