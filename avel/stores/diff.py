@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 from avel.errors import ConfigError, StoreError, UnknownNameError
 from avel.stores.features import FeatureCache
 from avel.stores.hdf5 import BLOCK_ROWS
+from avel.stores.provenance import INPUTS
 from avel.text import plural, table
 
 WORST = 5
+OF_ANY_VALUE = frozenset({*INPUTS, "annotations", "orders", "findings"})
+"""Entries of the provenance that may differ: paths, options, and what the samples tell in more detail."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class CacheDifference:
         samples_differ: samples that one cache lacks, or that have another video or tag there.
         events_differ: samples in both whose events, or the classes known instead of events, differ.
         splits_differ: samples in both whose split differs.
-        made_otherwise: entry of the provenance that differs, "encoder.digest" -> the two values.
+        provenance_differs: entry of the provenance that differs, "encoder.digest" -> the two values.
     """
 
     same: bool
@@ -73,7 +76,7 @@ class CacheDifference:
     samples_differ: tuple[int, ...]
     events_differ: tuple[int, ...]
     splits_differ: tuple[int, ...]
-    made_otherwise: dict[str, tuple[Any, Any]]
+    provenance_differs: dict[str, tuple[Any, Any]]
 
     def headline(self) -> str:
         """Returns the result in one line."""
@@ -92,7 +95,7 @@ class CacheDifference:
             "samples only in one, or of another clip or tag": len(self.samples_differ),
             "samples with other events": len(self.events_differ),
             "samples in another split": len(self.splits_differ),
-            "entries of the provenance that differ": len(self.made_otherwise),
+            "entries of the provenance that differ": len(self.provenance_differs),
         }
         differences += [f"{count:,} {what}" for what, count in counts.items() if count]
         return f"the two caches differ: {'; '.join(differences)}"
@@ -104,7 +107,7 @@ class CacheDifference:
             for name, each in self.arrays.items()
         ]
         header = ("array", "clips", "equal", "mean cosine", "lowest cosine", "largest difference")
-        pairs = [(name, str(a), str(b)) for name, (a, b) in self.made_otherwise.items()]
+        pairs = [(name, str(a), str(b)) for name, (a, b) in self.provenance_differs.items()]
         return [
             *table(header, rows),
             "",
@@ -165,7 +168,7 @@ def diff(
         samples_differ=samples,
         events_differ=events,
         splits_differ=splits,
-        made_otherwise=_made_otherwise(first.provenance, second.provenance),
+        provenance_differs=_provenance_differs(first.provenance, second.provenance),
     )
 
 
@@ -278,11 +281,11 @@ def _events_by_sample(cache: FeatureCache) -> dict[int, list[tuple[Any, ...]] | 
     return {number: sorted(events_of[number]) if known else None for number, known in labelled}
 
 
-def _made_otherwise(first: Any, second: Any, where: str = "") -> dict[str, tuple[Any, Any]]:
-    """Returns the entries of two provenances that differ; some keys, such as `store`, are not compared."""
+def _provenance_differs(first: Any, second: Any, where: str = "") -> dict[str, tuple[Any, Any]]:
+    """Returns the entries of two provenances that differ; those of OF_ANY_VALUE are not compared."""
     if not (isinstance(first, dict) and isinstance(second, dict)):
         return {} if first == second else {where: (first, second)}
     entries: dict[str, tuple[Any, Any]] = {}
-    for key in sorted({*first, *second} - {"store", "run", "annotations", "orders", "findings"}):
-        entries |= _made_otherwise(first.get(key), second.get(key), f"{where}.{key}".lstrip("."))
+    for key in sorted({*first, *second} - OF_ANY_VALUE):
+        entries |= _provenance_differs(first.get(key), second.get(key), f"{where}.{key}".lstrip("."))
     return entries

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from avel.errors import ConfigError, DatasetError, MissingPathError
 from avel.grid import Grid
+from avel.progress import note
 from avel.stores.ave_files import (
     AUDIO_FILE,
     BACKGROUND_AUDIO,
@@ -26,6 +27,7 @@ from avel.stores.ave_files import (
     find_files,
     open_array,
 )
+from avel.stores.cache_lock import lock_cache
 from avel.stores.cached_samples import Missing
 from avel.stores.datasets.ave import read_order
 from avel.stores.datasets.dataset import Dataset, make_dataset
@@ -43,6 +45,13 @@ from avel.stores.runs import library_versions
 
 FileArrays = dict[str, h5py.Dataset]
 """Published file name -> its open array (R, T, ...), one row for each sample."""
+ADDED, BY_ID, PUBLISHED = "features added to a cache", "features by video id", "the published AVE files"
+UNUSED = {
+    ADDED: ("dataset", "annotations", "format", "segments", "segment_seconds", "any_size"),
+    BY_ID: ("any_size",),
+    PUBLISHED: ("segments", "segment_seconds", "leave_out"),
+}
+"""Kind of import -> options of `import_features` without effect on it."""
 
 
 def import_features(
@@ -92,6 +101,7 @@ def import_features(
         overwrite: replace `cache` if it exists, or its features of the names that are given.
 
     Raises:
+        BusyError: another process is making this cache, or adding to it.
         ConfigError: both `source` and features by video id, or neither.
         MissingPathError: no feature files, or no annotations.
         DatasetError: clips without features, and no `leave_out`; shapes, orders or labels that contradict the
@@ -112,17 +122,33 @@ def import_features(
             hint="give SOURCE for AVE's files, or --audio and --visual for features of others",
         )
     named = [each.name for each in by_id.values() if each.name is not None]
-    if named and cache.exists():
-        return add_given(by_id, cache, maps_dtype=maps_dtype, leave_out=leave_out, overwrite=overwrite)
-    if named:
+    if named and not cache.exists():
         raise MissingPathError(
             f"{cache}: no feature cache to which {named[0]!r} could be added",
             hint="leave out the names: the features of a new cache are f_a and f_v",
         )
-    beside = "; --audio-name and --visual-name add features beside its own" if by_id else ""
-    check_can_replace(cache, overwrite, beside)
-    note_dropped(cache)
-    if source is None:
+    given = {
+        "dataset": dataset is not None,
+        "annotations": annotations is not None,
+        "format": format != "auto" or bool(format_settings),
+        "segments": segments is not None,
+        "segment_seconds": segment_seconds != 1.0,
+        "leave_out": leave_out,
+        "any_size": any_size,
+    }
+    what = ADDED if named else BY_ID if by_id else PUBLISHED
+    if idle := [name for name in UNUSED[what] if given[name]]:
+        note(f"without effect on {what}: {', '.join(idle)}")
+    with lock_cache(cache):
+        if named:
+            return add_given(by_id, cache, maps_dtype=maps_dtype, leave_out=leave_out, overwrite=overwrite)
+        beside = "; --audio-name and --visual-name add features beside its own" if by_id else ""
+        check_can_replace(cache, overwrite, beside)
+        note_dropped(cache)
+        if source is not None:
+            files = find_files([Path(source)] if isinstance(source, str | Path) else [*map(Path, source)])
+            known = _dataset(dataset, files, annotations, format, dict(format_settings or {}))
+            return _import_published(files, cache, known, maps_dtype, any_size)
         return import_given(
             by_id,
             cache,
@@ -132,9 +158,14 @@ def import_features(
             maps_dtype=maps_dtype,
             leave_out=leave_out,
         )
-    files = find_files([Path(source)] if isinstance(source, str | Path) else [*map(Path, source)])
+
+
+def _import_published(
+    files: dict[str, Path], cache: Path, dataset: Dataset, maps_dtype: str, any_size: bool
+) -> Imported:
+    """Writes a new cache of the published AVE files, by name; raises as `import_features` does."""
     orders = {split: read_order(files[name]) for name, split in ORDERS.items() if name in files}
-    known = _with_orders(_dataset(dataset, files, annotations, format, dict(format_settings or {})), orders)
+    known = _with_orders(dataset, orders)
     with ExitStack() as stack:
         names = [name for name in (AUDIO_FILE, MAPS_FILE, VECTORS_FILE) if name in files]
         file_arrays = {

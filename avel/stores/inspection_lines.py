@@ -17,8 +17,9 @@ def _dataset_lines(facts: Facts) -> list[str]:
     baselines = facts["trivial_baselines"] or facts["parsing_baselines"]
     rules = list(next(iter(baselines.values()), ()))
     rows = [
-        (split, count, *(f"{baselines[split][rule]:.1f}" if split in baselines else "" for rule in rules))
+        (split or "no split", count, *(f"{found[rule]:.1f}" if found else "" for rule in rules))
         for split, count in splits.items()
+        for found in [baselines.get(split or "all")]
     ]
     shown = table(("split", "samples", *(f"{rule.replace('_', ' ')}, %" for rule in rules)), rows)
     events = list(facts["events_of_class"].items())

@@ -89,12 +89,12 @@ def read_named(path: Path, provenance: Mapping[str, Any]) -> dict[str, NamedFeat
 
 
 def drops(names: Collection[str]) -> str:
-    """Returns the end of a hint to make a cache anew: which named features it then lacks; "" for none.
+    """Returns what ends a sentence of a cache made anew: which named features it then lacks; "" for none.
 
-    >>> drops(["clip", "beats"])
-    '; it drops clip, beats: add them again'
+    >>> "avel cache-features ... --overwrite makes it anew" + drops(["clip", "beats"])
+    'avel cache-features ... --overwrite makes it anew, which drops clip, beats: add them again'
     """
-    return f"; it drops {', '.join(names)}: add them again" if names else ""
+    return f", which drops {', '.join(names)}: add them again" if names else ""
 
 
 def place_in_file(name: str) -> str:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from avel.errors import ConfigError, StoreError
 from avel.grid import FULL_SCALE, evenly_spaced
 from avel.stores.clips import ClipStore
 from avel.stores.datasets.dataset import no_sample
@@ -35,7 +36,9 @@ def as_torch(
             `frames_per_segment`, and `waveform=True`, which reads the waveform as well.
 
     Raises:
-        StoreError: neither of the two, no sample of that split, or no such features.
+        ConfigError: fewer than one frame of a segment.
+        StoreError: neither of the two; no sample of that split; features that are absent, or that cannot be
+            joined.
     """
     opened = open(source) if isinstance(source, Path | str) else source
     if isinstance(opened, FeatureCache):
@@ -84,8 +87,12 @@ class CacheDataset(Dataset[CachedSample]):
         self.cache, self.names = cache, (audio.split("+"), visual.split("+"))
         self.samples = cache.samples.take(cache.places_of_split(split))
         self.labels = torch.from_numpy(cache.labels(self.samples))
-        for name in (name for names in self.names for name in names):
-            cache.check_holds(name)  # now, and not in a loader's process
+        for names in self.names:  # now, and not in a loader's process
+            for name in names:
+                cache.check_holds(name)
+            if len({cache.shapes[name][:-1] for name in names}) > 1:
+                shapes = ", ".join(f"{name} {cache.shapes[name]}" for name in names)
+                raise StoreError(f"{cache.path}: {shapes} cannot be joined", hint="join vectors with vectors")
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -115,6 +122,8 @@ class StoreDataset(Dataset[StagedSample]):
         frames_per_segment: int = 1,
         waveform: bool = False,
     ) -> None:
+        if frames_per_segment < 1:
+            raise ConfigError(f"frames_per_segment={frames_per_segment}", hint="take 1 or more")
         self.store, self.waveform = store, waveform
         every = store.dataset.samples
         staged = every.filter(every.is_one_of("video_id", store.staged))

@@ -98,7 +98,12 @@ def test_what_one_cache_lacks_is_named(tmp_path: Path) -> None:
             second,
             samples=samples,
             missing=(Missing(7, "c", "damaged"), Missing(-1, "e", "empty"), Missing(-1, "f", "no-video")),
-            provenance={"encoder": {"digest": "2", "kind": "run"}, "store": "elsewhere"},
+            provenance={
+                "encoder": {"digest": "2", "kind": "run"},
+                "store": "elsewhere",
+                "options": "--device cuda",
+                "source_runs": ["moved/run"],
+            },
         ),
     )
     assert (found.only_in_a, found.only_in_b) == (("c",), ("d",))
@@ -108,7 +113,7 @@ def test_what_one_cache_lacks_is_named(tmp_path: Path) -> None:
     )
     assert found.incomparable == {"cnn_a": "absent and (2, 8)"}
     assert (found.samples_differ, found.events_differ, found.splits_differ) == ((2,), (1,), (2,))
-    assert found.made_otherwise == {"encoder.digest": ("1", "2")}
+    assert found.provenance_differs == {"encoder.digest": ("1", "2")}
     assert not found.same
 
 

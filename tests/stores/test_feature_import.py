@@ -10,10 +10,11 @@ import pytest
 
 from avel.cli import cli
 from avel.console import DONE, ERROR, USAGE, run
-from avel.errors import ConfigError, DatasetError, MissingPathError, StoreError, TrainingError
+from avel.errors import BusyError, ConfigError, DatasetError, MissingPathError, StoreError, TrainingError
 from avel.heads.evaluation.evaluate import evaluate
 from avel.heads.train import sweep, train_head
 from avel.heads.training.records import read_trials
+from avel.stores.cache_lock import lock_cache, parts_folder
 from avel.stores.diff import diff
 from avel.stores.exchange import import_features
 from avel.stores.feature_align import GivenFeatures
@@ -264,7 +265,29 @@ def test_a_cache_that_is_imported_anew_tells_what_that_drops(
     import_features(None, path, audio=GivenFeatures(audio, "clap"), overwrite=True)
     assert "drops" not in capsys.readouterr().err
     import_features(None, path, annotations=events, audio=audio, visual=audio, overwrite=True)
-    assert f"making {path} anew drops clap: add them again\n" in capsys.readouterr().err
+    assert f"{path} is made anew, which drops clap: add them again\n" in capsys.readouterr().err
+
+
+def test_one_import_at_a_time_writes_a_cache(tmp_path: Path) -> None:
+    """Two that read the cache at once would each write it back without the features of the other."""
+    path, events, audio = tmp_path / "mine.h5", annotations(tmp_path), vectors(tmp_path, "a", (T, 5))
+    given: dict[str, Any] = {"annotations": events, "audio": audio, "visual": audio}
+    with lock_cache(path), pytest.raises(BusyError, match="at work on this feature cache"):
+        import_features(None, path, **given)
+    import_features(None, path, **given)
+    with lock_cache(path), pytest.raises(BusyError, match="at work on this feature cache"):
+        import_features(None, path, audio=GivenFeatures(audio, "clap"))
+    assert not FeatureCache.open(path).named
+    assert not parts_folder(path).exists()
+
+
+def test_options_without_effect_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, events, audio = tmp_path / "mine.h5", annotations(tmp_path), vectors(tmp_path, "a", (T, 5))
+    import_features(None, path, annotations=events, audio=audio, visual=audio, segments=T)
+    assert "without effect" not in capsys.readouterr().err
+    import_features(None, path, annotations=events, audio=GivenFeatures(audio, "clap"), segments=20)
+    said = "without effect on features added to a cache: annotations, segments\n"
+    assert capsys.readouterr().err.endswith(said)
 
 
 def test_what_cannot_stand_beside_is_refused(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader
 
 import avel
-from avel.errors import StoreError
+from avel.errors import ConfigError, StoreError
 from avel.heads.train import train_head
 from avel.stores.clips import ClipStore
 from avel.stores.datasets.labels import PADDED
@@ -49,6 +49,8 @@ def test_a_loader_reads_the_samples_of_a_split(cache: FeatureCache) -> None:
         data[len(data)]
     with pytest.raises(StoreError, match="no 'clip' in this cache"):
         avel.as_torch(cache, "test", visual="clip")
+    with pytest.raises(StoreError, match=r"maps \(.*\) cannot be joined"):
+        avel.as_torch(cache, "test", visual="f_v+maps")
     with pytest.raises(StoreError, match=r"no sample of split 'tests'\n.*train 36, val 12, test 12"):
         avel.as_torch(cache, "tests")
     empty = write_cache(cache.path.with_name("empty.h5"), samples=0)
@@ -73,6 +75,8 @@ def test_a_loader_reads_staged_clips(tmp_path: Path) -> None:
     assert avel.as_torch(store)[0].waveform.shape == (0,)
     with pytest.raises(StoreError, match="no staged sample of split 'tests'"):
         avel.as_torch(store, "tests")
+    with pytest.raises(ConfigError, match="frames_per_segment=0"):
+        avel.as_torch(store, frames_per_segment=0)
 
 
 def test_staged_clips_of_lengths_of_their_own_keep_them(tmp_path: Path) -> None:

@@ -74,7 +74,10 @@ def read_records(path: Path, separator: str = ",") -> tuple[list[str], list[tupl
     (_, names), *records = records
     for line, values in records:
         if len(values) != len(names):
-            raise DatasetError(f"{path}: line {line}: {len(values)} fields, the header has {len(names)}")
+            raise DatasetError(
+                f"{path}: line {line}: {len(values)} fields, the header has {len(names)}",
+                hint=f"an empty field keeps its {separator!r}; a text that holds one stands in double quotes",
+            )
     return names, records
 
 

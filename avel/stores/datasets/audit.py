@@ -144,8 +144,8 @@ class Audit:
 def audit(dataset: Dataset) -> Audit:
     """Computes the figures of a dataset, on a grid of 10 segments of 1 s.
 
-    Where the annotations say how long each clip is, the grid is that of the longest, and no clip has segments
-    after its own end.
+    Where clips have lengths of their own, the grid is that of the longest, and no clip has segments after its
+    own end.
 
     >>> audit(read_dataset("AVE_Dataset")).trivial_baselines["test"].always_background  # doctest: +SKIP
     17.786069651741293
@@ -208,7 +208,8 @@ def audit(dataset: Dataset) -> Audit:
 
 def _inside(dataset: Dataset, grid: Grid) -> NDArray[np.bool_]:
     """Returns True for the segments before the end of each sample's clip, as far as is known: (R, T)."""
-    seconds = [dataset.stated_seconds.get(sample.video_id, grid.seconds) for sample in dataset.samples]
+    stated = {} if dataset.longest_seconds is None else dataset.stated_seconds
+    seconds = [stated.get(sample.video_id, grid.seconds) for sample in dataset.samples]
     lengths = whole_segments(np.array(seconds, np.float64), grid.segments, grid.segment_seconds)
     return np.asarray(np.arange(grid.segments) < lengths[:, None])
 

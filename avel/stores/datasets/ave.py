@@ -34,7 +34,7 @@ class AVE(DatasetFormat[None]):
         """
         found = folder_with([ANNOTATIONS], folder, "AVE_Dataset")
         if found is None:
-            raise MissingPathError(f"{folder}: holds no {ANNOTATIONS}")
+            raise MissingPathError(f"{folder}: holds no {ANNOTATIONS}", hint="name the folder that holds it")
         samples = read_annotations(found / ANNOTATIONS)
         split_of = _split_files(found, samples) or _order_files(found, len(samples))
         samples = tuple(replace(each, split=split_of.get(each.number, "")) for each in samples)
@@ -79,14 +79,21 @@ def _parse(fields: list[str], number: int, where: str) -> Sample:
 
 
 def _split_files(folder: Path, samples: tuple[Sample, ...]) -> dict[int, str]:
-    number_of = {_key(sample): sample.number for sample in samples}
+    numbers_of: dict[tuple[str, tuple[Event, ...] | None], list[int]] = {}
+    for sample in samples:
+        numbers_of.setdefault((sample.video_id, sample.events), []).append(sample.number)
     split_of: dict[int, str] = {}
     for split in SPLITS:
         path = folder / f"{split}Set.txt"
         for sample in read_annotations(path) if path.is_file() else ():
-            if _key(sample) not in number_of:
-                raise DatasetError(f"{sample.where} ({sample.video_id}) is not in {ANNOTATIONS}")
-            _assign(split_of, number_of[_key(sample)], split, path)
+            numbers = numbers_of.get((sample.video_id, sample.events))
+            if numbers is None:
+                raise DatasetError(
+                    f"{sample.where} ({sample.video_id}) is not in {ANNOTATIONS}",
+                    hint="take both files from one release, or remove this line",
+                )
+            for number in numbers:
+                _assign(split_of, number, split, path)
     return split_of
 
 
@@ -98,7 +105,10 @@ def _order_files(folder: Path, count: int) -> dict[int, str]:
             continue
         for number in read_order(path):
             if not 0 <= number < count:
-                raise DatasetError(f"{path}: sample {number} of {count}")
+                raise DatasetError(
+                    f"{path}: sample {number}, the annotations have {count}",
+                    hint="take both from one release",
+                )
             _assign(split_of, number, split, path)
     return split_of
 
@@ -122,8 +132,6 @@ def read_order(path: Path) -> list[int]:
 
 def _assign(split_of: dict[int, str], number: int, split: str, path: Path) -> None:
     if split_of.setdefault(number, split) != split:
-        raise DatasetError(f"{path}: sample {number} is in {split_of[number]} and in {split}")
-
-
-def _key(sample: Sample) -> tuple[str, tuple[Event, ...] | None]:
-    return sample.video_id, sample.events
+        raise DatasetError(
+            f"{path}: sample {number} is in {split_of[number]} and in {split}", hint="leave it in one of them"
+        )

@@ -376,7 +376,10 @@ def _check_sample(dataset: Dataset, sample: Sample) -> None:
             hint = f"choose from {', '.join(MODALITIES)}"
             raise DatasetError(f"{at}: modality {event.modality!r}", hint=hint)
         if not 0 <= event.onset_seconds <= event.offset_seconds < math.inf:
-            raise DatasetError(f"{at}: event from {event.onset_seconds} s to {event.offset_seconds} s")
+            raise DatasetError(
+                f"{at}: event from {event.onset_seconds} s to {event.offset_seconds} s",
+                hint="give two times in seconds from the clip's start, the onset first",
+            )
     for category in sample.categories or ():
         _check_category(dataset, category, where)
 
