@@ -94,6 +94,19 @@ def test_verify_finds_a_flipped_bit_in_a_store(tmp_path: Path) -> None:
     assert f"next: {found.mend}" in " ".join(shown.stderr.split())
 
 
+def test_a_dataset_without_splits_shows_its_trivial_baselines(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").touch()
+    (tmp_path / "annotations.csv").write_text("video_id,category,start,end\na,bark,0,2\n")
+    shown = (
+        CliRunner()
+        .invoke(cli, ["inspect", str(tmp_path), "--annotations", str(tmp_path / "annotations.csv")])
+        .output
+    )
+    rows = [line.split() for line in shown.splitlines() if line.startswith("no split")]
+    assert rows
+    assert rows[0][:4] == ["no", "split", "1", "80.0"]
+
+
 def test_a_cache_tells_what_made_it_and_verify_reads_it(tmp_path: Path) -> None:
     path = tmp_path / "c.h5"
     told = {"encoder": {"digest": "0123"}, "store": "s.zarr"}

@@ -1,6 +1,7 @@
 """The audit counts what annotations hold; on AVE's own files it gives AVE's known figures."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -76,6 +77,14 @@ def test_videos_without_annotations_have_no_baselines(tmp_path: Path) -> None:
         0,
     )
     assert found.remarks() == ()
+
+
+def test_clips_that_are_padded_to_one_length_have_segments_to_its_end(tmp_path: Path) -> None:
+    samples, videos = (Sample(0, "a", (Event("bark", 0, 2),)),), (Video("a", "a.mp4"),)
+    dataset = make_dataset("made", tmp_path, samples, videos, stated_seconds={"a": 4})
+    assert (audit(dataset).event_segments, audit(dataset).background_segments) == (2, 2)
+    padded = audit(replace(dataset, longest_seconds=None))
+    assert (padded.event_segments, padded.background_segments) == (2, 8)
 
 
 @pytest.mark.shared

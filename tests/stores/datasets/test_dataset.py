@@ -155,6 +155,12 @@ def test_a_sample_in_two_splits_is_refused(tmp_path: Path) -> None:
         read_dataset(root)
 
 
+def test_an_annotation_that_is_there_twice_is_in_its_split_twice(tmp_path: Path) -> None:
+    root = ave_folder(tmp_path / "d")
+    (root / "Annotations.txt").write_text("\n".join([*LINES, LINES[0]]))
+    assert [sample.split for sample in read_dataset(root).samples] == ["train", "test", "test", "train"]
+
+
 def test_a_plain_folder_needs_no_annotations(tmp_path: Path) -> None:
     for name in ("a.mp4", "b.MKV", "sub/a.mp4", "same.mp4", "same.avi", "notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
