@@ -235,7 +235,7 @@ def test_who_makes_a_cache_anew_is_told_which_named_features_that_drops(
     assert "--overwrite makes it anew, which drops x, y: add them again; or name another" in error.value.hint
     assert not capsys.readouterr().err.count("drops")
     cache_features(store, cache, overwrite=True, crop_size=28, **RANDOM_TINY)
-    assert f"making {cache} anew drops x, y: add them again\n" in capsys.readouterr().err
+    assert f"{cache} is made anew, which drops x, y: add them again\n" in capsys.readouterr().err
     assert not FeatureCache.open(cache).named
     cache.write_bytes(b"damaged")
     cache_features(store, cache, overwrite=True, **RANDOM_TINY)
