@@ -21,7 +21,7 @@ def as_table(cache: FeatureCache | Path | str, split: str | None = None, *names:
     33390
 
     Raises:
-        StoreError: no such split or features, or they are maps.
+        StoreError: no such split or features, they are maps, or have the name of another column.
     """
     cache = cache if isinstance(cache, FeatureCache) else FeatureCache.open(cache)
     samples, segments = cache.samples.take(cache.places_of_split(split)), cache.grid_segments
@@ -47,6 +47,11 @@ def as_table(cache: FeatureCache | Path | str, split: str | None = None, *names:
         ),
     }
     for name in names:
+        if name in columns:
+            raise StoreError(
+                f"{cache.path}: features named {name!r}, as a column of the table is",
+                hint="cache.of_split(SPLIT, NAME) reads them as an array",
+            )
         values = cache.read(name, samples.video)
         if values.ndim != 3:
             raise StoreError(

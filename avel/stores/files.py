@@ -215,9 +215,11 @@ def only_one(folder: Path, what: str) -> Iterator[None]:
         try:
             lock = FileLock(file).acquire(blocking=False)
         except Timeout:
-            who = file.read_text().strip() or "unknown"
+            who = ""
+            with suppress(FileNotFoundError):  # that process may just have ended
+                who = file.read_text().strip()
             raise BusyError(
-                f"{folder}: another process ({who}) is at work on this {what}",
+                f"{folder}: another process ({who or 'unknown'}) is at work on this {what}",
                 hint="wait for it to end, or write to another path",
             ) from None
     with lock:

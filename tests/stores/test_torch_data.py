@@ -101,6 +101,8 @@ def test_a_split_is_an_array_or_a_table(cache: FeatureCache) -> None:
     assert table["segment"].to_pylist() == list(range(6)) * len(chosen)
     with pytest.raises(StoreError, match="maps holds maps"):
         avel.as_table(cache, "val", "maps")
+    with pytest.raises(StoreError, match="features named 'split', as a column of the table is"):
+        avel.as_table(cache, "val", "split")
 
 
 def test_a_cache_without_event_classes_is_a_table_too(tmp_path: Path) -> None:
