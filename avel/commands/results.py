@@ -175,6 +175,6 @@ def compare(a: Path, b: Path, as_json: bool, **options: Any) -> int:
     and seeds, how many segments each labels right, and the clips where they differ most. If an interval
     contains 0, these clips and seeds do not tell which run is better.
     """
-    then = f"avel report {path_of(a)} {path_of(b)} --out report"
+    then = f"avel report {' '.join(dict.fromkeys(map(path_of, (a, b))))} --out report"
     show(avel.compare(a, b, **options), as_json, next=then)
     return DONE

@@ -16,9 +16,10 @@ AFTER_INSPECTION = {
     "dataset": "avel extract {} clips.zarr",
     "store": "avel pretrain {} runs/avbt, or avel preview {} ID sheet.png",
     "cache": "avel train-head {} runs/tacma --head tacma --seeds 5",
-    "run": "avel evaluate {} --all, for a run of heads; --json prints every setting",
+    "train-head": "avel evaluate {} --all; --json prints every setting",
+    "pretrain": "avel cache-features STORE features.h5 --encoder {}",
 }
-"""Kind of a path -> command that comes next, if what lies there is complete."""
+"""Kind of a path, or stage of a run, -> command that comes next, if what lies there is complete."""
 
 
 @command("avel inspect ave.zarr --verify", "avel inspect videos/ --annotations events.csv")
@@ -32,7 +33,8 @@ def inspect(path: str, as_json: bool, **options: Any) -> int:
     Also says whether PATH is complete; the exit code is 1 if not.
     """
     found = avel.inspect(path, **options)
-    show(found, as_json, next=found.mend or AFTER_INSPECTION[found.kind].replace("{}", path_of(path)))
+    then = AFTER_INSPECTION[found.facts.get("stage", found.kind)].replace("{}", path_of(path))
+    show(found, as_json, next=found.mend or then)
     return DONE if found.whole else ERROR
 
 

@@ -25,7 +25,7 @@ from avel.stores.kinds import not_a
 from avel.stores.seal import seal_fault
 from avel.text import as_plain, html_table
 
-FORMAT = 3
+FORMAT = 4
 R = TypeVar("R")
 RunKind = Literal["pretrain", "heads"]
 COMMANDS: dict[RunKind, str] = {"pretrain": "pretrain", "heads": "train-head"}

@@ -173,6 +173,8 @@ def test_a_run_is_whole_when_it_is_finished(tmp_path: Path) -> None:
     run.finish({"loss": 0.5})
     found = looked(run.path, verify=True)
     assert (found.whole, found.facts["results"]) == (True, {"loss": 0.5})
+    shown = CliRunner().invoke(cli, ["inspect", str(run.path)]).stderr
+    assert f"next: avel cache-features STORE features.h5 --encoder {run.path}" in " ".join(shown.split())
     (run.path / "encoder.safetensors").write_bytes((run.path / "encoder.safetensors").read_bytes()[:-4])
     found = looked(run.path)
     assert found.problems == ("encoder.safetensors: has 84 bytes instead of 88",)

@@ -130,3 +130,11 @@ def test_the_command_prints_both_or_json(tmp_path: Path, capsys: pytest.CaptureF
     assert run_command(cli, ["compare", *runs, "--json"]) == DONE
     assert from_plain(Comparison, json.loads(capsys.readouterr().out)) == compare(*runs)
     assert run_command(cli, ["compare", runs[0], str(tmp_path / "none")]) == ERROR
+
+
+def test_the_report_that_comes_next_takes_a_run_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep = str(write_run(tmp_path / "s", {"theta=0.0": B, "theta=0.03": A}, val=(0.6, 0.9)))
+    assert run_command(cli, ["compare", sweep, sweep, "--settings-b", "theta=0.0"]) == DONE
+    assert f"next: avel report {sweep} --out report" in " ".join(capsys.readouterr().err.split())
