@@ -253,7 +253,7 @@ def copy(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(world, tmp_path, copy_function=os.link, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(progress, "_level", 1)
-    entries = {name: VISUAL_BACKBONES[name] for name in VISUAL_BACKBONES}
+    entries = {name: VISUAL_BACKBONES[name] for name in (*VISUAL_BACKBONES, VECTORS)}
     monkeypatch.setattr(VISUAL_BACKBONES, "_entries", entries)
     few_epochs(monkeypatch)
     return tmp_path

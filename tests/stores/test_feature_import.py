@@ -239,10 +239,10 @@ def test_features_stand_beside_others_under_their_name(tmp_path: Path) -> None:
 
     sweep(path, tmp_path / "joined", {"head": ["tacma", "mlp"]}, audio="clap", visual="f_v+cnn_v", epochs=1)
     (record, _) = read_trials(Run.open(tmp_path / "joined", "heads"))
-    assert (record.source, record.widths.audio, record.widths.visual) == ("clap,f_v+cnn_v", 5, 14)
+    assert (record.inputs, record.widths.audio, record.widths.visual) == ("clap,f_v+cnn_v", 5, 14)
     train_head(path, tmp_path / "maps", head="avel", visual="dino:s", epochs=1)
     (record,) = read_trials(Run.open(tmp_path / "maps", "heads"))
-    assert (record.source, record.widths.cells) == ("cnn_a,dino:s", 4)
+    assert (record.inputs, record.widths.cells) == ("cnn_a,dino:s", 4)
     assert evaluate(tmp_path / "maps").groups["avel"].inputs == "cnn_a,dino:s"
     assert look_inside(read_run(tmp_path / "joined"), 0, np.arange(2)).fused.shape[0] == 2
 
