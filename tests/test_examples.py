@@ -28,6 +28,7 @@ from avel.console import DONE, run
 from avel.grid import Grid
 from avel.heads.config import HEADS, TrainConfig
 from avel.pipeline.config import VISUAL_BACKBONES, CacheConfig, ExtractConfig, PretrainConfig
+from avel.pipeline.encoders.vectors import NAME as VECTORS
 from avel.pipeline.pretraining.presets import PRESETS
 from avel.recipes.composing.compose import clip_path, compose
 from avel.recipes.composing.film import SUBJECTS

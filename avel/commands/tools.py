@@ -33,9 +33,19 @@ def inspect(path: str, as_json: bool, **options: Any) -> int:
     Also says whether PATH is complete; the exit code is 1 if not.
     """
     found = avel.inspect(path, **options)
-    then = AFTER_INSPECTION[found.facts.get("stage", found.kind)].replace("{}", path_of(path))
-    show(found, as_json, next=found.mend or then)
+    then = found.mend or AFTER_INSPECTION[found.facts.get("stage", found.kind)].replace("{}", path_of(path))
+    if found.kind == "dataset" and not found.mend:
+        then += _as_read(**options)
+    show(found, as_json, next=then)
     return DONE if found.whole else ERROR
+
+
+def _as_read(annotations: Path | None, format: str, format_settings: dict[str, str], **others: Any) -> str:
+    """Returns the options that a dataset was read with, for the command that stages it."""
+    words = [f" --annotations {path_of(annotations)}"] if annotations else []
+    words += [f" --format {format}"] if format != "auto" else []
+    words += [f" --format-set {path_of(f'{key}={value}')}" for key, value in format_settings.items()]
+    return "".join(words)
 
 
 @command("avel pack ave.zarr")

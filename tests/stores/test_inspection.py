@@ -63,6 +63,17 @@ def test_remarks_on_staged_clips_are_shown(tmp_path: Path) -> None:
     )
 
 
+def test_the_next_step_after_a_dataset_reads_it_as_inspect_did(tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "a.mp4").touch()
+    table = tmp_path / "events.csv"
+    table.write_text("file,class,onset,offset,split\na.mp4,Bark,0,2,train\n")
+    given = ["--annotations", str(table), "--format", "folder", "--format-set", "longest_seconds=20"]
+    said = CliRunner().invoke(cli, ["inspect", str(tmp_path / "videos"), *given])
+    expected = ["next:", "avel", "extract", str(tmp_path / "videos"), "clips.zarr", *given]
+    assert said.stderr.split()[-len(expected) :] == expected
+
+
 def test_a_store_whose_making_was_cut_short_is_one(tmp_path: Path) -> None:
     store = write_store(tmp_path / "s.zarr", ("a", "b"))
     (store / "zarr.json").unlink()
