@@ -25,6 +25,11 @@ SHOWN_CHARACTERS = 60
 """Most characters of a wrong value in an error."""
 
 
+def first_line(error: Exception) -> str:
+    """Returns the first line of an error's message, since some libraries add pages to it."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
 def as_plain(result: Any) -> Any:
     """Converts a result (a dataclass, mapping or sequence) to values that JSON can hold."""
     if dataclasses.is_dataclass(result) and not isinstance(result, type):

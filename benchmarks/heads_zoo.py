@@ -133,13 +133,13 @@ def zoo(
         for name in heads:
             config = resolve(TrainConfig, "train-head", options={"head": name})
             head = head_class(config)
-            sources = [each for each in head.inputs if (each == "maps") == maps]
-            if not sources or AVE_WIDTHS[sources[0]].task not in head.tasks:
+            read = [each for each in head.inputs if (each == "maps") == maps]
+            if not read or AVE_WIDTHS[read[0]].task not in head.tasks:
                 continue
             if time.monotonic() > ends:
-                found.append(_line(name, sources[0], None, None))
+                found.append(_line(name, read[0], None, None))
                 continue
-            found.append(_timed(name, sources[0], config, rounds, clock))
+            found.append(_timed(name, read[0], config, rounds, clock))
     return found
 
 

@@ -18,7 +18,7 @@ from avel.heads.train import LoadedCache, digests_of_negatives, digests_of_weigh
 from avel.heads.training.data import Data
 from avel.heads.training.fit import fit
 from avel.heads.training.forecast import check_step_fits, note_long_training
-from avel.heads.training.plan import check_varied, find_setting
+from avel.heads.training.plan import check_varied, find_settings
 from avel.heads.training.trials import Trial
 from avel.progress import note
 from avel.stores.documents import read_document, write_document
@@ -131,12 +131,12 @@ def search(
         check_varied("search", name, values)
     first = {name: values[0] for name, values in bounds.items()}
     base = resolve(TrainConfig, "train-head", base=config, options={**options, **first})
-    varied = {key: find_setting(base, key, "search") for key in settings}
+    varied = find_settings(base, settings, "search")
     ranges = {varied[key].name: _converted(varied[key], values) for key, values in settings.items()}
     if "select_by" in ranges or ("supervision" in ranges and base.select_by == "auto"):
         raise ConfigError(
-            "a search in which videos or segments choose the epoch, and their scores are not comparable",
-            hint="--select-by segments for all trials",
+            "some trials would choose epochs by videos, others by segments: scores that are not comparable",
+            hint="choose by one of the two in all trials: --select-by segments, and no select_by in --set",
         )
     configs = [base] + [
         dataclasses.replace(base, **{name: value})

@@ -72,8 +72,8 @@ class Diagnosis:
         lacking = [check.name for check in self.checks if not check.passed and not check.needed]
         count = plural(len(self.checks), "check")
         if failed:
-            return f"{len(failed)} of {count} failed: {' and '.join(failed)}"
-        return f"{count}, none failed" + (f"; without {' and '.join(lacking)}" if lacking else "")
+            return f"{len(failed)} of {count} failed: {', '.join(failed)}"
+        return f"{count}, none failed" + (f"; without {', '.join(lacking)}" if lacking else "")
 
     def lines(self) -> list[str]:
         """Returns a line for each check, and below a failed one what to do."""

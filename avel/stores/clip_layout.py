@@ -14,9 +14,9 @@ from avel.errors import StoreError
 from avel.grid import CHUNK_SEGMENTS, MEL_BANDS, MEL_FRAMES, Grid
 from avel.stores.arrow import read_own_parquet
 from avel.stores.documents import parse, read_document, zarr_group
-from avel.stores.location import Location, first_line
+from avel.stores.location import Location
 from avel.stores.shards import PACKED, Packing
-from avel.text import as_plain
+from avel.text import as_plain, first_line
 
 if TYPE_CHECKING:
     import pyarrow as pa

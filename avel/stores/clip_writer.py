@@ -35,8 +35,9 @@ from avel.stores.clip_layout import (
 from avel.stores.datasets.dataset import Dataset
 from avel.stores.files import writing_hint
 from avel.stores.lease import boot_seconds
-from avel.stores.location import LocalLocation, Location, first_line
+from avel.stores.location import LocalLocation, Location
 from avel.stores.shards import PACKED
+from avel.text import first_line
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -38,10 +38,10 @@ from avel.stores.datasets.labels import whole_segments
 from avel.stores.datasets.sample import schemas
 from avel.stores.jpeg import decode_jpeg
 from avel.stores.kinds import not_a
-from avel.stores.location import Location, RemoteLocation, first_line, locate
+from avel.stores.location import Location, RemoteLocation, locate
 from avel.stores.manifest import Entry, Manifest, read_manifest
 from avel.stores.shards import PACK_AGAIN, PACKED, SHARDS_AGAIN, Packing, read_packing
-from avel.text import html_table, plural
+from avel.text import first_line, html_table, plural
 
 if TYPE_CHECKING:
     import os

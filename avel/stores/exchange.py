@@ -139,14 +139,16 @@ def import_features(
     what = ADDED if named else BY_ID if by_id else PUBLISHED
     if idle := [name for name in UNUSED[what] if given[name]]:
         note(f"without effect on {what}: {', '.join(idle)}")
+    files = {}
+    if source is not None:
+        files = find_files([Path(source)] if isinstance(source, str | Path) else [*map(Path, source)])
     with lock_cache(cache):
         if named:
             return add_given(by_id, cache, maps_dtype=maps_dtype, leave_out=leave_out, overwrite=overwrite)
         beside = "; --audio-name and --visual-name add features beside its own" if by_id else ""
         check_can_replace(cache, overwrite, beside)
         note_dropped(cache)
-        if source is not None:
-            files = find_files([Path(source)] if isinstance(source, str | Path) else [*map(Path, source)])
+        if files:
             known = _dataset(dataset, files, annotations, format, dict(format_settings or {}))
             return _import_published(files, cache, known, maps_dtype, any_size)
         return import_given(

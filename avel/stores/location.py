@@ -18,6 +18,7 @@ from avel.errors import ConfigError, import_extra
 from avel.progress import note
 from avel.stores.files import as_write_error, atomic_path, disk_bytes, fsync, only_one, write_bytes
 from avel.stores.lease import lease
+from avel.text import first_line
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
@@ -112,11 +113,6 @@ def retry_seconds() -> float:
     if not 0 <= seconds <= MOST_RETRY_SECONDS:
         raise ConfigError(f"{RETRY_VARIABLE}={text}: not 0 to {MOST_RETRY_SECONDS:g} seconds")
     return seconds
-
-
-def first_line(error: Exception) -> str:
-    """Returns the first line of an error's message; obstore adds pages to it."""
-    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def locate(url: str | os.PathLike[str]) -> Location:

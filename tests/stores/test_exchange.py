@@ -475,3 +475,9 @@ print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1
     np.testing.assert_allclose(cache.f_v[4096], (row + 1).mean(axis=(1, 2)), rtol=1e-6)
     for path in tmp_path.glob("*.h5"):
         path.unlink()
+
+
+def test_an_import_without_its_files_leaves_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(MissingPathError):
+        import_features(tmp_path / "nothing", tmp_path / "new" / "cache.h5")
+    assert not (tmp_path / "new").exists()

@@ -121,14 +121,19 @@ class Head(nn.Module, ABC):
         """Refuses attributes of a class that nothing would read, and unknown names in those that list some.
 
         Raises:
-            UnknownNameError: an attribute is named almost like one of those above; or there is no such
-                inputs, task or kind of video labels.
+            ConfigError: an attribute is named almost like one of those above.
+            UnknownNameError: there is no such inputs, task or kind of video labels.
         """
         super().__init_subclass__()
         for name, value in vars(cls).items():
-            new = not callable(value) and not any(name in vars(base) for base in cls.__mro__[1:])
-            if new and difflib.get_close_matches(name, Head.__annotations__, cutoff=0.8):
-                raise UnknownNameError("attribute", name, Head.__annotations__, where=cls.__name__)
+            is_plain = not callable(value) and not isinstance(value, property)
+            new = is_plain and not any(name in vars(base) for base in cls.__mro__[1:])
+            meant = difflib.get_close_matches(name, Head.__annotations__, cutoff=0.8) if new else []
+            if meant:
+                raise ConfigError(
+                    f"{cls.__name__}: avel does not read the attribute {name!r}",
+                    hint=f"did you mean {meant[0]}? If not, choose a name that is less like it",
+                )
         for attribute, known in (
             ("inputs", get_args(Inputs)),
             ("tasks", TASKS),

@@ -396,8 +396,11 @@ def check_labels(cache: FeatureCache, splits: Mapping[str, Split], config: Train
         _check_known(cache, train, "--supervision weak" if weak_labels is None else "--weak-labels event")
     if not by_videos:
         _check_known(cache, splits["val"], "--select-by videos")
-    by_video_labels = [(train, "--supervision full")] * by_class
-    by_video_labels += [(splits["val"], "--select-by segments")] * by_videos
+    by_video_labels = []
+    if by_class:
+        by_video_labels.append((train, "--supervision full"))
+    if by_videos:
+        by_video_labels.append((splits["val"], "--select-by segments"))
     for split, hint in by_video_labels:
         if not split.has_video_label.any():
             raise TrainingError(

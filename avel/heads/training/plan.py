@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,8 +36,8 @@ def plan(
         swept = dict(zip(settings, values, strict=True))
         config = resolve(TrainConfig, "train-head", base=base, options={**options, **swept})
         head_class(config)  # refuses a head that cannot learn under this supervision
-        varied = [find_setting(config, key, "sweep") for key in swept]
-        chosen = {setting.name: setting.of(config) for setting in varied}
+        varied = find_settings(config, swept, "sweep")
+        chosen = {setting.name: setting.of(config) for setting in varied.values()}
         for seed in range(config.seed, config.seed + config.seeds):
             name = ",".join(f"{key}={value}" for key, value in (chosen | {"seed": seed}).items())
             name = name.replace("/", "%2F")  # files are named after it
@@ -47,6 +47,22 @@ def plan(
                 raise ConfigError(f"a sweep that trains {twin} again as {name}", hint="give each value once")
             planned[trial.config] = Planned(trial, chosen)
     return list(planned.values())
+
+
+def find_settings(config: TrainConfig, keys: Iterable[str], what: str) -> dict[str, Setting]:
+    """Returns the setting of each name or place in a file, as `find_setting` does.
+
+    Raises:
+        ConfigError: two of them are one setting.
+        UnknownNameError: the config has none of that name.
+    """
+    found = {key: find_setting(config, key, what) for key in keys}
+    for one, other in itertools.combinations(found, 2):
+        if found[one].key == found[other].key:
+            raise ConfigError(
+                f"a {what} over {one} and {other}, one setting", hint=f"give values of {one} once"
+            )
+    return found
 
 
 def find_setting(config: TrainConfig, key: str, what: str) -> Setting:

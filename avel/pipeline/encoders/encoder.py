@@ -14,7 +14,7 @@ from avel.nn import AGVA, Standard, recur
 from avel.pipeline.config import EncoderConfig
 from avel.pipeline.encoders.backbones import AudioBackbone, VisualBackbone
 from avel.pipeline.encoders.folding import folded
-from avel.stores.location import first_line
+from avel.text import first_line
 
 PIXELS_AT_ONCE = 8 * 224 * 224
 """Pixels of one forward pass on a CPU without gradients: eight frames, or 65 patches. With more, the

@@ -14,7 +14,7 @@ from avel.pipeline.config import PUBLISHED, RANDOM
 from avel.pipeline.encoders.backbones import Backbone
 from avel.pipeline.encoders.header import FOLDER
 from avel.stores.files import sha256_file
-from avel.stores.location import first_line
+from avel.text import first_line
 
 SETTINGS_FILE = "config.json"
 PREPROCESSING_FILE = "preprocessor_config.json"

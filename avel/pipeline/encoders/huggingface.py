@@ -18,7 +18,7 @@ from avel.pipeline.encoders.backbones import (
 )
 from avel.pipeline.encoders.hub import HubBackbone, ModelConfig, as_maps
 from avel.pipeline.encoders.waveform import WindowConfig
-from avel.stores.location import first_line
+from avel.text import first_line
 
 
 class HuggingFace(HubBackbone):

@@ -22,7 +22,7 @@ import av
 
 from avel.errors import AvelError, ConfigError
 from avel.progress import note
-from avel.stores.location import first_line
+from avel.text import first_line
 
 if TYPE_CHECKING:
     from tornado.ioloop import IOLoop

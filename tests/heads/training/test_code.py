@@ -199,7 +199,7 @@ def test_two_files_of_one_name_are_two_heads(idea: Path, tmp_path: Path) -> None
     ("line", "says"),
     [
         ("differing_lengths = True", r"'differing_lengths'\s+next: did you mean takes_differing_lengths"),
-        ("weak_label = ('event',)", "attribute named 'weak_label'"),
+        ("weak_label = ('event',)", "does not read the attribute 'weak_label'"),
         ("inputs = ('maps')", "Idea: no inputs named 'm'"),
         ("tasks = ('multi_labels',)", r"'multi_labels'\s+next: did you mean multi_label"),
     ],
@@ -208,3 +208,9 @@ def test_attributes_that_nothing_would_read_are_refused(idea: Path, line: str, s
     idea.write_text(IDEA.replace("    @dataclass", f"    {line}\n    own = 3\n\n    @dataclass"))
     with pytest.raises(ConfigError, match=rf"{re.escape(str(idea))}: .*{says}"):
         describe_head(str(idea))
+
+
+def test_a_property_or_a_name_of_its_own_is_no_misspelt_attribute(idea: Path) -> None:
+    own = "    kept = 3\n\n    @property\n    def input(self) -> int:\n        return 1\n\n    @dataclass"
+    idea.write_text(IDEA.replace("    @dataclass", own))
+    assert describe_head(str(idea)).head.name == "idea"
