@@ -71,6 +71,8 @@ def _read(
     if not table.num_rows:
         raise DatasetError(f"{path}: no rows of split {samples[0].split!r}", hint=f"give {ACCEPTED}")
     trials = pc.unique(table["trial"]).to_pylist() if "trial" in table.column_names else [None]
+    if None in trials and len(trials) > 1:
+        raise DatasetError(f"{path}: some rows name no trial", hint="give every row its trial, or none")
     return [
         _segments(
             str(path) if trial is None else f"{path}: {trial}",

@@ -279,6 +279,9 @@ def test_trials_may_be_numbers_and_a_table_of_another_split_is_refused(dataset: 
     other = of_table(tmp_path / "y.csv", [row | {"split": "val"} for row in both])
     with pytest.raises(DatasetError, match="no rows of split 'test'"):
         score(other, dataset, **T4)
+    some = of_table(tmp_path / "z.csv", [row | {"trial": row["trial"] or ""} for row in both])
+    with pytest.raises(DatasetError, match="some rows name no trial"):
+        score(some, dataset, **T4)
 
 
 def test_a_tag_without_samples_in_the_split_is_left_out() -> None:
