@@ -48,6 +48,11 @@ class Standard(nn.Module):
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("std", torch.ones(width))
 
+    @property
+    def is_set(self) -> bool:
+        """Returns whether it changes vectors, so that mean and std have been set."""
+        return bool(self.mean.any()) or bool((self.std != 1).any())
+
     def fit(self, vectors: Tensor) -> None:
         """Sets mean and std to those of (n, D) vectors; a constant feature gets std 1."""
         mean = _sum(vectors, lambda part: part) / len(vectors)

@@ -55,7 +55,7 @@ def evaluate_checkpoint(
     trial = Trial("checkpoint", replace(config, init=""))
     model = make_model(trial, data)
     note(f"{file}: weights of {start_from(model, file)}")
-    if model.standard_a is not None and not with_statistics and not model.standard_a.mean.any():
+    if model.standard_a is not None and not model.standard_a.is_set:
         raise StoreError(
             f"{cache}: no train samples to standardise by, and {file} holds no mean and std",
             hint="a cache with the train samples that the weights have learned from",

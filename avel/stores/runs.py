@@ -402,7 +402,7 @@ def _same_run(run: Run, asked: RunRecord, may_differ: set[str]) -> Run:
         old, new = flat(before), flat(now)
         changed = {key for key in {*old, *new} - ignored if old.get(key) != new.get(key)}
         names = sorted(key for key in changed if key.partition(".")[0] not in ignored)
-        # Where the head is another one, all of its settings differ too
+        # A head's or backbone's settings stand in a table of its name: with another one all of them differ
         tables = tuple(
             f"{key.rpartition('.')[0]}.{value}.".removeprefix(".")
             for key in names

@@ -112,7 +112,8 @@ class PartEncoder:
         self.crop_size: int = preprocessing.get("crop_size", 0)
         if visual is not None:
             check_crop(visual, self.crop_size)
-        self.encoder.to(self.device).is_fixed = True
+        self.encoder.to(self.device)
+        self.encoder.is_fixed = True
         self.cnn_digest = cnn_digest(self.encoder)
         self._together = visual is not None and visual.reads(visual.config).frames > 1
         self.waveform = None if audio is None else audio.reads(audio.config)

@@ -32,8 +32,6 @@ FORM = ("visual.", "audio.", "encoder.", "objective.projector", "objective.share
 """Beginnings of the names of settings that decide which weights a network has."""
 NO_FORM = {"visual.weights", "audio.weights"}
 """Settings with such names that do not decide it."""
-
-
 OF_VECTORS = {f"{kind}_{name}" for kind in BACKBONES for name in ("backbone", "features", "dimensions")}
 """Names of settings that `avel pretrain` takes from a feature cache, in the place of CNNs."""
 
