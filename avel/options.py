@@ -70,7 +70,7 @@ def settings(
                 for name, values in several.items()
             }
             config = resolve(config_type, stage, sets=sets, **sources | {"options": by_option | first})
-            _check_sweep(config, several, by_option, sets)
+            _check_sweep(config, several, by_option)
             note(to_toml(config, stage).strip())
             return command(
                 settings=several, **values, **_values(chosen, config_file, stage, sets) | by_option
@@ -114,28 +114,18 @@ def varied(sets: Sequence[str]) -> tuple[tuple[str, ...], dict[str, list[str] | 
 
 
 def _check_sweep(
-    config: Any,
-    several: Mapping[str, Sequence[str] | Range],
-    by_option: Mapping[str, Any],
-    single: Sequence[str],
+    config: Any, several: Mapping[str, Sequence[str] | Range], by_option: Mapping[str, Any]
 ) -> None:
     """Checks that a sweep can vary these settings.
 
     Raises:
-        ConfigError: a setting is also given as an option or by its other name, which would have no effect, or
-            is a list, whose commas separate its items.
+        ConfigError: a setting is also given as an option, which would have no effect, or is a list, whose
+            commas separate its items.
     """
-    once = [item.partition("=")[0].strip().replace("-", "_") for item in single]
     for setting in settings_of(config):
-        names = (setting.name, setting.key)
-        named = next((name for name in names if name in several), None)
+        named = next((name for name in (setting.name, setting.key) if name in several), None)
         if named is None:
             continue
-        if [name in names for name in (*several, *once)].count(True) > 1:
-            raise ConfigError(
-                f"--set {setting.name} and --set {setting.key} are one setting",
-                hint="give all its values in one --set",
-            )
         swept_values = several[named]
         values = str(swept_values) if isinstance(swept_values, Range) else ",".join(swept_values)
         flag = "--" + setting.name.replace("_", "-")

@@ -131,7 +131,8 @@ def search(
         check_varied("search", name, values)
     first = {name: values[0] for name, values in bounds.items()}
     base = resolve(TrainConfig, "train-head", base=config, options={**options, **first})
-    varied = find_settings(base, settings, "search")
+    others = {name: value for name, value in options.items() if name not in settings}  # ranges win
+    varied = find_settings(base, settings, others, "search")
     ranges = {varied[key].name: _converted(varied[key], values) for key, values in settings.items()}
     if "select_by" in ranges or ("supervision" in ranges and base.select_by == "auto"):
         raise ConfigError(

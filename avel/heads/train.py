@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from avel.device import choose_device, hardware_of
-from avel.errors import ConfigError, TrainingError
+from avel.errors import TrainingError
 from avel.heads.config import HEADS, TrainConfig
 from avel.heads.evaluation.evaluate import evaluate, predict_split
 from avel.heads.evaluation.evaluation import Evaluation
@@ -104,9 +104,6 @@ def sweep(
         TrainingError: the cache cannot be trained on, or no trial stayed finite.
         StoreError: `run` holds another run, or one of a head whose code has changed since.
     """
-    for key in settings:
-        if key in options:
-            raise ConfigError(f"a sweep over {key!r} beside {key}={options[key]!r}", hint="give one of them")
     planned = plan(config, options, settings)
     check_can_write(Path(run), folder=True)
     seeds = len({item.trial.config.seed for item in planned})

@@ -263,7 +263,7 @@ def test_results_of_a_sweep_are_in_the_order_of_training(cache: Path, tmp_path: 
         ({"theta": "0.03"}, "with '0.03', which is not a list"),
         ({"theta": []}, "'theta' without values\n.*theta=0,0.03"),
         ({"theta": [0, 0.1, 0.0]}, "trains theta=0.0,seed=0 again as theta=0.0,seed=0\n.*each value once"),
-        ({"theta": [0, 0.1], "tacma.theta": [0.2]}, "over theta and tacma.theta, one setting"),
+        ({"theta": [0, 0.1], "tacma.theta": [0.2]}, "over 'theta' and 'tacma.theta', one setting"),
         ({"theta": ["none", 0.03]}, "theta='none' is not a number"),
         ({"seed": [1, 2]}, "--seeds"),
         ({"task": ["single_label", "multi_label"]}, "over 'task', of which a run has one"),
@@ -410,12 +410,15 @@ def test_a_swept_setting_is_no_option_too(
     command[-1] = "tacma.batch_size=4,16"
     assert run_command(cli, command) == USAGE
     assert "--batch-size 8 beside --set tacma.batch_size=4,16" in capsys.readouterr().err
-    for other in ("theta=0.5", "theta=0,0.2"):
+    twins = {
+        "theta=0.5": "over 'theta' beside tacma.theta='0.5'",
+        "theta=0,0.2": "over 'tacma.theta' and 'theta', one setting",
+    }
+    for other, message in twins.items():
         given = ["--set", f"tacma.{other}", "--set", "theta=0,0.1"]
-        assert run_command(cli, ["sweep", str(cache), str(tmp_path / "run"), *given]) == USAGE
-        assert "--set theta and --set tacma.theta are one setting" in " ".join(
-            capsys.readouterr().err.split()
-        )
+        for what, more in {"sweep": [], "search": ["--trials", "2"]}.items():
+            assert run_command(cli, ["sweep", str(cache), str(tmp_path / "run"), *given, *more]) == USAGE
+            assert f"a {what} {message}" in " ".join(capsys.readouterr().err.split())
     with pytest.raises(ConfigError, match="over 'd_h' beside d_h=8"):
         sweep(cache, tmp_path / "run", {"d_h": [4, 16]}, **QUICK)
     assert not (tmp_path / "run").exists()

@@ -27,7 +27,8 @@ def plan(
     """Lists the trials of a sweep, all combinations of `settings` on top of `options`, by all seeds.
 
     Raises:
-        ConfigError: a setting without values, or one that the head does not know; two trials alike.
+        ConfigError: a setting without values, one that the head does not know, or one that is named twice;
+            two trials alike.
     """
     for key, values in settings.items():
         check_varied("sweep", key, values)
@@ -36,7 +37,7 @@ def plan(
         swept = dict(zip(settings, values, strict=True))
         config = resolve(TrainConfig, "train-head", base=base, options={**options, **swept})
         head_class(config)  # refuses a head that cannot learn under this supervision
-        varied = find_settings(config, swept, "sweep")
+        varied = find_settings(config, swept, options, "sweep")
         chosen = {setting.name: setting.of(config) for setting in varied.values()}
         for seed in range(config.seed, config.seed + config.seeds):
             name = ",".join(f"{key}={value}" for key, value in (chosen | {"seed": seed}).items())
@@ -49,33 +50,36 @@ def plan(
     return list(planned.values())
 
 
-def find_settings(config: TrainConfig, keys: Iterable[str], what: str) -> dict[str, Setting]:
-    """Returns the setting of each name or place in a file, as `find_setting` does.
+def find_settings(
+    config: TrainConfig, keys: Iterable[str], options: Mapping[str, Any], what: str
+) -> dict[str, Setting]:
+    """Returns the setting of each key, a name or a place in a file ("theta", "tacma.theta").
+
+    Args:
+        keys: what a sweep or search (`what`) varies.
+        options: settings with one value, by such keys as well.
 
     Raises:
-        ConfigError: two of them are one setting.
-        UnknownNameError: the config has none of that name.
-    """
-    found = {key: find_setting(config, key, what) for key in keys}
-    for one, other in itertools.combinations(found, 2):
-        if found[one].key == found[other].key:
-            raise ConfigError(
-                f"a {what} over {one} and {other}, one setting", hint=f"give values of {one} once"
-            )
-    return found
-
-
-def find_setting(config: TrainConfig, key: str, what: str) -> Setting:
-    """Returns the setting of that name or place in a file, "theta" or "tacma.theta", for a sweep or search.
-
-    Raises:
-        UnknownNameError: the config has none, as where its head is another one.
+        ConfigError: two keys are one setting, or an option is.
+        UnknownNameError: the config has no such setting, as where its head is another one.
     """
     settings = settings_of(config)
-    for setting in settings:
-        if key.replace("-", "_") in (setting.name, setting.key):
-            return setting
-    raise UnknownNameError("setting", key, [setting.name for setting in settings], where=what)
+    by_key = {key: setting for setting in settings for key in (setting.name, setting.key)}
+    found: dict[str, Setting] = {}
+    key_of: dict[str, str] = {}
+    for key in keys:
+        setting = by_key.get(key.replace("-", "_"))
+        if setting is None:
+            raise UnknownNameError("setting", key, [each.name for each in settings], where=what)
+        if (twin := key_of.setdefault(setting.key, key)) != key:
+            raise ConfigError(f"a {what} over {twin!r} and {key!r}, one setting", hint="give one of them")
+        found[key] = setting
+    for key, value in options.items():
+        setting = by_key.get(key)
+        if setting is not None and setting.key in key_of:
+            swept = key_of[setting.key]
+            raise ConfigError(f"a {what} over {swept!r} beside {key}={value!r}", hint="give one of them")
+    return found
 
 
 def check_varied(what: str, key: str, values: Any) -> None:
