@@ -44,7 +44,7 @@ class Report:
 
     def lines(self) -> list[str]:
         """Returns what the page lacks, and why."""
-        return [f"left out: {each}" for each in self.left_out]
+        return list(self.left_out)
 
 
 def report(
