@@ -30,11 +30,10 @@ from avel.heads.config import HEADS, TrainConfig
 from avel.pipeline.config import VISUAL_BACKBONES, CacheConfig, ExtractConfig, PretrainConfig
 from avel.pipeline.encoders.vectors import NAME as VECTORS
 from avel.pipeline.pretraining.presets import PRESETS
-from avel.recipes.composing.compose import clip_path, compose
+from avel.recipes.composing.compose import compose
 from avel.recipes.composing.film import SUBJECTS
-from avel.recipes.composing.layouts import LAYOUTS
-from avel.recipes.composing.script import write_scripts
 from avel.stores.datasets.formats import read_dataset
+from tests.layouts import scripts_of, write_layout
 
 CONFIGS = {
     "extract": ExtractConfig,
@@ -154,11 +153,7 @@ def given_for_datasets() -> None:
     names = {"ave-pm": "AVE-PM", "ov-avebench": "OV-AVEBench", "vggsound-avel": "VGGSound-AVEL"}
     names |= {"activitynet": "UnAV-100", "desed": "DESED"}
     for layout, folder in names.items():
-        scripts = write_scripts(9, 0, ("Clock", "Frog", "Bird song"), 10, LAYOUTS[layout].courses[0])
-        for number, script in enumerate(scripts):
-            put(clip_path(Path(folder), script, number, layout), "")
-        for name, text in LAYOUTS[layout].files(scripts).items():
-            put(Path(folder, name), text)
+        write_layout(Path(folder), layout, scripts_of(layout, 9, ("Clock", "Frog", "Bird song")))
     shutil.copytree("UnAV-100/videos", "videos")
     shutil.copy("UnAV-100/annotations/annotations.json", "mine.json")
 

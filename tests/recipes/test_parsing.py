@@ -12,16 +12,17 @@ from avel.heads.evaluation.compare import compare
 from avel.pipeline.config import PretrainConfig
 from avel.pipeline.encoders.build import build_encoder
 from avel.pipeline.encoders.saved import save_encoder
-from avel.recipes.composing.compose import CLASSES, compose
+from avel.recipes.composing.compose import CLASSES
 from avel.stores.datasets.formats import read_dataset
 from avel.stores.features import FeatureCache
 from avel.views.plots.plot import plot
+from tests.layouts import scripts_of, write_layout
 
 T = 4
 
 
 def test_from_media_to_an_evaluated_head(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    compose(tmp_path / "llp", clips=9, classes=CLASSES[:3], seconds=T, layout="llp")
+    write_layout(tmp_path / "llp", "llp", scripts_of("llp", 9, CLASSES[:3], T), recorded=True)
     store, cache, here = (str(tmp_path / name) for name in ("s.zarr", "c.h5", "runs/han"))
     words = ["extract", str(tmp_path / "llp"), store, "--segments", str(T), "--size", "64", "--workers", "1"]
     assert run(cli, words) == DONE

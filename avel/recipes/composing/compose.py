@@ -1,19 +1,20 @@
-"""Makes a small synthetic dataset in the layout of a published one, whose events are known exactly."""
+"""Makes a small synthetic dataset in AVE's layout, whose events are known exactly."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from avel.ahead import usable_cores
-from avel.errors import ConfigError, DatasetError, UnknownNameError
+from avel.errors import DatasetError, UnknownNameError
 from avel.progress import Progress
 from avel.recipes.composing.film import FPS, SAMPLE_RATE, SUBJECTS, make_film
-from avel.recipes.composing.layouts import LAYOUTS, FolderLayout
 from avel.recipes.composing.mp4 import write_mp4
-from avel.recipes.composing.script import Course, Script, write_scripts
+from avel.recipes.composing.script import Script, write_scripts
+from avel.stores.datasets.sample import SPLITS
 from avel.stores.files import write_text
 
 CLASSES = tuple(SUBJECTS)
+HEADER = "Category&VideoID&Quality&StartTime&EndTime"
 
 
 def compose(
@@ -23,23 +24,16 @@ def compose(
     seed: int = 0,
     classes: Sequence[str] = CLASSES,
     seconds: int = 10,
-    layout: str = "ave",
-    course: Course | None = None,
 ) -> Path:
     """Makes `clips` clips of `seconds` whole seconds with their annotations and splits; returns the folder.
 
-    An event is a class that is both visible and audible, from one whole second to another. In the other
-    seconds picture or sound is missing, or is of another class. In LLP's layout a class may be audible or
-    visible alone, and several may be at once. The same arguments make the same clips;
-    those that are there already stay as they are.
-
-    Args:
-        layout: the dataset in whose layout it is written, by the name of its format.
-        course: which events a clip has; by default the first course that the layout can express.
+    The event of a clip is where its class is both visible and audible, from one whole second to another. In
+    the other seconds picture or sound is missing, or is of another class. The same arguments make the same
+    clips; those that are there already stay as they are.
 
     Raises:
-        ConfigError: too few clips, classes or seconds; seconds or a course that the layout cannot express.
-        UnknownNameError: a class that cannot be drawn, or no such layout.
+        ConfigError: too few clips, classes or seconds.
+        UnknownNameError: a class that cannot be drawn.
         DatasetError: `folder` holds other clips or annotations.
 
     >>> compose("demo/dataset", clips=18)  # doctest: +SKIP
@@ -49,14 +43,11 @@ def compose(
     for name in classes:
         if name not in SUBJECTS:
             raise UnknownNameError("demo class", name, SUBJECTS)
-    if layout not in LAYOUTS:
-        raise UnknownNameError("layout", layout, LAYOUTS)
-    chosen = LAYOUTS[layout]
-    scripts = write_scripts(clips, seed, classes, seconds, course or chosen.courses[0], chosen.unseen)
-    _check_layout(layout, seconds, course)
-    _check_folder(folder, scripts, chosen)
-    paths = {number: clip_path(folder, script, number, layout) for number, script in enumerate(scripts)}
-    missing = [number for number, path in paths.items() if not path.exists()]
+    scripts = write_scripts(clips, seed, classes, seconds)
+    files = {folder / name: text for name, text in annotation_files(scripts).items()}
+    paths = [clip_path(folder, script) for script in scripts]
+    _check_folder(folder, paths, files)
+    missing = [number for number, path in enumerate(paths) if not path.exists()]
     done = clips - len(missing)
     with (
         ThreadPoolExecutor(usable_cores()) as threads,
@@ -66,8 +57,8 @@ def compose(
         for film in as_completed(films):
             film.result()
             progress.advance()
-    for name, text in chosen.files(scripts).items():
-        write_text(folder / name, text)
+    for path, text in files.items():
+        write_text(path, text)
     return folder
 
 
@@ -77,35 +68,31 @@ def record(path: Path, script: Script, seed: int, number: int) -> None:
     write_mp4(path, film.frames(), FPS, film.samples(), SAMPLE_RATE)
 
 
-def clip_path(folder: Path, script: Script, number: int = 0, layout: str = "ave") -> Path:
-    """Returns where the clip of a script, of that number, lies in the dataset."""
-    return folder / LAYOUTS[layout].clip(number, script)
+def clip_path(folder: Path, script: Script) -> Path:
+    """Returns where the clip of a script lies in the dataset."""
+    return folder / "AVE" / f"{script.video_id}.mp4"
 
 
-def _check_layout(layout: str, seconds: int, course: Course | None) -> None:
-    chosen = LAYOUTS[layout]
-    if chosen.seconds not in (None, seconds):
-        raise ConfigError(f"seconds={seconds}: clips of {layout} have {chosen.seconds} seconds")
-    if course is not None and course not in chosen.courses:
-        able = [name for name, other in LAYOUTS.items() if course in other.courses]
-        raise ConfigError(
-            f"course={course!r}: the layout of {layout} cannot express it",
-            hint=f"layout={' or '.join(map(repr, able))}",
+def annotation_files(scripts: Sequence[Script]) -> dict[str, str]:
+    """Returns AVE's text files by name: each split's lines, and all of them below a header."""
+    lines: dict[str, list[str]] = {split: [] for split in SPLITS}
+    for script in scripts:
+        onset, offset = script.event_seconds
+        lines[script.split].append(f"{script.category}&{script.video_id}&good&{onset}&{offset}\n")
+    files = {f"{split}Set.txt": "".join(own) for split, own in lines.items()}
+    return {"Annotations.txt": HEADER + "\n" + "".join(files.values())} | files
+
+
+def _check_folder(folder: Path, paths: Sequence[Path], files: dict[Path, str]) -> None:
+    foreign = {*folder.glob("AVE/*.mp4")} - {*paths}
+    if foreign:
+        raise DatasetError(
+            f"{folder / 'AVE'}: holds clips that this call would not make, such as {min(foreign).name}",
+            hint="choose another folder, or remove this one",
         )
-
-
-def _check_folder(folder: Path, scripts: Sequence[Script], layout: FolderLayout) -> None:
-    own = {folder / layout.clip(number, script) for number, script in enumerate(scripts)}
-    for place in sorted({path.parent for path in own}):
-        foreign = set(place.glob("*.mp4")) - own
-        if foreign:
+    for path, text in files.items():
+        if path.exists() and path.read_bytes() != text.encode():
             raise DatasetError(
-                f"{place}: holds clips that this call would not make, such as {min(foreign).name}",
-                hint="choose another folder, or remove this one",
-            )
-    for name, text in layout.files(scripts).items():
-        if (folder / name).exists() and (folder / name).read_bytes() != text.encode():
-            raise DatasetError(
-                f"{folder / name}: was not made by this call, and would be overwritten",
+                f"{path}: was not made by this call, and would be overwritten",
                 hint="choose another folder, or move this file away",
             )

@@ -9,9 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from avel.errors import ConfigError, DatasetError, UnknownNameError
-from avel.recipes.composing.compose import CLASSES, clip_path, compose, record
+from avel.recipes.composing.compose import CLASSES, HEADER, clip_path, compose, record
 from avel.recipes.composing.film import FPS, SAMPLE_RATE, make_film
-from avel.recipes.composing.layouts import HEADER
 from avel.recipes.composing.script import Script, write_scripts
 from avel.recipes.composing.sounds import Cycle
 
@@ -123,8 +122,8 @@ def test_the_sound_begins_and_ends_with_the_event(made: Made) -> None:
 def test_a_class_sounds_in_its_own_band(made: Made, name: str, low_hz: float, high_hz: float) -> None:
     script = next(script for script in made.scripts if script.category == name)
     sound = decode(clip_path(made.folder, script)).sound
-    (event,) = script.events
-    event = sound[round(event.onset_seconds) * SAMPLE_RATE : round(event.offset_seconds) * SAMPLE_RATE]
+    onset, offset = script.event_seconds
+    event = sound[onset * SAMPLE_RATE : offset * SAMPLE_RATE]
     power = np.square(np.abs(np.fft.rfft(event)))
     hz = np.fft.rfftfreq(len(event), 1 / SAMPLE_RATE)
     assert power[(hz >= low_hz) & (hz <= high_hz)].sum() > 0.9 * power.sum()
@@ -166,11 +165,10 @@ def test_default_splits_are_about_60_15_25() -> None:
 def test_an_event_is_where_object_and_sound_meet_and_each_alone_is_background() -> None:
     kinds = set()
     for script in write_scripts(48, 0, CLASSES, 10):
-        own, (event,) = (script.category,), script.events
-        assert event.category == script.category
+        own, (onset, offset) = (script.category,), script.event_seconds
         for second, (video, audio) in enumerate(zip(script.video, script.audio, strict=True)):
             both = video == audio == own
-            assert both == (event.onset_seconds <= second < event.offset_seconds)
+            assert both == (onset <= second < offset)
             assert own in (video, audio)
             if not both:
                 kinds.add((video == own, bool(video), audio == own, bool(audio)))

@@ -11,16 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 
 import avel
-from avel.errors import ConfigError, DatasetError, UnknownNameError
+from avel.errors import DatasetError
 from avel.grid import Grid
 from avel.heads.evaluation.evaluate import evaluate
 from avel.heads.tasks.results import PredictionMetrics
 from avel.heads.train import train_head
 from avel.heads.training.records import task_of
-from avel.recipes.composing import compose as composing
-from avel.recipes.composing.compose import CLASSES, clip_path, compose
-from avel.recipes.composing.layouts import LAYOUTS
-from avel.recipes.composing.script import Course, Script, write_scripts
+from avel.recipes.composing.compose import CLASSES
+from avel.recipes.composing.script import Script
 from avel.stores.datasets.audit import audit
 from avel.stores.datasets.dataset import Dataset
 from avel.stores.datasets.formats import find_format, read_dataset
@@ -29,6 +27,8 @@ from avel.stores.feature_samples import samples_of_videos
 from avel.stores.features import write_features
 from avel.stores.runs import Run
 from avel.text import as_plain
+from tests import layouts
+from tests.layouts import LAYOUTS, Course, events_of, write_annotations, write_layout
 
 CLIPS, THREE = 12, CLASSES[:3]
 SINGLE = tuple(name for name in LAYOUTS if name != "llp")
@@ -42,53 +42,38 @@ def read(folder: Path, layout: str) -> Dataset:
     return read_dataset(folder, folder / named if named else None)
 
 
-@pytest.fixture
-def unrecorded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leaves clips empty: their names are enough for what reads annotations."""
-
-    def touch(path: Path, *_: object) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-
-    monkeypatch.setattr(composing, "record", touch)
-
-
-def scripts_of(
-    layout: str, course: Course | None = None, classes: Sequence[str] = THREE
-) -> tuple[Script, ...]:
-    chosen = LAYOUTS[layout]
-    return write_scripts(CLIPS, 0, classes, 10, course or chosen.courses[0], chosen.unseen)
+def scripts_of(layout: str, course: Course | None = None) -> tuple[Script, ...]:
+    return layouts.scripts_of(layout, CLIPS, THREE, course=course)
 
 
 def in_order_of(scripts: Sequence[Script], dataset: Dataset, folder: Path, layout: str) -> list[Sample]:
     """The sample of each script, by the file of its clip."""
     file_of = {video.video_id: Path(video.path) for video in dataset.videos}
     sample_of = {file_of[sample.video_id]: sample for sample in dataset.samples}
-    return [sample_of[clip_path(folder, script, n, layout)] for n, script in enumerate(scripts)]
+    return [sample_of[LAYOUTS[layout].path(folder, script, n)] for n, script in enumerate(scripts)]
 
 
 @pytest.mark.parametrize(
     ("layout", "course"), [*((name, None) for name in SINGLE), *((name, "overlapping") for name in VARYING)]
 )
-@pytest.mark.usefixtures("unrecorded")
 def test_what_is_read_back_is_what_was_composed(tmp_path: Path, layout: str, course: Course | None) -> None:
-    folder = compose(tmp_path / "set", clips=CLIPS, classes=THREE, layout=layout, course=course)
+    scripts = scripts_of(layout, course)
+    folder = write_layout(tmp_path / "set", layout, scripts)
     assert find_format(folder) == layout
     dataset = read(folder, layout)
-    scripts = scripts_of(layout, course)
     samples = in_order_of(scripts, dataset, folder, layout)
     assert [sample.split for sample in samples] == [script.split for script in scripts]
     found = audit(dataset)
     assert (found.missing_files, found.extra_files) == ((), ())
     assert found.leaked_samples == {"val": (), "test": ()}
     assert found.samples_of_events == {
-        count: sum(len(script.events) == count for script in scripts)
-        for count in sorted({len(script.events) for script in scripts})
+        count: sum(len(events_of(script)) == count for script in scripts)
+        for count in sorted({len(events_of(script)) for script in scripts})
     }
     if course == "overlapping":
         assert len(found.overlapping_samples) == CLIPS
         assert all(
-            sorted(sample.events or (), key=lambda each: each.onset_seconds) == list(script.events)
+            sorted(sample.events or (), key=lambda each: each.onset_seconds) == list(events_of(script))
             for sample, script in zip(samples, scripts, strict=True)
         )
         return
@@ -96,13 +81,12 @@ def test_what_is_read_back_is_what_was_composed(tmp_path: Path, layout: str, cou
     for sample, script, row in zip(samples, scripts, dataset.labels(Grid(), samples), strict=True):
         truth = [next(iter(set(a) & set(v)), "") for a, v in zip(script.audio, script.video, strict=True)]
         assert [dataset.categories[label] if label < dataset.background else "" for label in row] == truth
-        assert len(sample.events or ()) == len(script.events)
+        assert len(sample.events or ()) == len(events_of(script))
 
 
-@pytest.mark.usefixtures("unrecorded")
 def test_llp_has_classes_for_train_and_what_is_heard_and_seen_for_the_rest(tmp_path: Path) -> None:
-    dataset = read(compose(tmp_path / "set", clips=CLIPS, classes=THREE, layout="llp"), "llp")
     scripts = scripts_of("llp")
+    dataset = read(write_layout(tmp_path / "set", "llp", scripts), "llp")
     assert [sample.split for sample in dataset.samples] == [script.split for script in scripts]
     found = audit(dataset)
     assert (found.missing_files, found.extra_files) == ((), ())
@@ -122,7 +106,7 @@ def test_llp_has_classes_for_train_and_what_is_heard_and_seen_for_the_rest(tmp_p
     ]
     assert any(heard - seen for heard, seen in seconds)
     assert any(seen - heard for heard, seen in seconds)
-    assert all(script.events for script in scripts)
+    assert all(events_of(script) for script in scripts)
     assert any(len(names) > 1 for script in scripts for names in (*script.audio, *script.video))
 
 
@@ -131,17 +115,13 @@ SAY_TWICE = ("ov-avebench", "vggsound-avel", "desed", "folder")
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.usefixtures("unrecorded")
 def test_the_audit_finds_leaks_and_missing_and_surplus_media(tmp_path: Path, layout: str) -> None:
-    folder, scripts = tmp_path / "set", scripts_of(layout)
-    compose(folder, clips=CLIPS, classes=THREE, layout=layout)
-    clip_path(folder, scripts[1], 1, layout).unlink()
-    surplus = clip_path(folder, scripts[1], 1, layout).with_name("surplus.mp4")
-    surplus.touch()
+    scripts = scripts_of(layout)
+    folder = write_layout(tmp_path / "set", layout, scripts)
+    missing = LAYOUTS[layout].path(folder, scripts[1], 1)
+    surplus = missing.rename(missing.with_name("surplus.mp4"))
     if layout in SAY_TWICE:
-        twice = (*scripts, dataclasses.replace(scripts[0], split="test"))
-        for name, text in LAYOUTS[layout].files(twice).items():
-            (folder / name).write_text(text)
+        write_annotations(folder, layout, (*scripts, dataclasses.replace(scripts[0], split="test")))
     dataset = read(folder, layout)
     found = audit(dataset)
     absent = [video.video_id for video in dataset.videos if not video.path]
@@ -152,10 +132,10 @@ def test_the_audit_finds_leaks_and_missing_and_surplus_media(tmp_path: Path, lay
     assert {"val", "test"} <= set(found.trivial_baselines or found.parsing_baselines)
 
 
-@pytest.mark.usefixtures("unrecorded")
 def test_classes_that_train_lacks_are_tagged(tmp_path: Path) -> None:
-    folder = compose(tmp_path / "set", clips=CLIPS, classes=THREE, layout="ov-avebench")
-    dataset, scripts = read_dataset(folder), scripts_of("ov-avebench")
+    scripts = scripts_of("ov-avebench")
+    folder = write_layout(tmp_path / "set", "ov-avebench", scripts)
+    dataset = read_dataset(folder)
     samples = in_order_of(scripts, dataset, folder, "ov-avebench")
     assert [sample.tag == "unseen" for sample in samples] == [each.category == THREE[-1] for each in scripts]
     assert {each.split for each in samples if each.tag == "unseen"} == {"val", "test"}
@@ -179,9 +159,8 @@ def cached(folder: Path, layout: str, path: Path, course: Course | None = None) 
 
 
 @pytest.mark.parametrize("layout", SINGLE)
-@pytest.mark.usefixtures("unrecorded")
 def test_a_head_that_is_told_everything_is_right_about_what_it_has_seen(tmp_path: Path, layout: str) -> None:
-    folder = compose(tmp_path / "set", clips=CLIPS, classes=THREE, layout=layout)
+    folder = write_layout(tmp_path / "set", layout, scripts_of(layout))
     cache = cached(folder, layout, tmp_path / "features.h5")
     train_head(cache, tmp_path / "run", head="mlp", seeds=1, epochs=60, lr=0.01, device="cpu")
     (group,) = evaluate(tmp_path / "run").groups.values()
@@ -199,9 +178,8 @@ def test_a_head_that_is_told_everything_is_right_about_what_it_has_seen(tmp_path
 
 
 @pytest.mark.parametrize("layout", VARYING)
-@pytest.mark.usefixtures("unrecorded")
 def test_events_of_two_classes_at_once_are_learned_as_several_labels(tmp_path: Path, layout: str) -> None:
-    folder = compose(tmp_path / "set", clips=CLIPS, classes=THREE, layout=layout, course="overlapping")
+    folder = write_layout(tmp_path / "set", layout, scripts_of(layout, "overlapping"))
     cache = cached(folder, layout, tmp_path / "features.h5", "overlapping")
     options = {"head": "mlp", "seeds": 1, "epochs": 60, "lr": 0.01, "device": "cpu"}
     with pytest.raises(DatasetError, match="overlap from"):
@@ -232,9 +210,9 @@ def truth_of(script: Script, categories: Sequence[str], task: str) -> list[objec
 def test_from_clips_to_a_report(tmp_path: Path, layout: str, course: Course | None) -> None:
     """Test clips have the composed labels, `score` and `evaluate` agree, and a page is there."""
     chosen, folder = LAYOUTS[layout], tmp_path / "set"
-    seconds = chosen.seconds or 4
-    compose(folder, clips=9, classes=THREE, layout=layout, seconds=seconds, course=course)
-    scripts = write_scripts(9, 0, THREE, seconds, course or chosen.courses[0], chosen.unseen)
+    seconds = chosen.seconds
+    scripts = layouts.scripts_of(layout, 9, THREE, seconds, course)
+    write_layout(folder, layout, scripts, recorded=True)
     annotations = folder / chosen.annotations if chosen.annotations else None
     tiny = dict.fromkeys(("visual_backbone", "audio_backbone"), "tiny")
     random = dict.fromkeys(("visual_weights", "audio_weights"), "random")
@@ -275,11 +253,11 @@ def test_from_clips_to_a_report(tmp_path: Path, layout: str, course: Course | No
     assert made.clips == len([script for script in scripts if script.split != "train"])
 
 
-@pytest.mark.usefixtures("unrecorded")
 def test_predictions_of_what_was_composed_score_100_where_events_overlap(tmp_path: Path) -> None:
-    folder = compose(tmp_path / "set", clips=CLIPS, classes=THREE, layout="llp")
+    scripts = scripts_of("llp")
+    folder = write_layout(tmp_path / "set", "llp", scripts)
     categories = read(folder, "llp").categories
-    tested = [script for script in scripts_of("llp") if script.split == "test"]
+    tested = [script for script in scripts if script.split == "test"]
     assert any(len(names) > 1 for script in tested for names in (*script.audio, *script.video))
     np.save(tmp_path / "truth.npy", [truth_of(script, categories, "llp") for script in tested])
     parsing = avel.score(tmp_path / "truth.npy", folder).parsing
@@ -287,15 +265,3 @@ def test_predictions_of_what_was_composed_score_100_where_events_overlap(tmp_pat
     for f1_percent in (parsing.segment_f1_percent, parsing.event_f1_percent):
         assert len(f1_percent) == 5
         assert {spread.mean for spread in f1_percent.values()} == {100}
-
-
-def test_what_a_layout_cannot_say_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"cannot express it\s+next: layout='llp'"):
-        compose(tmp_path, layout="activitynet", course="parsing")
-    with pytest.raises(ConfigError, match="seconds=9: clips of ov-avebench have 10 seconds"):
-        compose(tmp_path, layout="ov-avebench", seconds=9)
-    with pytest.raises(ConfigError, match="course='overlapping': the layout of ave-pm cannot express it"):
-        compose(tmp_path, layout="ave-pm", course="overlapping")
-    with pytest.raises(UnknownNameError, match="no layout named 'desd'"):
-        compose(tmp_path, layout="desd")
-    assert not list(tmp_path.iterdir())
