@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from avel.cli import cli
@@ -68,6 +69,17 @@ def test_every_command_ends_with_its_result_and_what_is_next(
         assert "  next: " in err
     if not command.startswith("heads "):
         assert not [line for line in printed if RAW.search(line)]
+
+
+@pytest.mark.parametrize("audio", [128, 8])
+def test_exported_files_read_back_by_the_command_that_is_next(
+    tmp_path: Path, audio: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """AVE's files have 128 audio and 512 visual features; others need --any-size."""
+    arrays = {"f_a": np.zeros((59, 10, audio), np.float32), "f_v": np.zeros((59, 10, 512), np.float32)}
+    cache = write_cache(tmp_path / "c.h5", segments=10, **arrays)
+    assert run(cli, ["export-features", str(cache), str(tmp_path / "out")]) == DONE
+    assert ("--any-size" in capsys.readouterr().err) == (audio != 128)
 
 
 def test_all_figures_begin_with_the_honest_one(

@@ -61,6 +61,8 @@ def runs(folder: Path, against: Path | None, as_csv: bool, as_json: bool) -> int
     """
     from avel.heads.evaluation.runs import best_line, run_headline, run_table
 
+    if as_csv and as_json:
+        raise ConfigError("--csv with --json", hint="give one of them")
     found = avel.list_runs(folder, against=against)
     if as_csv:
         show_rows(found)

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 from avel.device import choose_device, hardware_of
-from avel.errors import TrainingError
 from avel.heads.config import HEADS, TrainConfig
 from avel.heads.evaluation.evaluate import evaluate, predict_split
 from avel.heads.evaluation.evaluation import Evaluation
@@ -45,6 +44,7 @@ from avel.heads.training.records import (
     HeadInputs,
     is_trained,
     load_model,
+    read_trained,
     read_trials,
     trained_groups,
     write_trial,
@@ -316,16 +316,9 @@ def _train(run: Run, planned: Sequence[Planned], loaded: LoadedCache) -> None:
 
 def _predict_and_evaluate(run: Run, loaded: LoadedCache) -> None:
     """Writes the predictions of all trials that stayed finite, then the results."""
-    trials = read_trials(run)
-    trained = [trial for trial in trials if trial.trained]
-    if not trained:
-        raise TrainingError(
-            f"{run.path}: no trial stayed finite; {trials[0].name}: {trials[0].failure}",
-            hint="a lower --lr into another run folder",
-        )
     predictions = (
         predict_split(load_model(run, trial, loaded.device), trial, data, split)
-        for trial in trained
+        for trial in read_trained(run)
         for split in PREDICTED_SPLITS
         if split in (data := loaded.data(trial.config)).splits
     )

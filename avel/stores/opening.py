@@ -30,4 +30,4 @@ def open(path: Path | str) -> ClipStore | FeatureCache | Run | Dataset:
         return Run.open(path)
     if kind == "dataset":
         return read_dataset(path)
-    raise not_a("dataset, store, cache or run", path, "give a dataset, store, cache or run")
+    raise not_a("dataset, store, cache or run", path, "check the path")

@@ -122,11 +122,19 @@ def sweep_of(runs: Sequence[HeadRun], split: str, setting: str | None = None) ->
     """Collects scores over a setting in which trials differ, by default the only one.
 
     Raises:
-        StoreError: the trials do not differ in any setting, or the runs have no predictions of the split.
+        StoreError: the trials do not differ in any setting, the runs have no predictions of the split, or
+            they are measured in different metrics.
         ConfigError: they differ in several and none is chosen, or not in the one that is.
     """
     swept = swept_settings(runs)
     where = str(runs[0].run.path) if len(runs) == 1 else f"{len(runs)} runs"
+    run_of = {run.task.measure: run.run.path for run in runs}
+    if len(run_of) > 1:
+        named = " and ".join(f"{measure} ({path})" for measure, path in run_of.items())
+        raise StoreError(
+            f"{where} are measured by {named}, which one chart cannot compare",
+            hint="put the runs of each task into a folder of their own",
+        )
     if not swept:
         raise StoreError(
             f"{where}: no setting has two values among the trials that were trained to their end",

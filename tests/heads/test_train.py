@@ -19,6 +19,7 @@ from avel.errors import AvelError, ConfigError, StoreError, TrainingError, Unkno
 from avel.heads.config import HEADS, TrainConfig
 from avel.heads.evaluation.evaluate import evaluate
 from avel.heads.evaluation.evaluation import Evaluation, FailedTrial
+from avel.heads.evaluation.predictions import read_predictions
 from avel.heads.models.head import code_digest, head_class
 from avel.heads.models.mlp import MLP
 from avel.heads.models.tacma import TACMA
@@ -26,7 +27,7 @@ from avel.heads.train import sweep, train_head
 from avel.heads.training.data import read_data
 from avel.heads.training.fit import Training, can_stack
 from avel.heads.training.plan import plan, stackable_groups
-from avel.heads.training.records import load_head, load_model, read_trial, read_trials
+from avel.heads.training.records import load_head, load_model, read_trained, read_trial, read_trials
 from avel.options import varied
 from avel.stores.features import FeatureCache
 from avel.stores.runs import Run
@@ -448,8 +449,12 @@ def test_a_trial_that_turns_nan_is_reported_and_left_out(
     results = train_head(cache, tmp_path / "run", head="mlp", seeds=3, epochs=2, together="never")
     assert results.failed_trials == (FailedTrial("seed=1", "mlp", "the loss is nan in epoch 1"),)
     assert results.groups["mlp"].seeds == (0, 2)
-    with pytest.raises(TrainingError, match="no trial stayed finite"):
+    failed = "no trial stayed finite; seed=1: the loss is nan in epoch 1"
+    with pytest.raises(TrainingError, match=failed):
         train_head(cache, tmp_path / "other", head="mlp", seed=1, epochs=2)
+    for read in (read_predictions, read_trained):  # what report, plots, evaluation and predict begin with
+        with pytest.raises(TrainingError, match=failed):
+            read(Run.open(tmp_path / "other"))
 
 
 def test_a_kept_trial_gives_its_predictions_again(cache: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import torch
 import avel
 from avel.cli import cli
 from avel.console import ERROR, run
-from avel.errors import StoreError
+from avel.errors import MissingPathError, StoreError
 from avel.heads.train import train_head
 from avel.heads.training.records import load_model, read_trials
 from avel.stores.datasets.dataset import Dataset
@@ -114,6 +114,8 @@ def test_open_opens_each_as_what_it_is(paths: Path) -> None:
         assert html.count("<table>") == html.count("</table>") == 1
     with pytest.raises(StoreError, match=r"notes\.txt is a file that is none of avel's"):
         avel.open(paths / "notes.txt")
+    with pytest.raises(MissingPathError, match=r"no dataset, store, cache or run\n  next: check the path"):
+        avel.open(paths / "nothing")
 
 
 def test_an_evaluation_reads_like_its_groups(paths: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from avel.errors import ConfigError, UnknownNameError
+from avel.errors import ConfigError, StoreError, UnknownNameError
 from avel.heads.train import sweep, train_head
 from avel.stores.features import FeatureCache
 from avel.views.reading import read_run
@@ -76,6 +76,14 @@ def test_runs_of_another_cache_are_a_line_of_their_own(tmp_path: Path) -> None:
     found = sweep_of(runs_below(tmp_path / "runs"), "test")
     assert [line.name for line in found.lines] == [f"cache={digest}" for digest in digests]
     assert [len(values) for line in found.lines for values in line.score_percent] == [2, 2, 2, 2]
+
+
+def test_scores_in_different_metrics_are_not_drawn_in_one_chart(tmp_path: Path) -> None:
+    cache = write_cache(tmp_path / "f.h5")
+    for task in ("single_label", "multi_label"):
+        train_head(cache, tmp_path / "runs" / task, task=task, **MLP)
+    with pytest.raises(StoreError, match=r"F1 of segments .* and accuracy .* cannot compare"):
+        sweep_of(runs_below(tmp_path / "runs"), "test")
 
 
 def test_heads_differ_in_the_head_not_in_the_settings_that_it_brings(tmp_path: Path) -> None:

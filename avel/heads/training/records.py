@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from avel.config import as_dict
-from avel.errors import ConfigError, StoreError
+from avel.errors import ConfigError, StoreError, TrainingError
 from avel.heads.config import TrainConfig
 from avel.heads.models.head import Model, Widths, build_model, projected_width
 from avel.heads.tasks.choose import TASKS
@@ -172,9 +172,17 @@ def read_trained(run: Run) -> list[TrialRecord]:
     """Reads the trials that are done and stayed finite.
 
     Raises:
+        TrainingError: all failed.
         StoreError: there is none, or a damaged one.
     """
-    if not (trained := [trial for trial in read_trials(run) if trial.trained]):
+    trials = read_trials(run)
+    trained = [trial for trial in trials if trial.trained]
+    if not trained and len(trials) == len(run.read_inputs(HeadInputs).trials):
+        raise TrainingError(
+            f"{run.path}: no trial stayed finite; {trials[0].name}: {trials[0].failure}",
+            hint="a lower --lr into another run folder",
+        )
+    if not trained:
         raise StoreError(f"{run.path}: no trained trial", hint="give the same avel train-head command again")
     return trained
 
