@@ -24,7 +24,7 @@ th, td { padding: .35rem .6rem; border-bottom: 1px solid var(--rule); text-align
   white-space: nowrap; }
 thead th { white-space: normal; vertical-align: bottom; color: var(--muted); }
 td:has(svg) { padding-right: 0; }
-th:first-child { text-align: left; position: sticky; left: 0; background: var(--paper); }
+th:first-child { min-width: 9rem; text-align: left; position: sticky; left: 0; background: var(--paper); }
 small { display: block; max-width: 14rem; font-weight: normal; white-space: normal; }
 td small { width: 11rem; margin-left: auto; }
 .against, .against th { background: color-mix(in srgb, var(--mark) 10%, var(--paper)); }

@@ -20,6 +20,8 @@ FRACTIONS = LinearSegmentedColormap.from_list(
     "fractions", ["#ffffff", "#cfe3f2", "#56a3d0", "#0072B2", "#00304d"]
 )
 """White to dark blue; lightness falls evenly, so that it also works in grey."""
+LETTERS_A_COLUMN = 28
+"""Most letters of a name where the legend of a sweep has two columns."""
 
 
 def draw_confusion(fig: Figure, counts: NDArray[np.int64], names: Sequence[str]) -> None:
@@ -100,7 +102,10 @@ def draw_sweep(fig: Figure, sweep: Sweep) -> None:
     axes.margins(x=0.15, y=0.1)
     axes.grid(axis="y")
     if len(sweep.lines) > 1:
-        fig.legend(loc="outside upper center", fontsize=7, ncols=2)
+        handles, names = axes.get_legend_handles_labels()
+        columns = 1 if max(map(len, names)) > LETTERS_A_COLUMN else 2
+        names = [textwrap.fill(name, 2 * LETTERS_A_COLUMN) for name in names]
+        fig.legend(handles, names, loc="outside upper center", fontsize=7, ncols=columns)
 
 
 def draw_clouds(fig: Figure, embedding: Embedding, names: Sequence[str], shown: Sequence[int]) -> None:

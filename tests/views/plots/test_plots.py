@@ -9,15 +9,16 @@ import pytest
 from PIL import Image
 
 from avel.errors import ConfigError, StoreError, UnknownNameError
+from avel.heads.tasks.results import Spread
 from avel.heads.tasks.task import Block
 from avel.heads.train import sweep
 from avel.stores.runs import Run
-from avel.views.plots.charts import draw_confusion
+from avel.views.plots.charts import draw_confusion, draw_sweep
 from avel.views.plots.plot import clip_of, demo_picture, most_frequent, plot
 from avel.views.plots.style import figure, save
 from avel.views.plots.timeline import Clip, Track, draw_clip
 from avel.views.reading import read_run
-from avel.views.series import curves_of
+from avel.views.series import Sweep, SweepLine, curves_of
 from tests.views.made import CATEGORIES, HOSTILE, Made
 
 BEGINNING = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}
@@ -61,6 +62,16 @@ def test_all_names_are_inside_of_a_confusion_picture(tmp_path: Path) -> None:
     names = ["Church bell", "Train horn", "Helicopter", "Clock", "Frog", "Bird song", "background"]
     with figure(5.8, 4.6) as fig:
         draw_confusion(fig, np.full((7, 7), 30), names)
+    save(fig, tmp_path / "x.png")
+    pixels = np.asarray(Image.open(tmp_path / "x.png").convert("L"))
+    assert min(pixels[:, 0].min(), pixels[:, -1].min(), pixels[0].min(), pixels[-1].min()) == 255
+
+
+def test_long_names_are_inside_of_a_sweep_picture(tmp_path: Path) -> None:
+    names = [f"modality={name} cache=4cba068e4af441f3 preset=none" * 2 for name in ("audio", "visual")]
+    lines = tuple(SweepLine(name, (0,), ((50.0,),), (Spread.of([50.0]),)) for name in names)
+    with figure(4.2, 3.2) as fig:
+        draw_sweep(fig, Sweep("head", "head", "Fusion head", "test", "accuracy", ("mlp",), False, lines))
     save(fig, tmp_path / "x.png")
     pixels = np.asarray(Image.open(tmp_path / "x.png").convert("L"))
     assert min(pixels[:, 0].min(), pixels[:, -1].min(), pixels[0].min(), pixels[-1].min()) == 255

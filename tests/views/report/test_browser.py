@@ -108,6 +108,7 @@ def test_two_runs_stand_side_by_side_and_a_clip_they_differ_on_opens(page: Any, 
     assert rows[0][0] == "segment accuracy"
     assert rows[0][-1].startswith(f"{accuracy.points:+.1f}".replace("-", "\N{MINUS SIGN}"))
     assert rows[0][-1].endswith("level") == accuracy.level
+    assert not any("-" in row[-1] for row in rows)  # minus signs are of one kind
     told = page.find_element("css selector", "#compare .note").text
     assert told.endswith(f"it takes {accuracy.needed}." if accuracy.level else "points of accuracy.")
     choose(page, "compare-b", "1")
@@ -593,6 +594,8 @@ def test_a_phone_needs_no_sideways_scrolling(page: Any) -> None:
     until(page, "return player.video && player.video.readyState >= 1")
     lane = page.execute_script("return document.querySelector('.lane').getBoundingClientRect().width")
     assert lane > 340
+    drawn = "return document.querySelector('.difference-row .bar-track').getBoundingClientRect().width"
+    assert page.execute_script(drawn) > 340
     page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     assert errors(page) == []
 

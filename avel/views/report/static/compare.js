@@ -60,7 +60,8 @@ function differenceDrawing(shown, widest) {
 function differenceRow(title, found, sign, widest) {
   const { points, low, high } = signed(found, sign);
   const place = (value) => `${50 + (48 * value) / widest}%`;
-  const text = `${points >= 0 ? "+" : "−"}${Math.abs(points).toFixed(1)} [${low.toFixed(1)}, ${high.toFixed(1)}]${found.level ? " level" : ""}`;
+  const number = (value) => value.toFixed(1).replace("-", "−");
+  const text = `${points >= 0 ? "+" : ""}${number(points)} [${number(low)}, ${number(high)}]${found.level ? " level" : ""}`;
   return h(
     "div",
     { class: "difference-row" },
