@@ -59,8 +59,8 @@ class Context(click.Context):
 class Command(click.Command):
     """A command whose help lists its options under headings, and that takes the options of all commands.
 
-    Of these the short names count only where they stand alone, since ids of clips may begin with a dash: `-v`
-    is an option, `-vIdeoOfaDog` an id.
+    A short name such as `-v` is an option only as a word of its own, since ids of clips may begin with a
+    dash, as `-vIdeoOfaDog` does.
     """
 
     context_class = Context
@@ -70,7 +70,7 @@ class Command(click.Command):
         self.params += _for_every_command()
 
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
-        """Parses the arguments, after writing out the short names -q, -v and -h where they stand alone."""
+        """Parses the arguments, in which -q, -v and -h as words of their own become the long names."""
         end = args.index("--") if "--" in args else len(args)
         full = {"-q": "--quiet", "-v": "--verbose", "-h": "--help"}
         return super().parse_args(context, [full.get(word, word) for word in args[:end]] + args[end:])
@@ -85,7 +85,7 @@ class Command(click.Command):
                 check_paths(self.name or "", _paths([option], context))
         try:
             return super().invoke(context)
-        except EOFError as error:  # which click takes for an interruption
+        except EOFError as error:  # click would take it for an interruption
             raise RuntimeError(f"avel {self.name}: EOFError: {error}") from error
 
     def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:

@@ -42,8 +42,8 @@ def settings(
 ) -> Callable[[F], F]:
     """Gives a command `--config`, `--set`, and one option for each setting of `config_type`.
 
-    The command receives the resolved config as `config`; it is also printed to stderr. Where `store` is a
-    feature cache, the settings in the config's `of_clips`, which have no effect on one, are not printed.
+    The command receives the resolved config as `config`, which is also printed to stderr. Settings in its
+    `of_clips` have no effect on a feature cache, and are not printed where `store` is one.
 
     Args:
         stage: the config's table in a TOML file.

@@ -30,6 +30,9 @@ from avel.stores.datasets.sample import SPLITS
 from avel.values import split_set
 
 FEATURES = PathTo("dataset", "file", "cache", meant="a folder of features")
+OVERWRITE_CACHE = click.option(
+    "--overwrite", is_flag=True, help="Replace the cache that is there, or its features of the same name."
+)
 
 
 @command("avel extract AVE_Dataset ave.zarr", "avel extract videos/ clips.zarr --annotations events.csv")
@@ -107,9 +110,7 @@ def pretrain(store: str, run: Path, as_json: bool, **options: Any) -> int:
     type=ENCODER,
     help="Run of avel pretrain; without it the cache holds the backbones' own vectors.",
 )
-@click.option(
-    "--overwrite", is_flag=True, help="Replace the cache that is there, or its features of the same name."
-)
+@OVERWRITE_CACHE
 @click.option("--scheduler", help="Address of a running dask scheduler, whose workers encode the clips.")
 @click.option(
     "--audio-name", help="Add the audio backbone's vectors to the CACHE that is there, under this name."
@@ -206,9 +207,7 @@ def features_options(command: Callable[..., int]) -> Callable[..., int]:
     help="Number format of the visual maps in the cache.",
 )
 @click.option("--any-size", is_flag=True, help="Take other widths and grids than the published files have.")
-@click.option(
-    "--overwrite", is_flag=True, help="Replace the cache that is there, or its features of the same name."
-)
+@OVERWRITE_CACHE
 @json_option
 def import_features(source: tuple[Path, ...], cache: Path, as_json: bool, **options: Any) -> int:
     """Make a feature cache of any encoder's features.

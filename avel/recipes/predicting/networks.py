@@ -1,7 +1,7 @@
 """Finds the networks that made the features of a cache, by its provenance, and runs them again.
 
-Features come from CNNs on staged clips, alone or under the Bi-LSTMs of an encoder; or from an encoder that
-was trained on vectors of another cache, which come from networks in turn.
+Features come from CNNs that read staged clips, with or without the Bi-LSTMs of an encoder on top. Or they
+come from an encoder that was trained on vectors of another cache, which other networks made.
 """
 
 from __future__ import annotations
@@ -116,9 +116,9 @@ class Origin:
 
     Attributes:
         where: names the features, at the beginning of errors.
-        provenance: that of a cache, or what another cache keeps of it.
-        runs: where the run of its encoder was, then those of the encoders whose vectors it reads.
-        again: command that makes the cache anew, "" where another cache keeps the provenance.
+        provenance: that of a cache, or the copy of it that another cache keeps.
+        runs: paths of runs when the cache was made: of the encoder, then of the one whose vectors it reads...
+        again: command that makes the cache anew, "" for a copy in another cache.
     """
 
     where: str
@@ -210,10 +210,10 @@ class Networks:
         )
 
     def check_encoder(self, origin: Origin) -> None:
-        """Checks that the encoder given was wanted at all.
+        """Checks that the features were made with the encoder that was given.
 
         Raises:
-            StaleError: the features come from others, or from none.
+            StaleError: they were made with others, or with none.
         """
         if (
             self._encoder is not None

@@ -17,7 +17,7 @@ from avel.views.reading import HeadRun
 from avel.views.report.pictures import link_video, write_pictures
 
 DETAIL_CLIPS, DETAIL_FILES = 32, 150
-"""Clips in one detail file, so few that it loads at once; more only where the files would be too many."""
+"""Clips in one detail file, few enough to load at once, and most files; beyond it, files have more clips."""
 BROWSED_RUNS, BROWSED_TRIALS, BROWSED_SEGMENTS = 8, 5, 4_000_000
 """Most runs, and trials of each, whose predictions the page shows clip by clip; it shows fewer of them where
 their segments would be more than this. Charts show all."""
@@ -70,7 +70,8 @@ def browse(runs: Sequence[HeadRun]) -> BrowsedClips:
             raise _of_two_datasets(runs[0], run, "other classes, segments or task")
         for place, number in enumerate(run.number.tolist()):
             other, at = first.setdefault(number, (run, place))
-            if not _same_sample(other, at, run, place):
+            same = other.video_id[at] == run.video_id[place]
+            if not same or not np.array_equal(other.label[at], run.label[place]):
                 raise _of_two_datasets(other, run, f"sample {number} differs")
     samples = np.array(list(first), np.int64)
     segments = len(samples) * runs[0].label.shape[1]
@@ -87,11 +88,6 @@ def _pictured(run: HeadRun, places: NDArray[np.int64], ids: Sequence[str]) -> fr
     worst = sorted(range(len(ids)), key=lambda clip: 2.0 if (score := scores[clip]) is None else score)
     videos = list(dict.fromkeys(ids[clip] for clip in worst))
     return frozenset(videos[: min(PICTURED_VIDEOS, max(1, PICTURED_SEGMENTS // run.label.shape[1]))])
-
-
-def _same_sample(one: HeadRun, place: int, other: HeadRun, at: int) -> bool:
-    same = one.video_id[place] == other.video_id[at]
-    return same and np.array_equal(one.label[place], other.label[at])
 
 
 def _of_two_datasets(one: HeadRun, other: HeadRun, why: str) -> StaleError:

@@ -39,8 +39,8 @@ def own_files(folder: Path) -> set[str]:
 def put_in_place(source: Path, folder: Path, old: set[str]) -> None:
     """Moves the files below `source` into `folder`, where they replace the `old` ones.
 
-    A process killed meanwhile leaves a folder without index.html, whose list names all files in it. The next
-    report may then replace them.
+    A process killed meanwhile leaves a folder without index.html. The list there still names every file, so
+    the next report may replace them.
     """
     new = {path.relative_to(source).as_posix() for path in source.rglob("*") if not _is_folder(path)} | {LIST}
     folder.mkdir(exist_ok=True)
