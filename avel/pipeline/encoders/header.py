@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import safe_open
 
 from avel.errors import MissingPathError, StoreError
 from avel.stores.documents import parse, typed
 from avel.stores.kinds import kind_of, not_a
 from avel.stores.runs import Run
-from avel.stores.tensors import read_header
+from avel.stores.tensors import load_tensors, read_header
 
 FORMAT = "4"
 LAST, BEST = "encoder.safetensors", "encoder-best.safetensors"
@@ -111,9 +110,9 @@ def read_temporal(path: Path) -> dict[str, NDArray[np.float32]]:
     file = encoder_file(path)
     if read_spec(file)[0].encoder["agva"]:
         return {}
-    with safe_open(file, framework="numpy") as tensors:
-        names = [name for name in tensors.keys() if name.startswith("temporal.")]  # noqa: SIM118
-        return {name.removeprefix("temporal."): tensors.get_tensor(name) for name in names}
+    tensors = load_tensors(file, ANOTHER_RUN)[0]
+    names = [name for name in tensors if name.startswith("temporal.")]
+    return {name.removeprefix("temporal."): tensors[name].numpy() for name in names}
 
 
 def read_pretrained(path: Path, header: Mapping[str, str]) -> tuple[bool, bool]:
