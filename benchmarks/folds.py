@@ -47,9 +47,10 @@ from avel.pipeline.pretraining.training import Trainer
 from avel.pipeline.pretraining.vectors import FrozenVectors, frozen_vectors
 from avel.progress import Progress, note, set_verbosity
 from avel.stores.clips import ClipStore
-from avel.stores.features import FeatureCache
+from avel.stores.features import TEMPORAL, FeatureCache
 from avel.stores.runs import Run
 from avel.stores.tensors import load_tensors, save_tensors
+from avel.temporal import TemporalSizes
 from avel.text import table
 
 FOLDS = 5
@@ -128,6 +129,9 @@ READERS: Mapping[str, dict[str, Any]] = {
     "tacma with theta 1": TACMA | STANDARD | {"theta": 1.0},
 }
 """Heads that each of these encoders is evaluated with."""
+TUNED = ", fine-tuned"
+FINE_TUNED = (BASE, "random Bi-LSTMs", "half of the clips", "a quarter of the clips")
+"""Encoders whose Bi-LSTMs are also fine-tuned with each of these heads."""
 FUSING = {"avel": {"head": "avel"}, "psp": {"head": "psp"}}
 """Heads that read the CNNs' vectors, at their published settings but standardised, 10 epochs of patience."""
 WIDE = ("CNN vectors", "AV-BT beside CNN vectors")
@@ -201,8 +205,12 @@ def read_clips(store: Path, out: Path, config: PretrainConfig, groups: Path) -> 
     return Clips(loaded, config, middle, drawn, read_by_last_block, samples, fold, group_of, data.task)
 
 
-def avbt(clips: Clips, fold: int, seed: int, middle: bool = False, part: float = 1, **options: Any) -> Pair:
-    """Trains AV-BT without two folds -> f_a, f_v of all videos, (V, T, D); no epochs leave it random.
+def avbt(
+    clips: Clips, fold: int, seed: int, middle: bool = False, part: float = 1, **options: Any
+) -> tuple[Pair, dict[str, Tensor]]:
+    """Trains AV-BT without two folds -> f_a, f_v of all videos, (V, T, D), and the weights behind its CNNs.
+
+    No epochs leave it random.
 
     With `last_block`, these many epochs follow in which the last block of MobileNetV2 learns, too.
     """
@@ -230,11 +238,11 @@ def avbt(clips: Clips, fold: int, seed: int, middle: bool = False, part: float =
     batches = FrozenVectors(audio, visual, batch_size=config.batch_size, seed=seed, together=together)
     train(projected, batches, config, epochs)
     if more_epochs:
-        return tune(clips, projected, place, more_epochs, config)
+        return tune(clips, projected, place, more_epochs, config), encoder.temporal.state_dict()
     encoder.eval()
     with torch.inference_mode():
         f_a, f_v = encoder.temporal(*(each.float() for each in clips.middle))
-    return f_a.clone(), f_v.clone()
+    return (f_a.clone(), f_v.clone()), encoder.temporal.state_dict()
 
 
 def train(projected: ProjectedEncoder, batches: FrozenVectors, config: PretrainConfig, epochs: int) -> None:
@@ -264,18 +272,25 @@ def tune(
 
 
 class Unseen(FoldCache):
-    """One fold, with features of an encoder that was trained without it."""
+    """One fold, with features of an encoder that was trained without it; or weights, to be fine-tuned."""
 
-    def __init__(self, clips: Clips, fold: int, features: Pair, name: str) -> None:
+    def __init__(
+        self, clips: Clips, fold: int, features: Pair, name: str, temporal: Mapping[str, Tensor]
+    ) -> None:
         super().__init__(clips.cache, clips.fold, fold, FOLDS)
-        self.features, self.fold = features, f"{self.fold}, {name}"
+        self.features, self.temporal, self.fold = features, temporal, f"{self.fold}, {name}"
 
     def read(self, config: TrainConfig) -> Data:
         """Reads the samples of the cache, with these features in the place of its own."""
         data, (audio, visual) = super().read(config), self.features
-        widths = dataclasses.replace(data.widths, audio=audio.shape[-1], visual=visual.shape[-1])
+        widths = dataclasses.replace(
+            data.widths,
+            audio=audio.shape[-1],
+            visual=visual.shape[-1],
+            temporal=TemporalSizes.of(self.temporal) if self.temporal else None,
+        )
         features = dataclasses.replace(data.features, tensors=self.features)
-        return dataclasses.replace(data, features=features, widths=widths)
+        return dataclasses.replace(data, features=features, widths=widths, temporal=self.temporal)
 
 
 def features_of(clips: Clips, out: Path, name: str, fold: int, seed: int) -> Pair:
@@ -286,13 +301,25 @@ def features_of(clips: Clips, out: Path, name: str, fold: int, seed: int) -> Pai
         pairs = zip(features_of(clips, out, BASE, fold, seed), clips.middle, strict=True)
         f_a, f_v = (torch.cat(pair, -1) for pair in pairs)
         return f_a, f_v
+    kept = encoded(clips, out, name, fold, seed)
+    return kept["f_a"], kept["f_v"]
+
+
+def encoded(clips: Clips, out: Path, name: str, fold: int, seed: int) -> dict[str, Tensor]:
+    """Returns f_a and f_v of all videos for one fold, and weights behind the CNNs as "temporal.NAME"."""
     path = out / "features" / name.replace(" ", "-") / f"{fold}-{seed}.safetensors"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        f_a, f_v = avbt(clips, fold, seed, **ENCODERS[name])
-        save_tensors(path, {"f_a": f_a, "f_v": f_v})
-    kept = load_tensors(path, f"remove {path}")[0]
-    return kept["f_a"], kept["f_v"]
+        (f_a, f_v), state = avbt(clips, fold, seed, **ENCODERS[name])
+        weights = {TEMPORAL + name: values for name, values in state.items()}
+        save_tensors(path, {"f_a": f_a, "f_v": f_v, **weights})
+    return load_tensors(path, f"remove {path}")[0]
+
+
+def weights_of(clips: Clips, out: Path, name: str, fold: int, seed: int) -> dict[str, Tensor]:
+    """Returns the weights behind the CNNs of the encoder for one fold."""
+    kept = encoded(clips, out, name, fold, seed)
+    return {name.removeprefix(TEMPORAL): each for name, each in kept.items() if name.startswith(TEMPORAL)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -308,13 +335,15 @@ def evaluate_folds(
 ) -> Evaluated:
     """Trains a head on every fold with every seed, and evaluates it on the fold that it has not seen."""
     items, epochs = [], []
+    tuned, encoder = encoder.endswith(TUNED), encoder.removesuffix(TUNED)
     for seed in range(seeds):
         parts = []
         for fold in range(FOLDS):
-            features = features_of(clips, out, encoder, fold, seed)
-            path = out / "heads" / f"{encoder}, {name}".replace(" ", "-") / f"{fold}-{seed}"
+            features = clips.middle if tuned else features_of(clips, out, encoder, fold, seed)
+            weights = weights_of(clips, out, encoder, fold, seed) if tuned else {}
+            path = out / "heads" / f"{encoder}{TUNED * tuned}, {name}".replace(" ", "-") / f"{fold}-{seed}"
             note(f"== {encoder}, {name}, fold {fold}, seed {seed}")
-            unseen = Unseen(clips, fold, features, f"{encoder} {seed}")
+            unseen = Unseen(clips, fold, features, f"{encoder} {seed}", weights)
             train_head(unseen, path, resolve(TrainConfig, "train-head", options=settings), seed=seed)
             run = Run.open(path, "heads")
             parts.append(read_predictions(run)[HELD_OUT][0])
@@ -360,6 +389,7 @@ def main() -> None:
         for head, usual in READERS.items():
             wide = usual | ({"merge": "concatenate"} if head == "mlp" else {})
             asked |= {f"{head}, {name}": (name, head, wide if name in WIDE else usual) for name in ENCODERS}
+            asked |= {f"{head}, {name}{TUNED}": (name + TUNED, head, usual) for name in FINE_TUNED}
         patient = STANDARD | {"patience": 10, "together": "never"}
         asked |= {
             f"{head}, CNN vectors": ("CNN vectors", head, each | patient) for head, each in FUSING.items()

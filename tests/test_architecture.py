@@ -13,7 +13,7 @@ import avel
 PACKAGE = Path(avel.__file__).parent
 GROUND = {
     *("nn", "device", "memory", "errors", "grid", "config", "registry"),
-    *("progress", "text", "ahead", "digests", "forecast", "values"),
+    *("progress", "text", "ahead", "digests", "forecast", "temporal", "values"),
 }
 MAY_IMPORT = {
     "ground": {"ground"},

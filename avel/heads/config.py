@@ -11,6 +11,8 @@ TaskChoice = Literal["auto", "single_label", "multi_label"]
 """Name of a task, or "auto" for the one that the events of a dataset need."""
 Inputs = Literal["encoded", "cnn", "maps"]
 """Inputs that a head may be written for: f_a and f_v, CNN vectors, or CNN audio vectors and visual maps."""
+FineTuned = Literal["fine_tuned"]
+"""Inputs of any head that reads "encoded" ones: f_a and f_v of Bi-LSTMs that learn with the head."""
 WeakLabels = Literal["event", "fractions"]
 """Kinds of video labels: the event, or the fraction of segments of each class."""
 
@@ -110,8 +112,10 @@ class TrainConfig:
         "Choose the epoch by labels of val segments, or of whole val videos; auto: by videos if weak "
         "supervision has one label a segment.",
     )
-    inputs: Literal["auto", Inputs] = option(
-        "auto", "What the head reads: f_a and f_v, CNN vectors, or CNN audio vectors and visual maps."
+    inputs: Literal["auto", Inputs, FineTuned] = option(
+        "auto",
+        "What the head reads: f_a and f_v, CNN vectors, CNN audio vectors and visual maps; or f_a and f_v of "
+        "Bi-LSTMs that learn with it, from where AV-BT left them.",
     )
     audio: str = option(
         "",

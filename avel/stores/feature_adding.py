@@ -57,6 +57,7 @@ def add_features(path: Path, new: Mapping[str, NewFeatures], *, overwrite: bool 
         named=stored_features(cache) | dict(new),
         lengths=cache.lengths,
         sources=cache.sources,
+        temporal=cache.read_temporal(),
     )
     return FeatureCache.open(path)
 

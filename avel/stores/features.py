@@ -56,6 +56,8 @@ from avel.stores.provenance import CACHE_AGAIN, INPUTS, CacheInputs, CacheProven
 from avel.text import classes_and_background, html_table, plural
 
 FORMAT, VERSION = "avel-features", 7
+TEMPORAL = "temporal."
+"""Beginning of the names under which a cache keeps the weights of the Bi-LSTMs that made f_a and f_v."""
 NAMED_BYTES = 8192
 """Room in the file for what HDF5 notes of features under a name."""
 COLUMNS: dict[str, type[np.generic]] = {
@@ -77,7 +79,7 @@ class FeatureCache:
 
     `named` are the features beside its own, by the names of their encoders. `lengths` (V,) are the segments
     of each video, T or fewer; features after them are 0 and mean nothing. `source_sha256` (V,) are the hashes
-    of the videos' files, b"" where nobody knows.
+    of the videos' files, b"" where nobody knows. `temporal` names the weights that `read_temporal` reads.
 
     >>> cache = FeatureCache.open("features.h5")                        # doctest: +SKIP
     >>> cache.f_a[cache.samples.video[cache.samples.split == "train"]].shape  # doctest: +SKIP
@@ -98,6 +100,7 @@ class FeatureCache:
     named: dict[str, NamedFeatures]
     lengths: NDArray[np.int64]
     source_sha256: NDArray[np.bytes_]
+    temporal: tuple[str, ...]
 
     @classmethod
     def open(cls, path: Path | str) -> "FeatureCache":
@@ -231,6 +234,17 @@ class FeatureCache:
         with open_hdf5(self.path, hint) as file:
             return read_verified_rows(_array_of(file, name, hint), self.checksums[name], rows, hint)
 
+    def read_temporal(self) -> dict[str, NDArray[np.float32]]:
+        """Reads the weights of the Bi-LSTMs that made f_a and f_v of cnn_a and cnn_v: name -> values.
+
+        They are those of an `avel.temporal.Temporal`; empty where the cache keeps none.
+
+        Raises:
+            StoreError: they are damaged.
+        """
+        with open_hdf5(self.path, CACHE_AGAIN) as file:
+            return {name.removeprefix(TEMPORAL): _read_rows(file, name) for name in self.temporal}
+
     def check_holds(self, name: str) -> None:
         """Checks that the cache holds an array of that name.
 
@@ -319,6 +333,7 @@ def write_features(
     named: Mapping[str, NewFeatures] | None = None,
     lengths: NDArray[np.int64] | None = None,
     sources: Mapping[str, str] | None = None,
+    temporal: Mapping[str, NDArray[np.float32]] | None = None,
 ) -> str:
     """Writes a cache, whole or not at all; returns its digest. Needs the arrays f_a and f_v, (V, T, ...).
 
@@ -326,6 +341,7 @@ def write_features(
         named: features beside its own, by name; the digest is without them, each has its own.
         lengths: (V,) the segments of each video; without them all have T.
         sources: video id -> SHA-256 of its file, where it is known.
+        temporal: weights of the Bi-LSTMs that made f_a and f_v of cnn_a and cnn_v, by name.
 
     Raises:
         StoreError: arrays or samples that do not fit each other.
@@ -353,9 +369,13 @@ def write_features(
         for name, source in features.items()
     )
     room += 2 * len(json.dumps([plain, *(dict(each.made) for each in new.values())])) + NAMED_BYTES * len(new)
+    weights = {TEMPORAL + name: values for name, values in (temporal or {}).items()}
+    room += sum(values.nbytes + 4 * len(values) for values in weights.values()) + NAMED_BYTES * len(weights)
     with new_hdf5(path, room) as file:
         for name, values in columns.items():
             file[name] = values
+        for name, values in weights.items():
+            write_rows(file, name, values, np.float32)
         sums: dict[str, NDArray[np.uint32]] = {}
         written: dict[int, ArrayLike] = {}
         for name, source in features.items():
@@ -471,6 +491,7 @@ def _read(path: Path, file: h5py.File) -> FeatureCache:
         named,
         columns["lengths"],
         columns["source_sha256"],
+        tuple(name for name in file if name.startswith(TEMPORAL) and not name.endswith(CHECKSUMS)),
     )
     try:
         _check(
@@ -491,6 +512,15 @@ def _read(path: Path, file: h5py.File) -> FeatureCache:
     except StoreError as error:
         raise StoreError(f"{path}: {error.message}", hint=CACHE_AGAIN) from None
     return cache
+
+
+def _read_rows(file: h5py.File, name: str) -> NDArray[np.float32]:
+    """Reads an array with its checksums; raises StoreError where it is damaged."""
+    sums = read_column(file, name + CHECKSUMS, np.uint32, CACHE_AGAIN)
+    array = array_of(file, name, CACHE_AGAIN)
+    if len(array) != len(sums):
+        raise StoreError(f"{file.filename}: {name} has not one checksum for each row", hint=CACHE_AGAIN)
+    return read_verified_rows(array, sums, slice(None), CACHE_AGAIN)
 
 
 def _array_of(file: h5py.File, name: str, hint: str) -> h5py.Dataset:

@@ -55,7 +55,7 @@ def test_avels_bi_lstms_are_those_of_the_page() -> None:
     cnn_v = torch.randn(B, T, encoder.visual.width, generator=random)
     given = page.Encoder(nn.Flatten(), nn.Identity(), d_a=encoder.audio.width)  # vectors in CNNs' place
     given.load_state_dict(
-        {name: value for name, value in encoder.state_dict().items() if name in given.state_dict()}
+        {name: value for name, value in encoder.temporal.state_dict().items() if name in given.state_dict()}
     )
     torch.testing.assert_close(encoder.temporal(cnn_a, cnn_v), given(cnn_a, cnn_v))
 

@@ -67,7 +67,7 @@ def write_cache(
         name: prototypes[name][label[:videos]] + noise * random.normal(size=(videos, segments, *WIDTHS[name]))
         for name in arrays
     }
-    lengths = changes.pop("lengths", None)
+    lengths, temporal = changes.pop("lengths", None), changes.pop("temporal", None)
     made |= {name: values for name, values in changes.items() if name in WIDTHS}
     columns: dict[str, Any] = {
         "number": np.arange(samples) + 100,
@@ -85,6 +85,7 @@ def write_cache(
         arrays=made,
         provenance={"made by": "the tests"},
         lengths=lengths,
+        temporal=temporal,
     )
     return path
 

@@ -19,6 +19,7 @@ from avel.heads.models.parts import AttentionMap, at_least_float32
 from avel.heads.tasks.choose import TASKS
 from avel.heads.tasks.single_label import SingleLabel
 from avel.nn import Standard, mask_of, zero_padding
+from avel.temporal import Temporal, TemporalSizes
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Widths:
         segments: T, which few heads need; 0 where it is not known.
         task: name of the task, in `TASKS`.
         tracks: how many tracks of labels share the scores, one after the other.
+        temporal: sizes of the Bi-LSTMs that are fine-tuned, which read `audio` and `visual`; None without.
     """
 
     audio: int
@@ -41,6 +43,14 @@ class Widths:
     segments: int = 0
     task: str = SingleLabel.name
     tracks: int = 1
+    temporal: TemporalSizes | None = None
+
+    @property
+    def encoded(self) -> "Widths":
+        """Returns the widths behind the Bi-LSTMs that are fine-tuned, if any."""
+        if self.temporal is None:
+            return self
+        return replace(self, audio=2 * self.temporal.hidden, visual=2 * self.temporal.hidden, temporal=None)
 
 
 @dataclass(frozen=True)
@@ -239,12 +249,15 @@ class Model(nn.Module):
     """A head behind its standardisation and projection, as it is trained and saved.
 
     Attributes:
+        temporal: the Bi-LSTMs that are fine-tuned; None where there are none.
         project: modality -> Linear to the width of `--project`; empty where there is none.
     """
 
     def __init__(self, head: Head, widths: Widths, config: TrainConfig) -> None:
         super().__init__()
         self.head = head
+        self.temporal = None if widths.temporal is None else Temporal(widths.temporal)
+        widths = widths.encoded
         self.standard_a = Standard(widths.audio) if config.standardise else None
         self.standard_v = Standard(widths.visual) if config.standardise else None
         width = projected_width(config, widths)
@@ -264,6 +277,8 @@ class Model(nn.Module):
         # Padding is zeroed before these layers, where a NaN would spoil their gradient, and again after them,
         # since their biases make it other than zero
         audio, visual = zero_padding(audio, mask), zero_padding(visual, mask)
+        if self.temporal is not None:
+            audio, visual = self.temporal(audio, visual, mask)
         if self.standard_a is not None and self.standard_v is not None:
             audio, visual = self.standard_a(audio), self.standard_v(visual)
         if "audio" in self.project:
@@ -284,6 +299,7 @@ class Model(nn.Module):
 
 def projected_width(config: TrainConfig, widths: Widths) -> int | None:
     """Returns the width to which a Linear brings each modality; None where the head reads it as it is."""
+    widths = widths.encoded
     unlike = config.head.equal_widths and widths.audio != widths.visual
     return PROJECTED if config.project is None and unlike else config.project
 
@@ -348,7 +364,7 @@ def build_model(config: TrainConfig, widths: Widths, seed: int) -> Model:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        width = projected_width(config, widths)
-        read = widths if width is None else replace(widths, audio=width, visual=width)
+        width, read = projected_width(config, widths), widths.encoded
+        read = read if width is None else replace(read, audio=width, visual=width)
         head = head_class(config)(read, config.head, config.supervision == "weak")
         return Model(head, widths, config)

@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from avel.ahead import read_ahead
-from avel.errors import TrainingError
-from avel.heads.config import TrainConfig, WeakLabels
+from avel.errors import ConfigError, TrainingError
+from avel.heads.config import FineTuned, TrainConfig, WeakLabels
 from avel.heads.models.head import Widths, head_class, weak_labels_of
 from avel.heads.tasks.choose import choose_task
 from avel.heads.tasks.single_label import SingleLabel
@@ -25,9 +25,16 @@ from avel.stores.cached_samples import CachedSamples
 from avel.stores.datasets.labels import take
 from avel.stores.datasets.sample import SPLITS
 from avel.stores.features import FeatureCache
+from avel.temporal import Temporal, TemporalSizes
 from avel.text import size
 
-ARRAYS = {"encoded": ("f_a", "f_v"), "cnn": ("cnn_a", "cnn_v"), "maps": ("cnn_a", "maps")}
+FINE_TUNED: FineTuned = "fine_tuned"
+ARRAYS = {
+    "encoded": ("f_a", "f_v"),
+    "cnn": ("cnn_a", "cnn_v"),
+    "maps": ("cnn_a", "maps"),
+    FINE_TUNED: ("cnn_a", "cnn_v"),
+}
 """Inputs of a head -> the arrays of the cache, audio and visual; other inputs name arrays themselves."""
 VECTOR, MAP = 3, 5
 """Dimensions of an array of vectors (V, T, D), and of maps (V, T, H, W, C)."""
@@ -116,12 +123,17 @@ class Features:
 
 @dataclass(frozen=True)
 class Data:
-    """Inputs and labels of one head; `splits` holds the splits that were read."""
+    """Inputs and labels of one head; `splits` holds the splits that were read.
+
+    Attributes:
+        temporal: weights of the Bi-LSTMs that are fine-tuned, as AV-BT left them; empty without.
+    """
 
     features: Features
     task: Task
     widths: Widths
     splits: dict[str, Split]
+    temporal: Mapping[str, Tensor] = field(default_factory=dict)
 
     def training(self, config: TrainConfig) -> tuple[Split, Tensor]:
         """Returns the samples to train on, and labels of their segments (R, T, ...) or videos (R, ...)."""
@@ -135,7 +147,11 @@ class Data:
     @cached_property
     def statistics(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Returns `feature_statistics` over train, measured once for all trials."""
-        return feature_statistics(self.features, self.splits["train"])
+        temporal = None
+        if self.widths.temporal is not None:
+            temporal = Temporal(self.widths.temporal).to(self.features.device)
+            temporal.load_state_dict(self.temporal)
+        return feature_statistics(self.features, self.splits["train"], temporal)
 
 
 def join(parts: Sequence[Columns]) -> Columns:
@@ -183,8 +199,12 @@ def read_data(
         task=task.name,
         tracks=len(task.tracks),
     )
+    temporal: dict[str, Tensor] = {}
+    if inputs == FINE_TUNED:
+        temporal = {name: torch.from_numpy(values) for name, values in cache.read_temporal().items()}
+        widths = replace(widths, temporal=TemporalSizes.of(temporal))
     of_split = {name: _split(cache, task, name, device) for name in splits}
-    return Data(load_features(cache, inputs, config, device), task, widths, of_split)
+    return Data(load_features(cache, inputs, config, device), task, widths, of_split, temporal)
 
 
 def choose_inputs(cache: FeatureCache, config: TrainConfig) -> str:
@@ -194,6 +214,8 @@ def choose_inputs(cache: FeatureCache, config: TrainConfig) -> str:
         TrainingError: the cache holds none of them, or the head cannot read what was asked for.
     """
     head, name = head_class(config), config.head.name
+    if config.inputs == FINE_TUNED:
+        return _fine_tuned(cache, config)
     if config.audio and config.visual:
         return _named_inputs(cache, config, config.audio, config.visual)
     if config.inputs != "auto" and config.inputs not in head.inputs:
@@ -213,6 +235,33 @@ def choose_inputs(cache: FeatureCache, config: TrainConfig) -> str:
         audio, visual = ARRAYS[cached[0]]
         return _named_inputs(cache, config, config.audio or audio, config.visual or visual)
     return cached[0]
+
+
+def _fine_tuned(cache: FeatureCache, config: TrainConfig) -> str:
+    """Returns the inputs of a head whose Bi-LSTMs are fine-tuned.
+
+    Raises:
+        ConfigError: features are named beside them.
+        TrainingError: the head cannot read f_a and f_v, or the cache holds no Bi-LSTMs.
+    """
+    head = config.head.name
+    if config.audio or config.visual:
+        raise ConfigError(
+            f"inputs={FINE_TUNED!r} beside features {config.audio or config.visual!r}",
+            hint=f"--inputs {FINE_TUNED} alone, or the names of features alone",
+        )
+    if "encoded" not in head_class(config).inputs:
+        raise TrainingError(
+            f"head {head!r} reads no f_a and f_v, so it has no Bi-LSTMs of AV-BT to fine-tune",
+            hint="avel heads lists what each head reads",
+        )
+    if not cache.temporal:
+        raise TrainingError(
+            f"{cache.path}: keeps no Bi-LSTMs to fine-tune",
+            hint="avel cache-features STORE CACHE --encoder RUN --keep-cnn keeps those of an encoder without "
+            "AGVA, with the vectors that they read",
+        )
+    return FINE_TUNED
 
 
 def replaced_inputs(cache: FeatureCache, config: TrainConfig) -> str:
@@ -280,14 +329,23 @@ def _joined(parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
 
 
-def feature_statistics(features: Features, train: Split) -> dict[str, tuple[Tensor, Tensor]]:
-    """Computes mean and std of each feature over the train videos: "audio", "visual" -> (D,), (D,)."""
+@torch.no_grad()
+def feature_statistics(
+    features: Features, train: Split, temporal: Temporal | None = None
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Computes mean and std of each feature over the train videos: "audio", "visual" -> (D,), (D,).
+
+    Of the inputs, or of what `temporal` makes of them.
+    """
     chunks = torch.split(torch.unique(train.videos), 64)
     sums: dict[str, list[Tensor]] = {"audio": [], "visual": []}
     for chunk, (audio, visual) in zip(chunks, features.batches(chunks), strict=True):
         lengths = features.lengths_of(chunk)
+        mask = None if lengths is None else mask_of(lengths, audio.shape[1])
+        if temporal is not None:
+            audio, visual = temporal(audio, visual, mask)
         for name, values in (("audio", audio), ("visual", visual)):
-            inside = values if lengths is None else values[mask_of(lengths, values.shape[1])]
+            inside = values if mask is None else values[mask]
             flat = inside.flatten(0, -2).double().cpu()
             sums[name].append(
                 torch.stack((flat.sum(0), flat.square().sum(0), torch.full_like(flat[0], len(flat))))

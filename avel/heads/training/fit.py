@@ -282,8 +282,10 @@ def can_replay(group: TrialGroup, features: Features, device: torch.device) -> b
 
 
 def make_model(trial: Trial, data: Data) -> Model:
-    """Builds a trial's model, with statistics of the train features, if any, and the weights of `init`."""
+    """Builds a trial's model, with AV-BT's Bi-LSTMs, statistics of train features, and weights of `init`."""
     model = build_model(trial.config, data.widths, trial.config.seed)
+    if model.temporal is not None:
+        model.temporal.load_state_dict(data.temporal)
     for name, standard in (("audio", model.standard_a), ("visual", model.standard_v)):
         if standard is not None and "train" in data.splits:
             standard.set(*data.statistics[name])
@@ -320,6 +322,8 @@ def can_stack(config: TrainConfig, data: Data, device: torch.device) -> bool:
     faster only for small heads (docs/heads.md).
     """
     if not head_class(config).stackable or config.together == "never":
+        return False
+    if data.temporal:  # LSTMs
         return False
     if getattr(config.head, "dropout", 0):  # each trial draws its own from its seed
         return False

@@ -28,6 +28,7 @@ from avel.pipeline.caching.request import (
     still_damaged,
 )
 from avel.pipeline.config import CacheConfig
+from avel.pipeline.encoders.header import read_temporal
 from avel.stores.cache_lock import lock_cache
 from avel.stores.clips import ClipStore
 from avel.stores.feature_adding import add_features, note_dropped, stored_features
@@ -273,6 +274,7 @@ def _merge(
         named = stored_features(old.cache, np.array(kept, np.int64))
     anew = f"{request.command('--overwrite')} makes it anew{drops(named)}"
     made_with = _made_with(request.cache, parts, anew, before)
+    keeps_cnn = "cnn_a" in request.recipe["arrays"]
     write_features(
         request.cache,
         video_ids=names,
@@ -285,6 +287,7 @@ def _merge(
         lengths=None if clips.lengths is None else np.array([clips.lengths[name] for name in names]),
         provenance=made_with | _provenance(request, made_with["versions"], before, failed),
         named=named,
+        temporal=read_temporal(request.encoder) if request.encoder and keeps_cnn else None,
     )
 
 

@@ -267,7 +267,7 @@ class PartEncoder:
             return {name: vectors[cnn] for name, cnn in own.items() if cnn in vectors}
         assert isinstance(self.encoder, Encoder)
         audio, visual = vectors["cnn_a"], vectors["cnn_v"]
-        if self.encoder.attention is not None:
+        if self.encoder.temporal.attention is not None:
             visual = vectors["maps"].flatten(2, 3)
         mask = None if lengths is None else mask_of(lengths, audio.shape[1])
         f_a, f_v = self.encoder.temporal(audio.float(), visual.float(), mask)

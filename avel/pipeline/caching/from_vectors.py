@@ -18,6 +18,7 @@ from avel.pipeline.caching.key import pretraining_seed
 from avel.pipeline.caching.workers import devices_of
 from avel.pipeline.config import CacheConfig
 from avel.pipeline.encoders.encoder import Encoder
+from avel.pipeline.encoders.header import read_temporal
 from avel.pipeline.encoders.saved import encoder_digest, load_encoder
 from avel.pipeline.encoders.vectors import VectorsConfig, read_vectors
 from avel.progress import Progress
@@ -80,6 +81,7 @@ def encode_vectors(
         },
         lengths=source_cache.lengths,
         sources=source_cache.sources,
+        temporal=read_temporal(encoder) if config.keep_cnn else None,
     )
     return FeatureCache.open(cache)
 

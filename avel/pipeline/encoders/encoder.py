@@ -6,14 +6,13 @@ from typing import Any, Literal, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from avel.config import ComponentConfig
 from avel.errors import ConfigError
-from avel.nn import AGVA, Standard, recur
 from avel.pipeline.config import EncoderConfig
 from avel.pipeline.encoders.backbones import AudioBackbone, VisualBackbone
 from avel.pipeline.encoders.folding import folded
+from avel.temporal import Temporal, TemporalSizes
 from avel.text import first_line
 
 PIXELS_AT_ONCE = 8 * 224 * 224
@@ -91,14 +90,16 @@ class Encoder(CNNs):
     def __init__(self, spec: EncoderSpec, visual: VisualBackbone, audio: AudioBackbone) -> None:
         super().__init__(visual, audio)
         self.spec = spec
-        self.visual_standard, self.audio_standard = Standard(visual.width), Standard(audio.width)
-        self.visual_linear = narrowing(visual.width, spec.encoder.visual_width)
-        self.audio_linear = narrowing(audio.width, spec.encoder.audio_width)
-        self.attention = (
-            AGVA(audio.width, visual.width, map_cells(visual, spec.crop_size)) if spec.encoder.agva else None
+        self.temporal = Temporal(
+            TemporalSizes(
+                audio.width,
+                visual.width,
+                min(audio.width, spec.encoder.audio_width),
+                min(visual.width, spec.encoder.visual_width),
+                spec.encoder.hidden,
+                map_cells(visual, spec.crop_size) if spec.encoder.agva else 0,
+            )
         )
-        self.visual_lstm = bi_lstm(min(visual.width, spec.encoder.visual_width), spec.encoder.hidden)
-        self.audio_lstm = bi_lstm(min(audio.width, spec.encoder.audio_width), spec.encoder.hidden)
         self.batch_statistics = {"visual": True, "audio": True}
 
     @property
@@ -115,7 +116,8 @@ class Encoder(CNNs):
 
     def forward(self, frames: Tensor, log_mel: Tensor) -> tuple[Tensor, Tensor]:
         """Computes f_a, f_v: (B, T, 3, H, W), (B, T, 96, 64) -> two (B, T, D)."""
-        return self.temporal(*self.cnn(frames, log_mel))
+        f_a, f_v = self.temporal(*self.cnn(frames, log_mel))
+        return f_a, f_v
 
     def cnn(self, frames: Tensor, log_mel: Tensor) -> tuple[Tensor, Tensor]:
         """Runs the CNNs: (B, T, 3, H, W), (B, T, 96, 64) -> (B, T, Da), (B, T, Dv).
@@ -127,7 +129,7 @@ class Encoder(CNNs):
 
     def cnn_visual(self, frames: Tensor) -> Tensor:
         """Runs the CNN of the frames: (B, T, 3, H, W) -> (B, T, Dv), or cells (B, T, H'W', Dv) with AGVA."""
-        if self.attention is not None:
+        if self.temporal.attention is not None:
             return self.maps(frames).flatten(2, 3)
         return split(self.run("visual", frames.flatten(0, 1)), frames)
 
@@ -135,49 +137,6 @@ class Encoder(CNNs):
         """Computes visual maps, channels last: (B, T, 3, 224, 224) -> (B, T, 7, 7, Dv)."""
         maps = self.run("visual", frames.flatten(0, 1), "maps")
         return split(maps.permute(0, 2, 3, 1), frames)
-
-    def narrow(self, cnn_a: Tensor, cnn_v: Tensor) -> tuple[Tensor, Tensor]:
-        """Computes what the Bi-LSTMs read: (B, T, Da), (B, T, Dv) -> the paper's (B, T, 128), (B, T, 512)."""
-        audio = self.audio_standard(cnn_a)
-        if self.attention is not None:
-            cnn_v = self.attend(audio, cnn_v)
-        with torch.autocast(cnn_a.device.type, enabled=False):
-            visual = self.visual_standard(cnn_v.to(self.dtype))
-            return self.audio_linear(audio), self.visual_linear(visual)
-
-    def attend(self, audio: Tensor, cells: Tensor) -> Tensor:
-        """Attends over cells (AGVA) before they are standardised: (B, T, Da), (B, T, N, Dv) -> (B, T, Dv).
-
-        Standardised copies of all cells, in float32, would cost more than the attention itself. So the scores
-        are computed with the standardisation folded into the attention's first layer. The weighted sum is
-        standardised by the caller: since the weights sum to one, that is the sum of standardised cells.
-        """
-        assert self.attention is not None
-        layer = self.attention.video[0]
-        assert isinstance(layer, nn.Linear)
-        weight, bias = self.visual_standard.folded_into(layer)
-        autocast = torch.is_autocast_enabled(cells.device.type)
-        attended: Tensor = functional_call(
-            self.attention,
-            {"video.0.weight": weight, "video.0.bias": bias},
-            (audio, cells if autocast else cells.to(self.dtype)),
-        )[0]
-        return attended
-
-    def temporal(self, cnn_a: Tensor, cnn_v: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Computes f_a, f_v from the output of `cnn`: (B, T, Da), (B, T, Dv) -> two (B, T, D).
-
-        Computes in float32 even under autocast, except AGVA, which autocast does affect. With `mask` (B, T) a
-        clip ends where its mask does, and after that its features are 0.
-        """
-        audio, visual = self.narrow(cnn_a.to(self.dtype), cnn_v)
-        with torch.autocast(cnn_a.device.type, enabled=False):
-            return recur(self.audio_lstm, audio, mask)[0], recur(self.visual_lstm, visual, mask)[0]
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Returns the number format of the Bi-LSTMs."""
-        return next(self.audio_lstm.parameters()).dtype
 
 
 def at_once(cnn: str, x: Tensor) -> int:
@@ -237,13 +196,3 @@ def check_crop(visual: VisualBackbone, crop_size: int) -> None:
             hint=f"--crop-size {reads.pixels}",
         ) from None
     visual.train(training)
-
-
-def narrowing(width: int, limit: int) -> nn.Module:
-    """Returns a Linear where vectors are wider than `limit` (ResNet-50: 2048 -> 512), else the identity."""
-    return nn.Linear(width, limit) if width > limit else nn.Identity()
-
-
-def bi_lstm(width: int, hidden: int) -> nn.LSTM:
-    """Returns one bidirectional layer: (B, T, D) -> (B, T, 2 hidden)."""
-    return nn.LSTM(width, hidden, batch_first=True, bidirectional=True)

@@ -6,13 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from avel.errors import MissingPathError, StoreError
 from avel.stores.documents import parse, typed
 from avel.stores.kinds import kind_of, not_a
 from avel.stores.runs import Run
-from avel.stores.tensors import read_header
+from avel.stores.tensors import load_tensors, read_header
 
-FORMAT = "3"
+FORMAT = "4"
 LAST, BEST = "encoder.safetensors", "encoder-best.safetensors"
 """Files of a run that hold an encoder: after the last epoch, and after the one with the best score."""
 ANOTHER_RUN = "name a run of this version's avel pretrain"
@@ -97,6 +100,19 @@ def read_spec(path: Path) -> tuple[SpecHeader, dict[str, Any]]:
     where = f"{path}: encoder"
     plain = parse(header["encoder"].encode(), where, ANOTHER_RUN)
     return typed(SpecHeader, plain, where, ANOTHER_RUN), plain
+
+
+def read_temporal(path: Path) -> dict[str, NDArray[np.float32]]:
+    """Reads the weights of an encoder behind its CNNs, those of an `avel.temporal.Temporal`, by name.
+
+    It is empty for an encoder with AGVA, which reads maps and not vectors.
+    """
+    file = encoder_file(path)
+    if read_spec(file)[0].encoder["agva"]:
+        return {}
+    tensors = load_tensors(file, ANOTHER_RUN)[0]
+    names = [name for name in tensors if name.startswith("temporal.")]
+    return {name.removeprefix("temporal."): tensors[name].numpy() for name in names}
 
 
 def read_pretrained(path: Path, header: Mapping[str, str]) -> tuple[bool, bool]:

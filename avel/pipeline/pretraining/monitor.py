@@ -123,11 +123,11 @@ def parts_of(projected: ProjectedEncoder) -> dict[str, nn.Module]:
     parts = {
         "visual_cnn": encoder.visual,
         "audio_cnn": encoder.audio,
-        "visual_linear": encoder.visual_linear,
-        "audio_linear": encoder.audio_linear,
-        "attention": encoder.attention,
-        "visual_lstm": encoder.visual_lstm,
-        "audio_lstm": encoder.audio_lstm,
+        "visual_linear": encoder.temporal.visual_linear,
+        "audio_linear": encoder.temporal.audio_linear,
+        "attention": encoder.temporal.attention,
+        "visual_lstm": encoder.temporal.visual_lstm,
+        "audio_lstm": encoder.temporal.audio_lstm,
         "projector": projected.projector,
         "visual_projector": projected.visual_projector,
     }

@@ -297,5 +297,5 @@ def standardise(encoder: Encoder, cnn_a: Tensor, cnn_v: Tensor, lengths: Tensor 
     if lengths is not None:
         mask = mask_of(lengths, cnn_a.shape[1])
         cnn_a, cnn_v = cnn_a[mask], cnn_v[mask]
-    encoder.audio_standard.fit(cnn_a.flatten(0, -2))
-    encoder.visual_standard.fit(cnn_v.flatten(0, -2))
+    encoder.temporal.audio_standard.fit(cnn_a.flatten(0, -2))
+    encoder.temporal.visual_standard.fit(cnn_v.flatten(0, -2))

@@ -37,6 +37,7 @@ from avel.stores.datasets.sample import Event, Samples
 from avel.stores.features import FeatureCache
 from avel.stores.files import only_one
 from avel.stores.location import locate
+from avel.temporal import Temporal, TemporalSizes
 from tests.pipeline.caching.killed_cache import make_cache, stop_in_merge
 from tests.pipeline.caching.small_stores import (
     NAMES,
@@ -86,6 +87,12 @@ def test_features_are_those_of_each_clip_on_its_own(
         frames = {1: [2], 3: [0, 2, 3]}[frames_per_segment]
         for name, values in by_hand(store, encoder, cache.video_ids[index], frames).items():
             np.testing.assert_allclose(cache.read(name)[index], values, atol=1e-5, err_msg=name)
+    state = {name: torch.from_numpy(values) for name, values in cache.read_temporal().items()}
+    temporal = Temporal(TemporalSizes.of(state))
+    temporal.load_state_dict(state)
+    f_a, f_v = temporal(*(torch.from_numpy(cache.read(name)) for name in ("cnn_a", "cnn_v")))
+    np.testing.assert_allclose(cache.f_a, f_a.detach(), atol=1e-6)
+    np.testing.assert_allclose(cache.f_v, f_v.detach(), atol=1e-6)
 
 
 def test_samples_that_could_not_be_staged_are_absent_by_name(store: Path, run: Path, tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def test_the_papers_encoder_has_the_papers_sizes() -> None:
     frames, log_mel = clips(1, 2, 64)
     with torch.no_grad():
         cnn_a, cnn_v = encoder.cnn(frames, log_mel)
-        narrow_a, narrow_v = encoder.narrow(cnn_a, cnn_v)
+        narrow_a, narrow_v = encoder.temporal.narrow(cnn_a, cnn_v)
         f_a, f_v = encoder(frames, log_mel)
     assert (cnn_a.shape, cnn_v.shape) == ((1, 2, 128), (1, 2, 2048))
     assert (narrow_a.shape, narrow_v.shape) == ((1, 2, 128), (1, 2, 512))
@@ -83,26 +83,30 @@ def test_with_agva_the_cells_travel_to_the_temporal_half() -> None:
         cnn_a, cnn_v = encoder.cnn(frames, log_mel)
         assert cnn_v.shape == (2, 3, 4, 128)
         torch.testing.assert_close(encoder.temporal(cnn_a, cnn_v), encoder(frames, log_mel))
-        assert encoder.attention is not None
-        attended, weights = encoder.attention(cnn_a, cnn_v)
+        assert encoder.temporal.attention is not None
+        attended, weights = encoder.temporal.attention(cnn_a, cnn_v)
         assert weights.shape == (2, 3, 4)
-        torch.testing.assert_close(encoder.narrow(cnn_a, cnn_v)[1], encoder.visual_linear(attended))
+        torch.testing.assert_close(
+            encoder.temporal.narrow(cnn_a, cnn_v)[1], encoder.temporal.visual_linear(attended)
+        )
 
 
 def test_agva_attends_over_standardised_cells_without_a_copy_of_them() -> None:
     encoder = tiny(agva=True).double()
-    assert encoder.attention is not None
+    assert encoder.temporal.attention is not None
     cnn_a, cnn_v = torch.randn(2, 3, 128).double(), 3 + 5 * torch.rand(2, 3, 4, 128).double()
-    encoder.visual_standard.fit(cnn_v.flatten(0, -2))
-    visual, _ = encoder.attention(cnn_a, encoder.visual_standard(cnn_v))
-    torch.testing.assert_close(encoder.narrow(cnn_a, cnn_v)[1], encoder.visual_linear(visual))
+    encoder.temporal.visual_standard.fit(cnn_v.flatten(0, -2))
+    visual, _ = encoder.temporal.attention(cnn_a, encoder.temporal.visual_standard(cnn_v))
+    torch.testing.assert_close(
+        encoder.temporal.narrow(cnn_a, cnn_v)[1], encoder.temporal.visual_linear(visual)
+    )
 
 
 def test_agva_alone_of_the_temporal_half_follows_autocast() -> None:
     encoder = tiny(agva=True)
-    assert encoder.attention is not None
+    assert encoder.temporal.attention is not None
     scored: list[torch.dtype] = []
-    encoder.attention.video.register_forward_hook(lambda *call: scored.append(call[-1].dtype))
+    encoder.temporal.attention.video.register_forward_hook(lambda *call: scored.append(call[-1].dtype))
     cnn_a, cnn_v = torch.randn(2, 3, 128), torch.rand(2, 3, 4, 128).bfloat16()
     exact = encoder.temporal(cnn_a, cnn_v)
     with torch.autocast("cpu", torch.bfloat16):
@@ -169,7 +173,7 @@ def test_the_digest_follows_weights_and_spec() -> None:
     assert encoder_digest(tiny()) == first
     assert encoder_digest(tiny(seed=1)) != first
     assert encoder_digest(tiny(crop_size=48)) != first
-    encoder.visual_lstm.bias_ih_l0.data[0] += 1e-3
+    encoder.temporal.visual_lstm.bias_ih_l0.data[0] += 1e-3
     assert encoder_digest(encoder) != first
     assert cnn_digest(encoder) == cnn_digest(tiny()), "the CNNs alone have not changed"
 

@@ -70,8 +70,11 @@ def test_encoders_learn_from_named_vectors_and_encode_all_clips(cache: Path, tmp
     made, encoder = FeatureCache.open(tmp_path / "avbt.h5"), load_encoder(tmp_path / "run")
     visual = np.concatenate([found.read("clip"), found.read("cnn_v")], -1)
     with torch.inference_mode():
-        audio = encoder.audio_linear(torch.from_numpy(found.read("clap")))  # 200 is wider than 128
-        wanted = encoder.audio_lstm(audio)[0], encoder.visual_lstm(torch.from_numpy(visual))[0]
+        audio = encoder.temporal.audio_linear(torch.from_numpy(found.read("clap")))  # 200 is wider than 128
+        wanted = (
+            encoder.temporal.audio_lstm(audio)[0],
+            encoder.temporal.visual_lstm(torch.from_numpy(visual))[0],
+        )
     np.testing.assert_allclose(made.f_a, wanted[0], atol=1e-6)
     np.testing.assert_allclose(made.f_v, wanted[1], atol=1e-6)
     np.testing.assert_array_equal(made.read("cnn_v"), visual)

@@ -84,8 +84,8 @@ def test_pretrained_cnns_are_slow_and_the_rest_is_not(weights: str) -> None:
     assert found["encoder.audio.layers.0.weight"] == pytest.approx(0.2 * 64 / 256 * 2e-4)
     assert found["encoder.audio.layers.1.bias"] == pytest.approx(0.0048 * 64 / 256 * 2e-4)
     assert found["encoder.visual.layers.0.weight"] == pytest.approx(0.2 * 64 / 256), "random: full rate"
-    assert found["encoder.visual_lstm.weight_ih_l0"] == pytest.approx(0.2 * 64 / 256)
-    assert found["encoder.visual_lstm.bias_ih_l0"] == pytest.approx(0.0048 * 64 / 256)
+    assert found["encoder.temporal.visual_lstm.weight_ih_l0"] == pytest.approx(0.2 * 64 / 256)
+    assert found["encoder.temporal.visual_lstm.bias_ih_l0"] == pytest.approx(0.0048 * 64 / 256)
     assert found["projector.0.weight"] == pytest.approx(0.2 * 64 / 256)
 
 

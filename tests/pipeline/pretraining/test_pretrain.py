@@ -94,7 +94,7 @@ def test_frozen_cnns_stay_and_the_rest_moves(store: ClipStore, tmp_path: Path) -
     last = Run.open(tmp_path / "run").metrics()[-1]
     assert set(last["moved"]) == {"visual_lstm", "audio_lstm", "projector"}
     encoder = load_encoder(tmp_path / "run")
-    assert not torch.equal(encoder.visual_standard.std, torch.ones(128))
+    assert not torch.equal(encoder.temporal.visual_standard.std, torch.ones(128))
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_standardisation_of_a_large_store_is_fitted_to_clips_from_all_over_it(
     encoder = build_encoder(CONFIG)
     make_batches(encoder, store, training_videos(store), tmp_path, changed(CONFIG, standardise=True))
     _, cnn_v = compute_vectors(encoder, store, ["c1", "c5"], 1)  # of c0, c1, c2, c4, c5 and c6
-    torch.testing.assert_close(encoder.visual_standard.mean, cnn_v.float().mean((0, 1, 2)))
+    torch.testing.assert_close(encoder.temporal.visual_standard.mean, cnn_v.float().mean((0, 1, 2)))
 
 
 def test_a_short_run_warms_up_for_half_of_its_epochs(
@@ -308,7 +308,7 @@ def test_frozen_cnns_are_in_the_encoder_and_not_in_the_checkpoint(store: ClipSto
     pretrain_in_two_goes(store, tmp_path / "run", changed(CONFIG, **FROZEN))
     kept = load_file(tmp_path / "run" / CHECKPOINT)
     assert not [name for name in kept if name.startswith(("model.encoder.visual.", "model.encoder.audio."))]
-    assert any(name.startswith("model.encoder.visual_lstm.") for name in kept)
+    assert any(name.startswith("model.encoder.temporal.visual_lstm.") for name in kept)
     tuned = {"freeze_backbone": False, "epochs": 1, "start_from": str(tmp_path / "run")}
     pretrain(store, tmp_path / "tuned", changed(CONFIG, **tuned))
     first, second = (load_file(tmp_path / name / LAST) for name in ("run", "tuned"))
@@ -338,7 +338,9 @@ def test_a_probe_takes_few_clips_to_the_device_at_once(
     encoder = build_encoder(changed(CONFIG, agva=True)).eval()
     vectors = compute_vectors(encoder, store, store.staged, 2)
     sizes: list[int] = []
-    encoder.visual_lstm.register_forward_hook(lambda module, inputs, output: sizes.append(len(inputs[0])))
+    encoder.temporal.visual_lstm.register_forward_hook(
+        lambda module, inputs, output: sizes.append(len(inputs[0]))
+    )
     with torch.no_grad():
         whole = features_of(encoder, *vectors)
         monkeypatch.setattr("avel.pipeline.pretraining.probe.CLIPS_AT_ONCE", 3)

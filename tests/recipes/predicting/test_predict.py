@@ -19,7 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from avel.cli import cli
 from avel.console import DONE, run
 from avel.errors import AvelError, ConfigError, MissingPathError, StaleError, StoreError, UnknownNameError
-from avel.heads.train import sweep
+from avel.heads.train import sweep, train_head
 from avel.heads.training.records import load_model
 from avel.pipeline.caching.cache import cache_features
 from avel.pipeline.caching.encode import PartEncoder
@@ -93,6 +93,17 @@ def test_events_are_those_of_the_runs_own_predictions(world: World) -> None:
         ]
         shares = [share for _, share in predicted.found[0].segments]
         np.testing.assert_allclose(shares, mean.max(1), atol=2e-4)
+
+
+def test_events_of_a_head_whose_bi_lstms_were_fine_tuned(world: World, tmp_path: Path) -> None:
+    options = {"head": "mlp", "inputs": "fine_tuned", "epochs": 5, "batch_size": 3, "device": "cpu"}
+    train_head(world.cache, tmp_path / "tuned", **options)
+    run = read_run(tmp_path / "tuned")
+    place = int(run.places_of("test")[0])
+    path = world.folder / "clips" / f"{run.video_id[place]}.mp4"
+    predicted = predict(tmp_path / "tuned", [path], device="cpu")
+    own = run.probability[0, place].max(1)
+    np.testing.assert_allclose([share for _, share in predicted.found[0].segments], own, atol=2e-4)
 
 
 def test_one_trial_by_name(world: World) -> None:
