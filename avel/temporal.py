@@ -1,4 +1,4 @@
-"""What AV-BT has behind its CNNs: it turns their vectors into f_a and f_v, and heads may fine-tune it."""
+"""Turns vectors of CNNs into f_a and f_v: the layers of AV-BT behind its CNNs, which heads may fine-tune."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -114,8 +114,8 @@ class TrainConfig:
     )
     inputs: Literal["auto", Inputs, FineTuned] = option(
         "auto",
-        "What the head reads: f_a and f_v, CNN vectors, CNN audio vectors and visual maps; or f_a and f_v of "
-        "Bi-LSTMs that learn with it, from where AV-BT left them.",
+        "What the head reads: f_a and f_v, CNN vectors, CNN audio vectors and visual maps; or f_a, f_v of "
+        "Bi-LSTMs that learn on.",
     )
     audio: str = option(
         "",

@@ -456,7 +456,7 @@ def test_errors_name_the_way_out(store: Path, run: Path, tmp_path: Path) -> None
     with pytest.raises(MissingPathError, match="avel pretrain"):
         cache_features(store, path, encoder=tmp_path / "none")
     save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
-    with pytest.raises(StoreError, match="no encoder of format 3"):
+    with pytest.raises(StoreError, match="no encoder of format 4"):
         cache_features(store, path, encoder=tmp_path / "x.safetensors")
     for option in ({"untrained": True}, {"visual_backbone": "tiny"}, {"audio_weights": "random"}):
         with pytest.raises(ConfigError, match=f"{next(iter(option))}=.* beside an encoder"):
