@@ -83,7 +83,7 @@ def _kind(
         return "run", _run
     if kind == "dataset":
         return "dataset", None
-    if kind == "nothing" and parts_folder(place).is_dir():
+    if kind == "nothing" and finished_parts(place):
         return "cache", _unfinished_cache
     if kind == "cache" or (place.suffix in CACHE_SUFFIXES and kind == "file"):
         return "cache", _cache
@@ -93,15 +93,18 @@ def _kind(
 
 
 def _is_begun(place: Path) -> bool:
-    """Returns True for a clip store that an interrupted run left without its attributes."""
-    from avel.stores.clip_layout import OWN_NAMES
+    """Returns True for a clip store that an interrupted run left without its attributes.
+
+    A lock alone is not one: killed commands of all kinds leave theirs.
+    """
+    from avel.stores.clip_layout import OWN_NAMES, RUN
     from avel.stores.location import ZARR_PARTIAL
 
     listed: list[str] = []
     with suppress(PermissionError):  # whoever reads it as a dataset says so
         listed = os.listdir(place) if place.is_dir() else []
     names = {name for name in listed if not ZARR_PARTIAL.fullmatch(name)}
-    return bool(names & {"manifest", ".lock"}) and names <= OWN_NAMES
+    return bool(names & {"manifest", RUN}) and names <= OWN_NAMES
 
 
 def _dataset(
