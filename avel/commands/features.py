@@ -242,8 +242,10 @@ def export_features(cache: Path, folder: Path, as_json: bool, **options: Any) ->
 
     They are those that the code of AVEL and PSP reads, one row for each sample.
     """
-    then = f"avel import-features {path_of(folder)} back.h5 --dataset DATASET reads them back"
-    show(avel.export_features(cache, folder, **options), as_json, next=then)
+    written = avel.export_features(cache, folder, **options)
+    other_sizes = "" if written.published_sizes else " --any-size"
+    then = f"avel import-features {path_of(folder)} back.h5 --dataset DATASET{other_sizes} reads them back"
+    show(written, as_json, next=then)
     return DONE
 
 

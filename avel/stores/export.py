@@ -47,6 +47,11 @@ class Exported:
     files: dict[str, tuple[int, ...]]
     findings: tuple[str, ...]
 
+    @property
+    def published_sizes(self) -> bool:
+        """True if all features have the widths and grids of the published files."""
+        return all(shape[1:] == SIZES.get(name, shape[1:]) for name, shape in self.files.items())
+
     def headline(self) -> str:
         """Returns the result in one line."""
         return f"{self.folder}: {plural(len(self.files), 'file')} as the published code reads them"

@@ -11,7 +11,7 @@ import numpy as np
 from avel.errors import ConfigError, DatasetError, MissingPathError
 from avel.grid import Grid
 from avel.stores.datasets.dataset import Dataset
-from avel.stores.datasets.event_table import read_table_dataset
+from avel.stores.datasets.event_table import TABLE_ENDINGS, read_table_dataset
 from avel.stores.datasets.formats import read_dataset
 from avel.stores.feature_adding import add_features
 from avel.stores.feature_align import (
@@ -28,10 +28,7 @@ from avel.stores.features import FeatureCache, write_features
 from avel.stores.hdf5 import ArrayLike
 from avel.stores.named_features import FeatureModality, NewFeatures
 from avel.stores.runs import library_versions
-from avel.text import plural
-
-TABLE_ENDINGS = (".csv", ".parquet")
-"""Endings of annotations that need no folder of videos beside them."""
+from avel.text import listed, plural
 
 
 @dataclass(frozen=True)
@@ -48,7 +45,7 @@ class Imported:
 
     def headline(self) -> str:
         """Returns the result in one line."""
-        contents = f"{' and '.join(self.arrays)} of {plural(self.samples, 'sample')}"
+        contents = f"{listed(self.arrays)} of {plural(self.samples, 'sample')}"
         lost = f", {self.missing:,} without features" if self.missing else ""
         return f"{self.cache}: {contents} in {plural(self.videos, 'clip')}{lost}"
 

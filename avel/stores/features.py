@@ -47,10 +47,10 @@ from avel.stores.named_features import (
     OWN_ARRAYS,
     NamedFeatures,
     NewFeatures,
-    drops,
     named_digest,
     place_in_file,
     read_named,
+    which_drops,
 )
 from avel.stores.provenance import CACHE_AGAIN, INPUTS, CacheInputs, CacheProvenance
 from avel.text import classes_and_background, html_table, plural
@@ -243,6 +243,21 @@ class FeatureCache:
                 f"{self.path}: no {name!r} in this cache, only {arrays}", hint=self._how_to_add(name)
             )
 
+    def check_joins(self, names: Sequence[str]) -> None:
+        """Checks that the cache holds arrays, and that they can be concatenated in their last axis.
+
+        Raises:
+            StoreError: it lacks one, one is named twice, or they have other axes before the last.
+        """
+        for name in names:
+            self.check_holds(name)
+        if len({self.shapes[name][:-1] for name in names}) > 1 or len(set(names)) < len(names):
+            shown = ", ".join(f"{name} {self.shapes[name]}" for name in names)
+            raise StoreError(
+                f"{self.path}: {shown} cannot be joined",
+                hint="vectors with vectors, maps with maps of as many cells, each once",
+            )
+
     def places_of_split(self, split: str | None) -> NDArray[np.int64]:
         """Returns the places of a split's samples among all, of all samples for None: (n,).
 
@@ -303,7 +318,7 @@ class FeatureCache:
         command = self.command(option, "--overwrite")
         if not command:
             return f"import files that hold it, or avel cache-features STORE CACHE {option}"
-        return command + drops(self.named)
+        return command + which_drops(self.named)
 
 
 def write_features(

@@ -235,6 +235,18 @@ def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
         import_features(files, tmp_path / "cache.h5", tmp_path / "one")
 
 
+def test_the_next_step_after_an_export_reads_its_sizes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_published(tmp_path / "ave")
+    for width, needed in ((128, False), (64, True)):
+        save(tmp_path / "ave" / "audio_feature.h5", np.zeros((5, 10, width)))
+        cache, out = tmp_path / f"{width}.h5", tmp_path / str(width)
+        import_features(tmp_path / "ave", cache, any_size=True)
+        assert run(cli, ["export-features", str(cache), str(out)]) == DONE
+        assert ("--dataset DATASET --any-size reads" in capsys.readouterr().err) == needed
+
+
 def test_rows_of_another_size_are_refused_unless_they_are_asked_for(tmp_path: Path) -> None:
     folder = tmp_path / "ave"
     sizes = {

@@ -74,6 +74,15 @@ def test_the_next_step_after_a_dataset_reads_it_as_inspect_did(tmp_path: Path) -
     assert said.stderr.split()[-len(expected) :] == expected
 
 
+def test_a_table_in_a_folder_that_is_read_without_annotations_is_named(tmp_path: Path) -> None:
+    for name in ("a.mp4", "events.csv"):
+        (tmp_path / name).write_text("file,class,onset,offset\na.mp4,Bark,0,2\n")
+    told = "no annotations are read; --annotations takes a table: events.csv"
+    assert told in CliRunner().invoke(cli, ["inspect", str(tmp_path)]).stderr
+    given = ["--annotations", str(tmp_path / "events.csv")]
+    assert "no annotations" not in CliRunner().invoke(cli, ["inspect", str(tmp_path), *given]).stderr
+
+
 def test_a_store_whose_making_was_cut_short_is_one(tmp_path: Path) -> None:
     store = write_store(tmp_path / "s.zarr", ("a", "b"))
     (store / "zarr.json").unlink()
@@ -89,7 +98,7 @@ def test_a_lock_that_a_killed_command_left_is_no_work_in_progress(tmp_path: Path
     for folder in (tmp_path / ".c.h5.parts", tmp_path / "run"):
         folder.mkdir()
         (folder / ".lock").write_text("pid 1")
-    with pytest.raises(MissingPathError, match="c.h5: nothing is there"):
+    with pytest.raises(MissingPathError, match="nothing is there"):
         looked(tmp_path / "c.h5")
     (tmp_path / "run" / "config.toml").touch()
     with pytest.raises(DatasetError, match="holds no video file"):
