@@ -27,6 +27,7 @@ from avel.stores.datasets.dataset import no_sample, split_sizes
 from avel.stores.datasets.labels import segment_classes, segment_labels
 from avel.stores.documents import parse, typed
 from avel.stores.hdf5 import (
+    BLOCK_ROWS,
     CHECKSUMS,
     ArrayLike,
     array_of,
@@ -319,6 +320,25 @@ class FeatureCache:
         if not command:
             return f"import files that hold it, or avel cache-features STORE CACHE {option}"
         return command + which_drops(self.named)
+
+    def faults(self) -> list[str]:
+        """Reads all arrays; returns a line for each that holds damaged rows, or values that are not finite.
+
+        All else was compared with the digest when the cache was opened.
+        """
+        return list(filter(None, map(self._fault_of, self.shapes)))
+
+    def _fault_of(self, name: str) -> str:
+        """Names the first damaged row, or the first 64 rows together that hold a value that is not finite."""
+        for start in range(0, len(self), BLOCK_ROWS):
+            stop = min(start + BLOCK_ROWS, len(self))
+            try:
+                block = self.read(name, np.arange(start, stop))
+            except StoreError as error:
+                return error.message
+            if not np.isfinite(block).all():
+                return f"{name} of videos {start} to {stop - 1} holds values that are not finite"
+        return ""
 
 
 def write_features(

@@ -171,7 +171,6 @@ def _store(path: str, verify: bool) -> Findings:
 
 
 def _cache(path: str, verify: bool) -> Findings:
-    from avel.stores.feature_check import verify_features
     from avel.stores.features import FeatureCache
     from avel.stores.named_features import GROUP
     from avel.stores.provenance import CACHE_AGAIN
@@ -205,7 +204,7 @@ def _cache(path: str, verify: bool) -> Findings:
         "bytes": disk_bytes(cache.path),
         **_parts(cache.path),
     }
-    return facts, list(verify_features(cache)) if verify else [], CACHE_AGAIN
+    return facts, cache.faults() if verify else [], CACHE_AGAIN
 
 
 def _unfinished_cache(path: str, verify: bool) -> Findings:
