@@ -24,7 +24,7 @@ from avel.stores.cached_samples import (
     samples_of,
 )
 from avel.stores.datasets.dataset import no_sample, split_sizes
-from avel.stores.datasets.labels import segment_classes, segment_labels
+from avel.stores.datasets.labels import EventsOnGrid
 from avel.stores.documents import parse, typed
 from avel.stores.hdf5 import (
     BLOCK_ROWS,
@@ -171,44 +171,27 @@ class FeatureCache:
         Raises:
             DatasetError: a sample in which events of two classes overlap.
         """
-        chosen = self.samples if samples is None else samples
-
-        def name_of(place: int) -> str:
-            video_id = self.video_ids[chosen.video[place]]
-            return f"{self.path}: sample {chosen.number[place]} ({video_id})"
-
-        return segment_labels(
-            chosen.known,
-            chosen.events,
-            self.categories,
-            self.grid_segments,
-            self.segment_seconds,
-            name_of,
-            self._lengths_of(chosen),
-        )
+        return self._on_grid(self.samples if samples is None else samples).labels()
 
     def segment_classes(self, samples: CachedSamples, modalities: Sequence[int]) -> NDArray[np.int8]:
         """Returns whether segments hold classes, for each of M modalities: int8 (R, T, M, C), UNKNOWN is -1.
 
         `modalities` are places in `dataset.MODALITIES`; an event of both is in each.
         """
-        return segment_classes(
-            samples.known,
-            samples.events,
-            len(self.categories),
-            self.grid_segments,
-            self.segment_seconds,
-            modalities,
-            self._lengths_of(samples),
-        )
+        return self._on_grid(samples).segment_classes(modalities)
+
+    def _on_grid(self, samples: CachedSamples) -> EventsOnGrid:
+        def name_of(place: int) -> str:
+            return f"{self.path}: sample {samples.number[place]} ({self.video_ids[samples.video[place]]})"
+
+        lengths = self.lengths[samples.video] if self.differing_lengths else None
+        grid = self.grid_segments, self.segment_seconds
+        return EventsOnGrid(samples.known, samples.events, self.categories, *grid, name_of, lengths)
 
     @property
     def differing_lengths(self) -> bool:
         """True if any clip has fewer than T segments."""
         return bool((self.lengths < self.grid_segments).any())
-
-    def _lengths_of(self, samples: CachedSamples) -> NDArray[np.int64] | None:
-        return self.lengths[samples.video] if self.differing_lengths else None
 
     @property
     def f_a(self) -> NDArray[np.float32]:
