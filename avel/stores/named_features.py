@@ -89,7 +89,7 @@ def read_named(path: Path, provenance: Mapping[str, Any]) -> dict[str, NamedFeat
 
 
 def which_drops(names: Collection[str]) -> str:
-    """Returns what ends a sentence of a cache made anew: which named features it then lacks; "" for none.
+    """Ends a sentence about making a cache anew: says which named features that loses; "" for none.
 
     >>> "avel cache-features ... --overwrite makes it anew" + which_drops(["clip", "beats"])
     'avel cache-features ... --overwrite makes it anew, which drops clip, beats: add them again'
