@@ -4,7 +4,7 @@ import json
 import math
 import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -450,16 +450,14 @@ class _Attributes:
 
 def _read(path: Path, file: h5py.File) -> FeatureCache:
     """Reads all of a cache but its arrays of features; raises StoreError with what is wrong."""
-    form = {name: attribute(file, name) for name in ("format", "version")}
-    if (form["format"], form["version"]) != (FORMAT, VERSION):
+    held = {name: attribute(file, name) for name in file.attrs}
+    form = held.get("format"), held.get("version")
+    if form != (FORMAT, VERSION):
         raise StoreError(
-            f"{path}: format {form['format']!r} version {form['version']!r}, "
-            f"this avel reads {FORMAT!r} {VERSION}",
+            f"{path}: format {form[0]!r} version {form[1]!r}, this avel reads {FORMAT!r} {VERSION}",
             hint=CACHE_AGAIN,
         )
-    names = [field.name for field in fields(_Attributes)]
-    there = {name: attribute(file, name) for name in names if name in file.attrs}
-    attributes = typed(_Attributes, there, path, CACHE_AGAIN)
+    attributes = typed(_Attributes, held, path, CACHE_AGAIN)
     text = read_column(file, "provenance", np.bytes_, CACHE_AGAIN, dimensions=0).item()
     provenance = parse(text, f"{path}: provenance", CACHE_AGAIN)
     named = read_named(path, provenance)

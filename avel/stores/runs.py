@@ -123,13 +123,7 @@ class Run:
         """
         path = Path(path)
         record = RunRecord(
-            FORMAT,
-            kind,
-            as_dict(config),
-            inputs,
-            library_versions(),
-            hardware,
-            time.strftime(TIME),
+            FORMAT, kind, as_dict(config), inputs, library_versions(), hardware, time.strftime(TIME)
         )
         if (path / RECORD).is_file():
             may_differ = {setting.key for setting in settings_of(config) if not setting.numeric}

@@ -112,11 +112,7 @@ class StoreDataset(Dataset[StagedSample]):
     """Samples of a split of a clip store whose video is staged."""
 
     def __init__(
-        self,
-        store: ClipStore,
-        split: str | None = None,
-        frames_per_segment: int = 1,
-        waveform: bool = False,
+        self, store: ClipStore, split: str | None = None, frames_per_segment: int = 1, waveform: bool = False
     ) -> None:
         if frames_per_segment < 1:
             raise ConfigError(f"frames_per_segment={frames_per_segment}", hint="take 1 or more")
