@@ -69,6 +69,7 @@ def test_features_belong_to_videos_and_labels_to_samples(tmp_path: Path) -> None
     np.testing.assert_array_equal(cache.f_a[cache.samples.video], given["audio"])
     np.testing.assert_array_equal(cache.read("maps")[cache.samples.video], given["maps"])
     np.testing.assert_allclose(cache.f_v[cache.samples.video], given["maps"].mean(axis=(2, 3)), rtol=1e-6)
+    assert "f_a, f_v, cnn_a, cnn_v and maps of 5 samples in 4 clips" in result.headline()
     assert any("row order: right, the 1 videos" in finding for finding in result.findings)
     assert "labels.h5: as the annotations say" in result.findings
 
