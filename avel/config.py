@@ -143,8 +143,7 @@ class Setting:
 def settings_of(config: Any) -> list[Setting]:
     """Lists the settings of a config, or of a config class.
 
-    A class has chosen no components. Of a component with a default it lists what every choice has: the
-    settings of the base of their Configs.
+    In a class no component is chosen yet: it lists the settings that all choices share, where one is default.
     """
     return list(_settings(config, (), (), "", ""))
 

@@ -9,7 +9,7 @@ import sys
 import textwrap
 import types
 import typing
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from html import escape
@@ -145,6 +145,16 @@ def plural(number: int, noun: str) -> str:
     """
     ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
     return f"{number:,} {noun}{ending}"
+
+
+def listed(names: Iterable[object]) -> str:
+    """Returns names as a sentence lists them.
+
+    >>> listed(["f_a"]), listed(["f_a", "f_v"]), listed(["f_a", "f_v", "maps"])
+    ('f_a', 'f_a and f_v', 'f_a, f_v and maps')
+    """
+    *others, last = map(str, names)
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def html_table(title: str, rows: Mapping[str, object]) -> str:

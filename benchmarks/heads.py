@@ -44,7 +44,7 @@ from avel.heads.training.trials import Trial
 from avel.progress import set_verbosity
 from avel.stores.cached_samples import CachedSamples
 from avel.stores.datasets.formats import read_dataset
-from avel.stores.datasets.labels import ClassTable, EventTable, segment_labels
+from avel.stores.datasets.labels import ClassTable, EventsOnGrid, EventTable
 from avel.stores.feature_samples import samples_of_videos
 from avel.stores.features import FeatureCache, write_features
 from avel.text import table
@@ -248,7 +248,7 @@ def make_cache(path: Path, annotations: Path | None) -> Path:
     random = np.random.default_rng(0)
     samples = _ave_samples(annotations) if annotations else _made_up_samples(random)
     classes = tuple(map(str, range(EVENTS)))
-    label = segment_labels(samples.known, samples.events, classes, SEGMENTS, 1.0, str)
+    label = EventsOnGrid(samples.known, samples.events, classes, SEGMENTS, 1.0, str, None).labels()
     label_of_video = np.full((VIDEOS, SEGMENTS), EVENTS)
     label_of_video[samples.video] = label
     arrays = {}

@@ -241,13 +241,10 @@ def export_features(cache: Path, folder: Path, as_json: bool, **options: Any) ->
 
     They are those that the code of AVEL and PSP reads, one row for each sample.
     """
-    from avel.stores.ave_files import SIZES  # brings HDF5
-
-    found = avel.export_features(cache, folder, **options)
-    published = all(shape[1:] == SIZES.get(name, shape[1:]) for name, shape in found.files.items())
-    more = "" if published else " --any-size"
-    then = f"avel import-features {path_of(folder)} back.h5 --dataset DATASET{more} reads them back"
-    show(found, as_json, next=then)
+    written = avel.export_features(cache, folder, **options)
+    other_sizes = "" if written.published_sizes else " --any-size"
+    then = f"avel import-features {path_of(folder)} back.h5 --dataset DATASET{other_sizes} reads them back"
+    show(written, as_json, next=then)
     return DONE
 
 

@@ -23,7 +23,7 @@ from avel.heads.training.trials import Trial
 from avel.progress import note
 from avel.stores.documents import read_document, write_document
 from avel.stores.files import check_can_write, only_one, write_json
-from avel.text import as_plain, describe, plural, table
+from avel.text import as_plain, describe, listed, plural, table
 from avel.values import Range
 
 if typing.TYPE_CHECKING:
@@ -299,7 +299,7 @@ def _record_request(
         names = [name for name in vars(asked) if getattr(before, name) != getattr(asked, name)]
         if names:
             raise StoreError(
-                f"{folder}: holds a search with other {' and '.join(names)}: "
+                f"{folder}: holds a search with other {listed(names)}: "
                 f"{getattr(before, names[0])}, now {getattr(asked, names[0])}",
                 hint="choose another folder",
             )

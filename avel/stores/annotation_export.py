@@ -9,6 +9,7 @@ from avel.errors import ConfigError, StoreError, UnknownNameError
 from avel.stores.clips import ClipStore
 from avel.stores.datasets.activitynet import activitynet_text
 from avel.stores.datasets.desed import desed_text
+from avel.stores.datasets.media import without_ending
 from avel.stores.datasets.sample import SPLITS, Annotated, Sample
 from avel.stores.files import check_can_replace, write_text
 from avel.text import plural
@@ -67,7 +68,7 @@ def export_annotations(
     Raises:
         MissingPathError: no such store.
         ConfigError: the ending of no format, or samples that do not fit one file: several splits in
-            DESED's table, a video in several splits.
+            DESED's table, a video in several splits, for DESED an id with a folder or an ending.
         UnknownNameError: no such format or split.
         StoreError: no sample to write, or a file is there.
     """
@@ -107,6 +108,13 @@ def _check(samples: Sequence[Sample], kind: str, store: Path | str) -> None:
         raise ConfigError(
             f"{store}: samples of {', '.join(filter(None, splits))}, and DESED has a table for each split",
             hint=f"--split {splits[-1]}, for example",
+        )
+    others = [name for name in (each.video_id for each in samples) if without_ending(name.strip()) != name]
+    if kind == "desed" and others:
+        raise ConfigError(
+            f"{store}: DESED names videos without folder and ending, so {others[0]!r} would read back as "
+            f"{without_ending(others[0].strip())!r}",
+            hint="write ActivityNet's JSON, which keeps ids: name a file that ends in .json",
         )
     uses = Counter(video_id for video_id, _ in {(each.video_id, each.split) for each in samples})
     video_id, count = uses.most_common(1)[0]

@@ -42,7 +42,7 @@ class CachedSamples:
         known: (R,) bool, whether its events are known; a known sample without any is all background.
         events: the events of all samples; background is class K-1 and never an event.
         tag: (R,) a word by which samples are evaluated apart, "" for none.
-        classes: of samples whose events are not known, the classes that are.
+        classes: classes of samples of which no more is known.
     """
 
     number: NDArray[np.int64]

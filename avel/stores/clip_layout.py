@@ -208,12 +208,7 @@ def chunk_name(
 
 
 def read_chunk(
-    location: Location,
-    attributes: StoreAttributes,
-    name: str,
-    row: int,
-    number: int,
-    packing: Packing | None,
+    location: Location, attributes: StoreAttributes, name: str, row: int, number: int, packing: Packing | None
 ) -> bytes | None:
     """Reads the bytes of one chunk of one video, with `packing` out of its shard; None where there is none.
 

@@ -60,10 +60,7 @@ def writing(location: Location) -> Iterator[None]:
 
 
 def prepare_store(
-    location: Location,
-    attributes: StoreAttributes,
-    video_ids: Sequence[str] | pa.Array,
-    run: str = "",
+    location: Location, attributes: StoreAttributes, video_ids: Sequence[str] | pa.Array, run: str = ""
 ) -> None:
     """Creates the arrays, adds rows for new videos, or starts again where their form changed.
 

@@ -108,11 +108,7 @@ class CacheDifference:
         ]
         header = ("array", "clips", "equal", "mean cosine", "lowest cosine", "largest difference")
         pairs = [(name, str(a), str(b)) for name, (a, b) in self.provenance_differs.items()]
-        return [
-            *table(header, rows),
-            "",
-            *([*table(("made with", "A", "B"), pairs), ""] if pairs else []),
-        ]
+        return [*table(header, rows), "", *([*table(("made with", "A", "B"), pairs), ""] if pairs else [])]
 
 
 def diff(

@@ -1,8 +1,8 @@
 """`avel import-features`: turns the published AVE feature files into a feature cache."""
 
-import dataclasses
 from collections.abc import Iterable, Mapping, Set
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,7 +31,6 @@ from avel.stores.cache_lock import lock_cache
 from avel.stores.cached_samples import Missing
 from avel.stores.datasets.ave import read_order
 from avel.stores.datasets.dataset import Dataset, make_dataset
-from avel.stores.datasets.formats import PLAIN, find_format, read_dataset
 from avel.stores.datasets.sample import Samples
 from avel.stores.feature_adding import note_dropped
 from avel.stores.feature_align import GivenFeatures
@@ -145,16 +144,17 @@ def import_features(
     with lock_cache(cache):
         if named:
             return add_given(by_id, cache, maps_dtype=maps_dtype, leave_out=leave_out, overwrite=overwrite)
-        beside = "; --audio-name and --visual-name add features beside its own" if by_id else ""
-        check_can_replace(cache, overwrite, beside)
+        otherwise = "; --audio-name and --visual-name add features beside its own" if by_id else ""
+        check_can_replace(cache, overwrite, otherwise)
         note_dropped(cache)
+        beside = next(iter(files.values())).parent if files else None
+        known = dataset_of(dataset, annotations, format, format_settings or {}, beside)
         if files:
-            known = _dataset(dataset, files, annotations, format, dict(format_settings or {}))
             return _import_published(files, cache, known, maps_dtype, any_size)
         return import_given(
             by_id,
             cache,
-            dataset_of(dataset, annotations, format, format_settings or {}),
+            known,
             segments=segments,
             segment_seconds=segment_seconds,
             maps_dtype=maps_dtype,
@@ -167,7 +167,8 @@ def _import_published(
 ) -> Imported:
     """Writes a new cache of the published AVE files, by name; raises as `import_features` does."""
     orders = {split: read_order(files[name]) for name, split in ORDERS.items() if name in files}
-    known = _with_orders(dataset, orders)
+    # The arrays of these files have T segments for every clip, whatever its own length is
+    known = replace(_with_orders(dataset, orders), longest_seconds=None)
     with ExitStack() as stack:
         names = [name for name in (AUDIO_FILE, MAPS_FILE, VECTORS_FILE) if name in files]
         file_arrays = {
@@ -381,33 +382,10 @@ def _provenance(
     }
 
 
-def _dataset(
-    dataset: Dataset | Path | str | None,
-    files: dict[str, Path],
-    annotations: Path | str | None,
-    format: str,
-    settings: dict[str, Any],
-) -> Dataset:
-    if isinstance(dataset, Dataset):
-        return dataset
-    folder = Path(dataset) if dataset is not None else next(iter(files.values())).parent
-    unnamed = dataset is None and annotations is None and format == "auto"
-    if unnamed and find_format(folder) == PLAIN:
-        raise MissingPathError(
-            f"{folder}: no annotations beside the feature files",
-            hint="name the dataset with --dataset FOLDER; features cannot be used without annotations",
-        )
-    # The arrays of these files have T segments for every clip, whatever its own length is
-    known = read_dataset(folder, annotations, format=format, **settings)
-    return dataclasses.replace(known, longest_seconds=None)
-
-
 def _with_orders(dataset: Dataset, orders: dict[str, list[int]]) -> Dataset:
     """Returns the dataset with the splits of the order files, if it has none itself."""
     if any(dataset.samples.texts("split")):
         return dataset
     split_of = {number: split for split, order in orders.items() for number in order}
-    samples = [
-        dataclasses.replace(sample, split=split_of.get(sample.number, "")) for sample in dataset.samples
-    ]
-    return dataclasses.replace(dataset, samples=Samples.of(samples))
+    samples = [replace(sample, split=split_of.get(sample.number, "")) for sample in dataset.samples]
+    return replace(dataset, samples=Samples.of(samples))

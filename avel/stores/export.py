@@ -47,6 +47,11 @@ class Exported:
     files: dict[str, tuple[int, ...]]
     findings: tuple[str, ...]
 
+    @property
+    def published_sizes(self) -> bool:
+        """True if all features have the widths and grids of the published files."""
+        return all(shape[1:] == SIZES.get(name, shape[1:]) for name, shape in self.files.items())
+
     def headline(self) -> str:
         """Returns the result in one line."""
         return f"{self.folder}: {plural(len(self.files), 'file')} as the published code reads them"
@@ -179,15 +184,12 @@ def _findings(cache: FeatureCache, names: dict[str, str]) -> list[str]:
     findings = [f"{name}: {array}, {cache.shapes[array][-1]} wide" for name, array in names.items()]
     if MAPS_FILE not in names:
         findings.append(f"no {MAPS_FILE}: the cache holds no maps, which AVEL and PSP attend over")
-    absent = [item.sample for item in cache.missing if item.sample >= 0]
-    if absent:
-        findings.append(f"{plural(len(absent), 'row')} without features: NaN, and in no order file")
-    unknown = int((~cache.samples.known).sum())
-    if unknown:
-        findings.append(f"{plural(unknown, 'row')} of unknown events: zeros for labels")
-    loose = int((cache.samples.split == "").sum())
-    if loose:
-        findings.append(f"{plural(loose, 'row')} in no split, so in no order file")
+    counts = {
+        "without features: NaN, and in no order file": sum(item.sample >= 0 for item in cache.missing),
+        "of unknown events: zeros for labels": int((~cache.samples.known).sum()),
+        "in no split, so in no order file": int((cache.samples.split == "").sum()),
+    }
+    findings += [f"{plural(count, 'row')} {what}" for what, count in counts.items() if count]
     if not set(SPLITS) <= set(cache.samples.split):
         findings.append("not every split has rows: the published code needs all three order files filled")
     return [*findings, *_beyond_the_published(cache, names), TAKE_THE_AUTHORS]

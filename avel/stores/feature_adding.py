@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from avel.errors import AvelError, StoreError
 from avel.progress import note
 from avel.stores.features import FeatureCache, write_features
-from avel.stores.named_features import GROUP, OWN_ARRAYS, NewFeatures, check_name, drops
+from avel.stores.named_features import GROUP, OWN_ARRAYS, NewFeatures, check_name, which_drops
 
 
 class Stored:
@@ -83,7 +83,7 @@ def note_dropped(cache: Path) -> None:
         return
     with suppress(AvelError):  # a cache that cannot be read is made anew, too
         if names := FeatureCache.open(cache).named:
-            note(f"{cache} is made anew{drops(names)}")
+            note(f"{cache} is made anew{which_drops(names)}")
 
 
 def stored_features(cache: FeatureCache, videos: NDArray[np.int64] | None = None) -> dict[str, NewFeatures]:

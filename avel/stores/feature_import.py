@@ -11,8 +11,8 @@ import numpy as np
 from avel.errors import ConfigError, DatasetError, MissingPathError
 from avel.grid import Grid
 from avel.stores.datasets.dataset import Dataset
-from avel.stores.datasets.event_table import read_table_dataset
-from avel.stores.datasets.formats import read_dataset
+from avel.stores.datasets.event_table import TABLE_ENDINGS, read_table_dataset
+from avel.stores.datasets.formats import PLAIN, find_format, read_dataset
 from avel.stores.feature_adding import add_features
 from avel.stores.feature_align import (
     Aligned,
@@ -28,10 +28,7 @@ from avel.stores.features import FeatureCache, write_features
 from avel.stores.hdf5 import ArrayLike
 from avel.stores.named_features import FeatureModality, NewFeatures
 from avel.stores.runs import library_versions
-from avel.text import plural
-
-TABLE_ENDINGS = (".csv", ".parquet")
-"""Endings of annotations that need no folder of videos beside them."""
+from avel.text import listed, plural
 
 
 @dataclass(frozen=True)
@@ -48,7 +45,7 @@ class Imported:
 
     def headline(self) -> str:
         """Returns the result in one line."""
-        contents = f"{' and '.join(self.arrays)} of {plural(self.samples, 'sample')}"
+        contents = f"{listed(self.arrays)} of {plural(self.samples, 'sample')}"
         lost = f", {self.missing:,} without features" if self.missing else ""
         return f"{self.cache}: {contents} in {plural(self.videos, 'clip')}{lost}"
 
@@ -231,22 +228,28 @@ def dataset_of(
     annotations: Path | str | None,
     format: str,
     settings: Mapping[str, Any],
+    beside: Path | None = None,
 ) -> Dataset:
     """Returns the dataset that features belong to; a table of events alone is one, too.
 
+    Args:
+        beside: folder of the features, which may hold the annotations.
+
     Raises:
-        MissingPathError: neither dataset nor annotations are given.
+        MissingPathError: neither dataset nor annotations are given, and none lie beside the features.
     """
     if isinstance(dataset, Dataset):
         return dataset
-    table = None if annotations is None else Path(annotations)
-    if dataset is None and table is not None and table.suffix.lower() in TABLE_ENDINGS and format == "auto":
-        return read_table_dataset(table)
-    if dataset is None and table is None:
+    if dataset is None and annotations is not None:
+        table = Path(annotations)
+        if table.suffix.lower() in TABLE_ENDINGS and format == "auto":
+            return read_table_dataset(table)
+        dataset = beside or table.parent
+    elif dataset is None and beside is not None and (format != "auto" or find_format(beside) != PLAIN):
+        dataset = beside
+    if dataset is None:
         raise MissingPathError(
-            "features without annotations: they cannot be used without labels and splits",
+            f"{beside or 'features'}: no annotations, and features cannot be used without labels and splits",
             hint="--dataset FOLDER, or --annotations FILE with a table of events",
         )
-    folder = table.parent if dataset is None and table is not None else dataset
-    assert folder is not None
-    return read_dataset(folder, annotations, format=format, **settings)
+    return read_dataset(dataset, annotations, format=format, **settings)

@@ -10,7 +10,7 @@ from avel.stores.columns import places_in
 from avel.stores.datasets.dataset import Dataset
 
 NO_SAMPLE = -1
-"""Number of the sample of a missing video that has none."""
+"""Stands for the number of a sample where a missing video has no sample."""
 
 
 def samples_of_videos(

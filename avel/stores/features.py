@@ -4,7 +4,7 @@ import json
 import math
 import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,10 @@ from avel.stores.cached_samples import (
     samples_of,
 )
 from avel.stores.datasets.dataset import no_sample, split_sizes
-from avel.stores.datasets.labels import segment_classes, segment_labels
+from avel.stores.datasets.labels import EventsOnGrid
 from avel.stores.documents import parse, typed
 from avel.stores.hdf5 import (
+    BLOCK_ROWS,
     CHECKSUMS,
     ArrayLike,
     array_of,
@@ -47,10 +48,10 @@ from avel.stores.named_features import (
     OWN_ARRAYS,
     NamedFeatures,
     NewFeatures,
-    drops,
     named_digest,
     place_in_file,
     read_named,
+    which_drops,
 )
 from avel.stores.provenance import CACHE_AGAIN, INPUTS, CacheInputs, CacheProvenance
 from avel.text import classes_and_background, html_table, plural
@@ -173,44 +174,27 @@ class FeatureCache:
         Raises:
             DatasetError: a sample in which events of two classes overlap.
         """
-        chosen = self.samples if samples is None else samples
-
-        def name_of(place: int) -> str:
-            video_id = self.video_ids[chosen.video[place]]
-            return f"{self.path}: sample {chosen.number[place]} ({video_id})"
-
-        return segment_labels(
-            chosen.known,
-            chosen.events,
-            self.categories,
-            self.grid_segments,
-            self.segment_seconds,
-            name_of,
-            self._lengths_of(chosen),
-        )
+        return self._on_grid(self.samples if samples is None else samples).labels()
 
     def segment_classes(self, samples: CachedSamples, modalities: Sequence[int]) -> NDArray[np.int8]:
         """Returns whether segments hold classes, for each of M modalities: int8 (R, T, M, C), UNKNOWN is -1.
 
         `modalities` are places in `dataset.MODALITIES`; an event of both is in each.
         """
-        return segment_classes(
-            samples.known,
-            samples.events,
-            len(self.categories),
-            self.grid_segments,
-            self.segment_seconds,
-            modalities,
-            self._lengths_of(samples),
-        )
+        return self._on_grid(samples).segment_classes(modalities)
+
+    def _on_grid(self, samples: CachedSamples) -> EventsOnGrid:
+        def name_of(place: int) -> str:
+            return f"{self.path}: sample {samples.number[place]} ({self.video_ids[samples.video[place]]})"
+
+        lengths = self.lengths[samples.video] if self.differing_lengths else None
+        grid = self.grid_segments, self.segment_seconds
+        return EventsOnGrid(samples.known, samples.events, self.categories, *grid, name_of, lengths)
 
     @property
     def differing_lengths(self) -> bool:
         """True if any clip has fewer than T segments."""
         return bool((self.lengths < self.grid_segments).any())
-
-    def _lengths_of(self, samples: CachedSamples) -> NDArray[np.int64] | None:
-        return self.lengths[samples.video] if self.differing_lengths else None
 
     @property
     def f_a(self) -> NDArray[np.float32]:
@@ -255,6 +239,21 @@ class FeatureCache:
             arrays = ", ".join(self.shapes)
             raise StoreError(
                 f"{self.path}: no {name!r} in this cache, only {arrays}", hint=self._how_to_add(name)
+            )
+
+    def check_joins(self, names: Sequence[str]) -> None:
+        """Checks that the cache holds arrays, and that they can be concatenated in their last axis.
+
+        Raises:
+            StoreError: it lacks one, one is named twice, or they have other axes before the last.
+        """
+        for name in names:
+            self.check_holds(name)
+        if len({self.shapes[name][:-1] for name in names}) > 1 or len(set(names)) < len(names):
+            shown = ", ".join(f"{name} {self.shapes[name]}" for name in names)
+            raise StoreError(
+                f"{self.path}: {shown} cannot be joined",
+                hint="vectors with vectors, maps with maps of as many cells, each once",
             )
 
     def places_of_split(self, split: str | None) -> NDArray[np.int64]:
@@ -317,7 +316,26 @@ class FeatureCache:
         command = self.command(option, "--overwrite")
         if not command:
             return f"import files that hold it, or avel cache-features STORE CACHE {option}"
-        return command + drops(self.named)
+        return command + which_drops(self.named)
+
+    def faults(self) -> list[str]:
+        """Reads all arrays; returns a line for each that holds damaged rows, or values that are not finite.
+
+        All else was compared with the digest when the cache was opened.
+        """
+        return list(filter(None, map(self._fault_of, self.shapes)))
+
+    def _fault_of(self, name: str) -> str:
+        """Names the first damaged row, or the first 64 rows together that hold a value that is not finite."""
+        for start in range(0, len(self), BLOCK_ROWS):
+            stop = min(start + BLOCK_ROWS, len(self))
+            try:
+                block = self.read(name, np.arange(start, stop))
+            except StoreError as error:
+                return error.message
+            if not np.isfinite(block).all():
+                return f"{name} of videos {start} to {stop - 1} holds values that are not finite"
+        return ""
 
 
 def write_features(
@@ -452,16 +470,14 @@ class _Attributes:
 
 def _read(path: Path, file: h5py.File) -> FeatureCache:
     """Reads all of a cache but its arrays of features; raises StoreError with what is wrong."""
-    form = {name: attribute(file, name) for name in ("format", "version")}
-    if (form["format"], form["version"]) != (FORMAT, VERSION):
+    held = {name: attribute(file, name) for name in file.attrs}
+    form = held.get("format"), held.get("version")
+    if form != (FORMAT, VERSION):
         raise StoreError(
-            f"{path}: format {form['format']!r} version {form['version']!r}, "
-            f"this avel reads {FORMAT!r} {VERSION}",
+            f"{path}: format {form[0]!r} version {form[1]!r}, this avel reads {FORMAT!r} {VERSION}",
             hint=CACHE_AGAIN,
         )
-    names = [field.name for field in fields(_Attributes)]
-    there = {name: attribute(file, name) for name in names if name in file.attrs}
-    attributes = typed(_Attributes, there, path, CACHE_AGAIN)
+    attributes = typed(_Attributes, held, path, CACHE_AGAIN)
     text = read_column(file, "provenance", np.bytes_, CACHE_AGAIN, dimensions=0).item()
     provenance = parse(text, f"{path}: provenance", CACHE_AGAIN)
     named = read_named(path, provenance)

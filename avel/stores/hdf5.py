@@ -159,7 +159,7 @@ def array_of(file: h5py.Group, name: str, hint: str, *, dimensions: int | None =
 
 
 def attribute(file: h5py.File, name: str) -> Any:
-    """Returns an attribute as JSON would hold it, None where there is none that is one number or text."""
+    """Returns an attribute as JSON would hold it; None unless it is one number or one text."""
     if name not in file.attrs:
         return None
     entry = file.attrs.get_id(name)
@@ -206,7 +206,7 @@ def _check_chunks(array: h5py.Dataset, where: str, hint: str) -> None:
 
 
 def _chunk_bytes(array: h5py.Dataset, chunk: Any, filters: list[int], most: int) -> int:
-    """Returns the bytes of a chunk once it is unpacked, `most` + 1 for any more, 0 where it cannot be."""
+    """Returns the bytes of an unpacked chunk, counted up to `most` + 1; 0 where it cannot be unpacked."""
     applied = [code for place, code in enumerate(filters) if not chunk.filter_mask >> place & 1]
     stored = chunk.size - FLETCHER32_BYTES * (h5z.FILTER_FLETCHER32 in applied)
     if h5z.FILTER_DEFLATE not in applied or most > MOST_PACKED * stored:

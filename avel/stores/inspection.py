@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -64,44 +64,42 @@ def inspect(
         MissingPathError: nothing is there.
         StoreError: what is there is no dataset and was not written by avel.
     """
-    kind, inspect_it = _kind(str(path))
-    if inspect_it is None:
+    kind = _kind(str(path))
+    if kind == "dataset":
         facts, problems, mend = _dataset(str(path), annotations, format, format_settings or {})
     else:
-        facts, problems, mend = inspect_it(str(path), verify)
+        facts, problems, mend = {"store": _store, "cache": _cache, "run": _run}[kind](str(path), verify)
     return Inspection(str(path), kind, not problems, tuple(problems), facts, mend if problems else "")
 
 
-def _kind(
-    path: str,
-) -> tuple[Literal["dataset", "store", "cache", "run"], Callable[[str, bool], Findings] | None]:
-    """Returns the kind of `path`, and the function that inspects it; None for a dataset."""
+def _kind(path: str) -> Literal["dataset", "store", "cache", "run"]:
     place, kind = Path(path), kind_of(path)
     if kind == "store" or _is_begun(place):
-        return "store", _store
-    if kind == "run":
-        return "run", _run
-    if kind == "dataset":
-        return "dataset", None
-    if kind == "nothing" and parts_folder(place).is_dir():
-        return "cache", _unfinished_cache
-    if kind == "cache" or (place.suffix in CACHE_SUFFIXES and kind == "file"):
-        return "cache", _cache
+        return "store"
+    if kind == "run" or kind == "dataset" or kind == "cache":
+        return kind
+    if kind == "file" and place.suffix in CACHE_SUFFIXES:
+        return "cache"
     if kind == "nothing":
+        if finished_parts(place):
+            return "cache"
         raise MissingPathError(f"{path}: nothing is there", hint="give a dataset, store, cache or run")
     raise not_a("dataset, store, cache or run", path, "")
 
 
 def _is_begun(place: Path) -> bool:
-    """Returns True for a clip store that an interrupted run left without its attributes."""
-    from avel.stores.clip_layout import OWN_NAMES
+    """Returns True for a clip store that an interrupted run left without its attributes.
+
+    A lock alone is not one: killed commands of all kinds leave theirs.
+    """
+    from avel.stores.clip_layout import OWN_NAMES, RUN
     from avel.stores.location import ZARR_PARTIAL
 
     listed: list[str] = []
     with suppress(PermissionError):  # whoever reads it as a dataset says so
         listed = os.listdir(place) if place.is_dir() else []
     names = {name for name in listed if not ZARR_PARTIAL.fullmatch(name)}
-    return bool(names & {"manifest", ".lock"}) and names <= OWN_NAMES
+    return bool(names & {"manifest", RUN}) and names <= OWN_NAMES
 
 
 def _dataset(
@@ -168,11 +166,13 @@ def _store(path: str, verify: bool) -> Findings:
 
 
 def _cache(path: str, verify: bool) -> Findings:
-    from avel.stores.feature_check import verify_features
     from avel.stores.features import FeatureCache
     from avel.stores.named_features import GROUP
     from avel.stores.provenance import CACHE_AGAIN
 
+    if not os.path.exists(path):  # calls that have not ended are known by their parts
+        parts = _parts(Path(path))
+        return parts | {"bytes": parts["parts_bytes"]}, [UNFINISHED], GO_ON.format("cache-features")
     cache = FeatureCache.open(path)
     provenance = dict(cache.provenance)
     clips = cache.sources
@@ -202,12 +202,7 @@ def _cache(path: str, verify: bool) -> Findings:
         "bytes": disk_bytes(cache.path),
         **_parts(cache.path),
     }
-    return facts, list(verify_features(cache)) if verify else [], CACHE_AGAIN
-
-
-def _unfinished_cache(path: str, verify: bool) -> Findings:
-    facts = _parts(Path(path))
-    return facts | {"bytes": facts["parts_bytes"]}, [UNFINISHED], GO_ON.format("cache-features")
+    return facts, cache.faults() if verify else [], CACHE_AGAIN
 
 
 def _parts(cache: Path) -> dict[str, Any]:

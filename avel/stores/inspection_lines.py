@@ -22,21 +22,18 @@ def _dataset_lines(facts: Facts) -> list[str]:
         for found in [baselines.get(split or "all")]
     ]
     shown = table(("split", "samples", *(f"{rule.replace('_', ' ')}, %" for rule in rules)), rows)
-    events = list(facts["events_of_class"].items())
-    shown += ["", *table(("class", "events"), _cut(events))]
+    shown += _section(("class", "events"), facts["events_of_class"])
     if set(events_held) - {"1", 1}:
-        shown += ["", *table(("events in a sample", "samples"), list(events_held.items()))]
+        shown += _section(("events in a sample", "samples"), events_held)
     if set(facts["events_of_modality"]) - {"both"}:
-        shown += ["", *table(("modality", "events"), list(facts["events_of_modality"].items()))]
-    if tags:
-        shown += ["", *table(("tag", "samples"), list(tags.items()))]
-    return [*shown, "", *(f"note: {remark}" for remark in facts["remarks"])]
+        shown += _section(("modality", "events"), facts["events_of_modality"])
+    return [*shown, *_section(("tag", "samples"), tags), "", *(f"note: {each}" for each in facts["remarks"])]
 
 
 def _store_lines(facts: Facts) -> list[str]:
     if "grid" not in facts:
         return []
-    grid, failures = facts["grid"], list(facts["failures"].items())
+    grid = facts["grid"]
     rows = [
         ("grid", f"{plural(grid['segments'], 'segment')} of {grid['segment_seconds']:g} s"),
         ("frames", f"{grid['fps']} a second, {grid['size']} x {grid['size']} pixels"),
@@ -44,10 +41,9 @@ def _store_lines(facts: Facts) -> list[str]:
         ("audio", f"{grid['sample_rate']} samples a second"),
         ("padded clips", str(facts["padded"])),
     ]
-    shown = table(("staged as", ""), rows)
-    remarks = list(facts["remarks"].items())
-    shown += ["", *table(("failed clip", "why"), _cut(failures))] if failures else []
-    return [*shown, *(["", *table(("staged clip", "remark"), _cut(remarks))] if remarks else []), ""]
+    failures = _section(("failed clip", "why"), facts["failures"])
+    remarks = _section(("staged clip", "remark"), facts["remarks"])
+    return [*table(("staged as", ""), rows), *failures, *remarks, ""]
 
 
 def _cache_lines(facts: Facts) -> list[str]:
@@ -59,9 +55,8 @@ def _cache_lines(facts: Facts) -> list[str]:
         *table(("array", "clips x segments x features"), arrays),
         "",
         *table(("split", "samples"), list(facts["splits"].items())),
+        *_section(("missing sample", "clip", "why"), missing),
     ]
-    if missing:
-        shown += ["", *table(("missing sample", "clip", "why"), _cut(missing))]
     counts = {
         "with a video that is also in train": facts["leaked_samples"],
         "whose events are not known": facts["unknown_samples"],
@@ -82,7 +77,7 @@ def _run_lines(facts: Facts) -> list[str]:
     ]
     weights = [(name, size(count)) for name, count in facts["weights"].items()]
     shown = table(("made from", ""), made_from) if made_from else []
-    return [*shown, *(["", *table(("weights", "size"), _cut(weights))] if weights else []), ""]
+    return [*shown, *_section(("weights", "size"), weights), ""]
 
 
 def _dataset_headline(facts: Facts) -> str:
@@ -127,8 +122,8 @@ WORDINGS: Mapping[str, Wording] = {
 }
 
 
-def _cut(rows: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """Returns the first rows, and one that says how many there are in all."""
-    if len(rows) <= SHOWN:
-        return list(rows)
-    return [*rows[:SHOWN], (f"... {len(rows):,} in all", *[""] * (len(rows[0]) - 1))]
+def _section(header: tuple[str, ...], rows: Sequence[tuple[Any, ...]] | Mapping[str, Any]) -> list[str]:
+    """Returns an empty line, and a table of the first rows that says how many there are; [] without rows."""
+    rows = list(rows.items()) if isinstance(rows, Mapping) else rows
+    cut = [(f"... {len(rows):,} in all", *[""] * (len(header) - 1))] if len(rows) > SHOWN else []
+    return ["", *table(header, [*rows[:SHOWN], *cut])] if rows else []

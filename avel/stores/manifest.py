@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 FOLDER = "manifest"
 PART = re.compile(FOLDER + r"/part-(\d{8,18})\.parquet")
 MERGE_AT_PARTS = 16
-"""So many last parts of like size are merged into one; those of like size differ by less than this factor."""
+"""Once this many of the last parts are of like size, within this factor, they are merged into one."""
 PART_AGAIN = "remove this file, and avel extract stages again the clips that it listed"
 READ_ATTEMPTS = 5
 LONGEST_DETAIL = 500

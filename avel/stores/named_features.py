@@ -88,10 +88,10 @@ def read_named(path: Path, provenance: Mapping[str, Any]) -> dict[str, NamedFeat
     }
 
 
-def drops(names: Collection[str]) -> str:
-    """Returns what ends a sentence of a cache made anew: which named features it then lacks; "" for none.
+def which_drops(names: Collection[str]) -> str:
+    """Ends a sentence about making a cache anew: says which named features that loses; "" for none.
 
-    >>> "avel cache-features ... --overwrite makes it anew" + drops(["clip", "beats"])
+    >>> "avel cache-features ... --overwrite makes it anew" + which_drops(["clip", "beats"])
     'avel cache-features ... --overwrite makes it anew, which drops clip, beats: add them again'
     """
     return f", which drops {', '.join(names)}: add them again" if names else ""

@@ -67,7 +67,7 @@ class EncoderIdentity:
 
 @dataclass(frozen=True)
 class NetworkProvenance:
-    """Names what decides the features that networks give of a clip.
+    """Says what decides the features that networks compute of a clip.
 
     Attributes:
         encoder: kind, digest and parts of the encoder; of named features the one backbone that made them.

@@ -38,7 +38,7 @@ HOW_TO_GET: dict[RunKind, str] = {
 TIME = "%Y-%m-%dT%H:%M:%S%z"
 RUN_AGAIN = "make the run again, in another folder"
 LEFTOVERS = re.compile(re.escape(LOCK) + r"|\.(config\.toml|run\.json)\..*\.partial")
-"""Names of the lock and of partial files that a killed run leaves of the first two files."""
+"""Names of the lock and of half-written files that a run leaves if it is killed as it begins."""
 RECORD, RESULTS, FILES, METRICS = "run.json", "results.json", "files.json", "metrics.jsonl"
 HEAD_FILES = "head_code"
 """Folder of a run that keeps the files which its heads were read from, to look at; they are never run."""
@@ -123,13 +123,7 @@ class Run:
         """
         path = Path(path)
         record = RunRecord(
-            FORMAT,
-            kind,
-            as_dict(config),
-            inputs,
-            library_versions(),
-            hardware,
-            time.strftime(TIME),
+            FORMAT, kind, as_dict(config), inputs, library_versions(), hardware, time.strftime(TIME)
         )
         if (path / RECORD).is_file():
             may_differ = {setting.key for setting in settings_of(config) if not setting.numeric}
@@ -192,7 +186,7 @@ class Run:
         return read_config(config_type, COMMANDS[self.kind], self.record.config, self.path / RECORD)
 
     def reopen(self, config: Any, inputs: dict[str, Any]) -> Run:
-        """Returns the run as one that is not finished, with another config and other inputs."""
+        """Gives the run another config and other inputs, as one that is not finished; returns it."""
         for name in (RESULTS, FILES):
             (self.path / name).unlink(missing_ok=True)
         write_text(self.path / "config.toml", to_toml(config, COMMANDS[self.kind]))

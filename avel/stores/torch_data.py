@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from avel.errors import ConfigError, StoreError
+from avel.errors import ConfigError
 from avel.grid import FULL_SCALE, evenly_spaced
 from avel.stores.clips import ClipStore
 from avel.stores.datasets.dataset import no_sample
@@ -88,11 +88,7 @@ class CacheDataset(Dataset[CachedSample]):
         self.samples = cache.samples.take(cache.places_of_split(split))
         self.labels = torch.from_numpy(cache.labels(self.samples))
         for names in self.names:  # now, and not in a loader's process
-            for name in names:
-                cache.check_holds(name)
-            if len({cache.shapes[name][:-1] for name in names}) > 1:
-                shapes = ", ".join(f"{name} {cache.shapes[name]}" for name in names)
-                raise StoreError(f"{cache.path}: {shapes} cannot be joined", hint="join vectors with vectors")
+            cache.check_joins(names)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -116,11 +112,7 @@ class StoreDataset(Dataset[StagedSample]):
     """Samples of a split of a clip store whose video is staged."""
 
     def __init__(
-        self,
-        store: ClipStore,
-        split: str | None = None,
-        frames_per_segment: int = 1,
-        waveform: bool = False,
+        self, store: ClipStore, split: str | None = None, frames_per_segment: int = 1, waveform: bool = False
     ) -> None:
         if frames_per_segment < 1:
             raise ConfigError(f"frames_per_segment={frames_per_segment}", hint="take 1 or more")

@@ -32,7 +32,6 @@ from avel.stores.clip_check import verify_clips
 from avel.stores.clips import ClipStore
 from avel.stores.datasets.formats import read_dataset
 from avel.stores.exchange import import_features
-from avel.stores.feature_check import verify_features
 from avel.stores.feature_files import open_features
 from avel.stores.features import FeatureCache
 from avel.stores.inspection import inspect
@@ -72,7 +71,7 @@ def _frames(folder: Path) -> object:
 
 def _cache(folder: Path) -> object:
     cache = FeatureCache.open(folder / "c.h5")
-    return verify_features(cache), cache.labels(), cache.command()
+    return cache.faults(), cache.labels(), cache.command()
 
 
 def _run(folder: Path) -> object:

@@ -31,16 +31,16 @@ SAMPLES = (
 def store(path: Path, *more: Sample) -> Path:
     """A store without chunks: what it says of its samples is enough."""
     location = locate(path)
-    names = ("-a", "b", "c", "d", "gone")
+    names = ("-a", "b", "c", "d", *{each.video_id for each in more} - {"b"}, "gone")
     attributes = StoreAttributes(Grid(fps=2, size=16), {"size": 16}, "digest0", "jpeg", len(names))
     prepare_store(location, attributes, names)
     write_dataset(
         location, make_dataset("made", "made", (*SAMPLES, *more), tuple(Video(n, "") for n in names))
     )
     entries = [
-        Entry(n, row, "staged", settings="digest0", valid_seconds=9.5) for row, n in enumerate(names[:4])
+        Entry(n, row, "staged", settings="digest0", valid_seconds=9.5) for row, n in enumerate(names[:-1])
     ]
-    gone = Entry("gone", 4, "failed", reason="missing", settings="digest0")
+    gone = Entry("gone", len(entries), "failed", reason="missing", settings="digest0")
     ManifestWriter(location).append([*entries, gone])
     return path
 
@@ -89,3 +89,12 @@ def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="no staged sample of val"):
         export_annotations(store(tmp_path / "t.zarr"), tmp_path / "b.json", split="val")
     assert not (tmp_path / "b.json").exists()
+
+
+@pytest.mark.parametrize("name", ["x/e", "e.mp4", " e"])
+def test_desed_refuses_ids_that_would_not_read_back(tmp_path: Path, name: str) -> None:
+    made = store(tmp_path / "s.zarr", Sample(6, name, (), split="val"))
+    with pytest.raises(ConfigError, match=rf"'{name}' would read back as 'e'\n.*\.json"):
+        export_annotations(made, tmp_path / "val.tsv", split="val")
+    export_annotations(made, tmp_path / "annotations.json", split="val")
+    assert read_dataset(tmp_path, format="activitynet").samples[0].video_id == name

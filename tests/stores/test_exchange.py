@@ -69,6 +69,7 @@ def test_features_belong_to_videos_and_labels_to_samples(tmp_path: Path) -> None
     np.testing.assert_array_equal(cache.f_a[cache.samples.video], given["audio"])
     np.testing.assert_array_equal(cache.read("maps")[cache.samples.video], given["maps"])
     np.testing.assert_allclose(cache.f_v[cache.samples.video], given["maps"].mean(axis=(2, 3)), rtol=1e-6)
+    assert "f_a, f_v, cnn_a, cnn_v and maps of 5 samples in 4 clips" in result.headline()
     assert any("row order: right, the 1 videos" in finding for finding in result.findings)
     assert "labels.h5: as the annotations say" in result.findings
 
@@ -233,6 +234,18 @@ def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
         StoreError, match=r"one/audio_feature\.h5 and .*other/audio_feature\.h5 are both given"
     ):
         import_features(files, tmp_path / "cache.h5", tmp_path / "one")
+
+
+def test_the_next_step_after_an_export_reads_its_sizes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_published(tmp_path / "ave")
+    for width, needed in ((128, False), (64, True)):
+        save(tmp_path / "ave" / "audio_feature.h5", np.zeros((5, 10, width)))
+        cache, out = tmp_path / f"{width}.h5", tmp_path / str(width)
+        import_features(tmp_path / "ave", cache, any_size=True)
+        assert run(cli, ["export-features", str(cache), str(out)]) == DONE
+        assert ("--dataset DATASET --any-size reads" in capsys.readouterr().err) == needed
 
 
 def test_rows_of_another_size_are_refused_unless_they_are_asked_for(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from safetensors.numpy import save_file
 
 from avel.cli import cli
-from avel.errors import MissingPathError
+from avel.errors import DatasetError, MissingPathError
 from avel.heads.train import train_head
 from avel.pipeline.config import CacheConfig
 from avel.stores.cached_samples import Missing
@@ -74,15 +74,35 @@ def test_the_next_step_after_a_dataset_reads_it_as_inspect_did(tmp_path: Path) -
     assert said.stderr.split()[-len(expected) :] == expected
 
 
+def test_a_table_in_a_folder_that_is_read_without_annotations_is_named(tmp_path: Path) -> None:
+    for name in ("a.mp4", "events.csv"):
+        (tmp_path / name).write_text("file,class,onset,offset\na.mp4,Bark,0,2\n")
+    told = "no annotations are read; --annotations takes a table: events.csv"
+    assert told in CliRunner().invoke(cli, ["inspect", str(tmp_path)]).stderr
+    given = ["--annotations", str(tmp_path / "events.csv")]
+    assert "no annotations" not in CliRunner().invoke(cli, ["inspect", str(tmp_path), *given]).stderr
+
+
 def test_a_store_whose_making_was_cut_short_is_one(tmp_path: Path) -> None:
     store = write_store(tmp_path / "s.zarr", ("a", "b"))
     (store / "zarr.json").unlink()
     found = looked(store)
     assert (found.kind, found.whole, found.facts["videos"]) == ("store", False, 2)
     assert (found.problems, found.mend) == (("not finished",), "the same avel extract command goes on")
-    (tmp_path / "locked").mkdir()
-    (tmp_path / "locked" / ".lock").touch()
-    assert looked(tmp_path / "locked").kind == "store"
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / ".run").touch()
+    assert looked(tmp_path / "begun").kind == "store"
+
+
+def test_a_lock_that_a_killed_command_left_is_no_work_in_progress(tmp_path: Path) -> None:
+    for folder in (tmp_path / ".c.h5.parts", tmp_path / "run"):
+        folder.mkdir()
+        (folder / ".lock").write_text("pid 1")
+    with pytest.raises(MissingPathError, match="nothing is there"):
+        looked(tmp_path / "c.h5")
+    (tmp_path / "run" / "config.toml").touch()
+    with pytest.raises(DatasetError, match="holds no video file"):
+        looked(tmp_path / "run")
 
 
 def test_every_failure_is_listed(tmp_path: Path) -> None:

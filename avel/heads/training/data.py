@@ -276,8 +276,8 @@ def _named_inputs(cache: FeatureCache, config: TrainConfig, audio: str, visual: 
     """Returns inputs by the names of their arrays, several of a modality joined by "+": "clap,clip+f_v".
 
     Raises:
-        TrainingError: the cache holds no such array of that modality, arrays cannot be joined, or the head
-            cannot read them.
+        TrainingError: the cache holds no such array of that modality, or the head cannot read them.
+        StoreError: arrays cannot be joined.
     """
     inputs = f"{audio},{visual}"
     for modality, names in zip(("audio", "visual"), arrays_of(inputs), strict=True):
@@ -288,13 +288,7 @@ def _named_inputs(cache: FeatureCache, config: TrainConfig, audio: str, visual: 
                     f"{cache.path}: no {modality} features named {name!r}",
                     hint=f"--{modality} takes {', '.join(cached)}, or several joined by +",
                 )
-        shapes = {cache.shapes[name][:-1] for name in names}
-        if len(shapes) > 1 or len(set(names)) < len(names):
-            shown = ", ".join(f"{name} {cache.shapes[name]}" for name in names)
-            raise TrainingError(
-                f"{cache.path}: {shown} cannot be joined",
-                hint="vectors with vectors, maps with maps of as many cells, each once",
-            )
+        cache.check_joins(names)
         dimensions = len(cache.shapes[names[0]])
         able = {
             VECTOR: modality == "audio" or {"encoded", "cnn"} & {*head_class(config).inputs},

@@ -36,10 +36,10 @@ from avel.stores.feature_samples import samples_of_videos
 from avel.stores.features import FeatureCache, write_features
 from avel.stores.files import check_can_write
 from avel.stores.kinds import kind_of
-from avel.stores.named_features import FeatureModality, NewFeatures, drops
+from avel.stores.named_features import FeatureModality, NewFeatures, which_drops
 from avel.stores.provenance import CacheProvenance
 from avel.stores.runs import library_versions
-from avel.text import duration, first_of, plural, table
+from avel.text import duration, first_of, listed, plural, table
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class CacheSummary:
 
     def headline(self) -> str:
         """Returns the result in one line."""
-        contents = f"{' and '.join(self.arrays)} of {plural(self.samples, 'sample')}"
+        contents = f"{listed(self.arrays)} of {plural(self.samples, 'sample')}"
         lost = f", {self.missing:,} missing" if self.missing else ", none missing"
         broken = f", {len(self.failed):,} unreadable" if self.failed else ""
         now = f"{plural(self.encoded, 'clip')} encoded now, in {duration(self.seconds)}"
@@ -217,7 +217,7 @@ def _refuse_named(request: Request, old: Reusable, todo: Mapping[str, str]) -> N
         raise StaleError(
             f"{request.cache}: holds {', '.join(old.cache.named)} of {plural(len(old.cache), 'video')}, and "
             f"not of clips that are new or have changed: {first_of(todo)}",
-            hint=f"{request.command('--overwrite')} makes it anew{drops(old.cache.named)}",
+            hint=f"{request.command('--overwrite')} makes it anew{which_drops(old.cache.named)}",
         )
 
 
@@ -272,7 +272,7 @@ def _merge(
         before = old.cache.typed_provenance if old.kept else None
         kept = [old.kept[name].index for name in names if name in old.kept]
         named = stored_features(old.cache, np.array(kept, np.int64))
-    anew = f"{request.command('--overwrite')} makes it anew{drops(named)}"
+    anew = f"{request.command('--overwrite')} makes it anew{which_drops(named)}"
     made_with = _made_with(request.cache, parts, anew, before)
     keeps_cnn = "cnn_a" in request.recipe["arrays"]
     write_features(

@@ -20,7 +20,7 @@ from avel.pipeline.encoders.header import ANOTHER_RUN, encoder_file, is_of_folde
 from avel.registry import Registry
 from avel.stores.clips import ClipStore
 from avel.stores.features import FeatureCache
-from avel.stores.named_features import FeatureModality, drops
+from avel.stores.named_features import FeatureModality, which_drops
 from avel.stores.runs import RECORD, Run
 from avel.stores.seal import file_seal_fault
 from avel.text import first_of
@@ -203,7 +203,7 @@ def refuse_stale(cache: FeatureCache, wanted: Mapping[str, Any], command: str) -
     if differences:
         raise StaleError(
             f"{cache.path}: made otherwise than asked: {'; '.join(differences)}",
-            hint=f"{command} makes it anew{drops(cache.named)}; or name another file",
+            hint=f"{command} makes it anew{which_drops(cache.named)}; or name another file",
         )
 
 
@@ -227,7 +227,7 @@ def refuse_vectors(cache: Path, wanted: Mapping[str, Any], sources: Mapping[str,
         for where, old, new in _differences(key, vectors.provenance.get(key), wanted[key])
     ]
     differences += [f"no {name} in it" for name in ("cnn_a", "cnn_v") if name not in vectors.shapes]
-    anew = f"{command} makes it anew{drops(vectors.named)}"
+    anew = f"{command} makes it anew{which_drops(vectors.named)}"
     mends = anew if differences or vectors.named else f"{vectors.command()} brings it up to date"
     if lacking:
         differences.append(f"it has none of clips that are new or have changed: {first_of(lacking)}")

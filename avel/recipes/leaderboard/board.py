@@ -7,7 +7,7 @@ from avel.heads.config import WeakLabels
 from avel.heads.evaluation.paired import Difference, resolved_points
 from avel.heads.models.head import Published
 from avel.heads.tasks.results import Spread, interval_text
-from avel.text import plural, table
+from avel.text import listed, plural, table
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Leaderboard:
     def headline(self) -> str:
         """Returns the result in one line: the head that all are compared with, and those level with it."""
         line = next(each for each in self.heads if each.head == self.against)
-        level = f"level with it: {' and '.join(self.level)}" if self.level else "none is level with it"
+        level = f"level with it: {listed(self.level)}" if self.level else "none is level with it"
         return (
             f"{plural(len(self.heads), 'head')}; {self.against}: test {self.measure} {line.score_percent} %; "
             f"{level}; page: {self.page}"

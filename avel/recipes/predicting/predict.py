@@ -33,7 +33,7 @@ from avel.recipes.predicting.overlay import write_preview
 from avel.recipes.predicting.video_encoder import VideoEncoder, VideoFeatures, merge_windows, window_starts
 from avel.stores.files import check_can_write, path_text, write_text
 from avel.stores.runs import Run
-from avel.text import plural
+from avel.text import listed, plural
 from avel.views.reading import open_cache
 
 WINDOWS_AT_ONCE = 64
@@ -60,7 +60,7 @@ class Predicted:
         """Returns the result in one line."""
         events = sum(len(video.events) for video in self.found)
         lost = f"; {plural(len(self.failed), 'video')} could not be read" if self.failed else ""
-        written = f"; written to {' and '.join(self.written)}" if self.written else ""
+        written = f"; written to {listed(self.written)}" if self.written else ""
         by = plural(len(self.trials), "trial")
         return f"{plural(events, 'event')} in {plural(len(self.found), 'video')}, by {by}{lost}{written}"
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-    from avel.stores.datasets.labels import ClassTable, EventTable
+    from avel.stores.datasets.labels import ClassTable, EventsOnGrid, EventTable
 
 
 @dataclass(frozen=True)
@@ -113,18 +113,7 @@ class Dataset:
         Raises:
             DatasetError: a sample in which events of two classes overlap; a length that nobody knows.
         """
-        from avel.stores.datasets.labels import segment_labels
-
-        chosen = self.samples if samples is None else Samples.of(samples)
-        return segment_labels(
-            chosen.column("events_known"),
-            self.event_table(chosen),
-            self.categories,
-            grid.segments,
-            grid.segment_seconds,
-            lambda number: self.line_of(chosen[number]),
-            self.stated_lengths(grid, chosen) if lengths is None else lengths,
-        )
+        return self._on_grid(grid, self.samples if samples is None else samples, lengths).labels()
 
     def segment_classes(
         self,
@@ -136,21 +125,21 @@ class Dataset:
         """Returns whether segments hold classes, for each of M modalities: int8 (R, T, M, C).
 
         UNKNOWN is -1, PADDED is -2. `modalities` are places in `MODALITIES`; an event of both is in each.
-        `lengths` (R,) are the segments of each one's video, by default `stated_lengths`.
-
-        Raises:
-            DatasetError: a length that nobody knows.
+        `lengths` and errors are as of `labels`.
         """
-        from avel.stores.datasets.labels import segment_classes
+        return self._on_grid(grid, samples, lengths).segment_classes(modalities)
+
+    def _on_grid(self, grid: Grid, samples: Sequence[Sample], lengths: np.ndarray | None) -> EventsOnGrid:
+        from avel.stores.datasets.labels import EventsOnGrid
 
         chosen = Samples.of(samples)
-        return segment_classes(
+        return EventsOnGrid(
             chosen.column("events_known"),
             self.event_table(chosen),
-            len(self.categories),
+            self.categories,
             grid.segments,
             grid.segment_seconds,
-            modalities,
+            lambda number: self.line_of(chosen[number]),
             self.stated_lengths(grid, chosen) if lengths is None else lengths,
         )
 

@@ -40,6 +40,7 @@ TIMES = ("onset_seconds", "offset_seconds")
 OF_ROW = ("name", "known", "quality", "split", "where", "tag")
 OF_EVENT = ("category", *TIMES, "modality")
 """Fields of a row, and of its event, that are columns of `TableRows`."""
+TABLE_ENDINGS = (".csv", ".parquet")
 UNKNOWN_EVENTS = "?"
 """Class of a row without times that marks the video's events as not known."""
 

@@ -14,7 +14,7 @@ from avel.errors import DatasetError
 from avel.progress import note
 from avel.stores.columns import as_bools, is_one_of, places_in
 from avel.stores.datasets.dataset import Dataset, make_dataset
-from avel.stores.datasets.event_table import TableRows, read_events, samples_of_rows
+from avel.stores.datasets.event_table import TABLE_ENDINGS, TableRows, read_events, samples_of_rows
 from avel.stores.datasets.formats import FORMATS, PLAIN, DatasetFormat, LengthConfig
 from avel.stores.datasets.sample import Videos
 from avel.stores.files import path_text
@@ -173,6 +173,8 @@ class Folder(DatasetFormat["Folder.Config"]):
             )
         if left_out:
             note(f"{folder}: left out: {left_out}")
+        if table is None and (tables := [name for name in files.others if _ending(name) in TABLE_ENDINGS]):
+            note(f"{folder}: no annotations are read; --annotations takes a table: {first_of(tables)}")
         before = path_text(os.path.abspath(folder)).rstrip("/")
         paths = pc.binary_join_element_wise(before, pa.concat_arrays([videos, named]), "/")
         no_paths = pa.repeat(pa.scalar("", pa.string()), len(no_file))

@@ -132,72 +132,69 @@ def class_segments(
     return sample[by_onset], category[by_onset], has[by_onset]
 
 
-def segment_labels(
-    known: NDArray[np.bool_],
-    events: EventTable,
-    class_names: tuple[str, ...],
-    segments: int,
-    segment_seconds: float,
-    name_of: Callable[[int], str],
-    lengths: NDArray[np.int64] | None = None,
-) -> NDArray[np.int64]:
-    """Returns one class a segment, background where it has none: int64 (R, T).
+@dataclass(frozen=True)
+class EventsOnGrid:
+    """Events of R samples on a grid of T segments.
 
-    Args:
+    Attributes:
         known: (R,) whether a sample's events are known; where not, all its labels are UNKNOWN.
-        name_of: index of a sample -> its name for the error.
-        lengths: (R,) segments of each clip, after which labels are PADDED; None where all have T.
-
-    Raises:
-        DatasetError: a sample in which events of two classes overlap, or are only visible or only audible.
-    """
-    of_one = np.flatnonzero(events.modality)
-    if len(of_one):
-        raise DatasetError(
-            f"{name_of(int(events.sample[of_one[0]]))}: has events that are only visible or only audible, "
-            "and a segment has one label for both",
-            hint="avel train-head with --task multi_label trains on them",
-        )
-    found = next(overlaps(events, segments * segment_seconds), None)
-    if found is not None:
-        one, other = (class_names[number] for number in found.categories)
-        raise DatasetError(
-            f"{name_of(found.sample)}: {one!r} and {other!r} overlap from {found.onset_seconds:g} s to "
-            f"{found.offset_seconds:g} s, and a segment has one label",
-            hint="shorten one of them, leave one out, or train with --task multi_label",
-        )
-    labels = np.where(known[:, None], len(class_names), UNKNOWN).repeat(segments, 1).astype(np.int64)
-    sample, category, has = class_segments(events, segments, segment_seconds)
-    for place in reversed(range(len(sample))):  # the class that comes first is written last, so it wins ties
-        labels[sample[place], has[place]] = category[place]
-    return cut_labels(labels, lengths)
-
-
-def segment_classes(
-    known: NDArray[np.bool_],
-    events: EventTable,
-    classes: int,
-    segments: int,
-    segment_seconds: float,
-    modalities: Sequence[int],
-    lengths: NDArray[np.int64] | None = None,
-) -> NDArray[np.int8]:
-    """Returns whether segments hold classes, for each of M modalities: int8 (R, T, M, C).
-
-    1 and 0, or UNKNOWN in samples whose events are not known. An event of both modalities is in each.
-
-    Args:
-        known: (R,) whether a sample's events are known.
-        modalities: places in `dataset.MODALITIES`.
+        categories: names of the classes, by their ids.
+        name_of: index of a sample -> its name for an error.
         lengths: (R,) segments of each clip, after which labels are PADDED; None where all have T.
     """
-    labels = np.zeros((len(known), segments, len(modalities), classes), np.int8)
-    for place, modality in enumerate(modalities):
-        chosen = take(events, (events.modality == modality) | (events.modality == 0))
-        sample, category, has = class_segments(chosen, segments, segment_seconds)
-        labels[sample, :, place, category] = has
-    labels[~known] = UNKNOWN
-    return cut_labels(labels, lengths)
+
+    known: NDArray[np.bool_]
+    events: EventTable
+    categories: tuple[str, ...]
+    segments: int
+    segment_seconds: float
+    name_of: Callable[[int], str]
+    lengths: NDArray[np.int64] | None
+
+    def labels(self) -> NDArray[np.int64]:
+        """Returns one class a segment, background where it has none: int64 (R, T).
+
+        Raises:
+            DatasetError: events of two classes of a sample overlap, or are only visible or only audible.
+        """
+        of_one = np.flatnonzero(self.events.modality)
+        if len(of_one):
+            raise DatasetError(
+                f"{self.name_of(int(self.events.sample[of_one[0]]))}: has events that are only visible or "
+                "only audible, and a segment has one label for both",
+                hint="avel train-head with --task multi_label trains on them",
+            )
+        found = next(overlaps(self.events, self.segments * self.segment_seconds), None)
+        if found is not None:
+            one, other = (self.categories[number] for number in found.categories)
+            raise DatasetError(
+                f"{self.name_of(found.sample)}: {one!r} and {other!r} overlap from {found.onset_seconds:g} s "
+                f"to {found.offset_seconds:g} s, and a segment has one label",
+                hint="shorten one of them, leave one out, or train with --task multi_label",
+            )
+        labels = np.full((len(self.known), self.segments), len(self.categories), np.int64)
+        sample, category, has = class_segments(self.events, self.segments, self.segment_seconds)
+        for place in reversed(range(len(sample))):  # the class that comes first is written last: it wins ties
+            labels[sample[place], has[place]] = category[place]
+        return self._without_unlabelled(labels)
+
+    def segment_classes(self, modalities: Sequence[int]) -> NDArray[np.int8]:
+        """Returns 1 where a segment holds a class, else 0, for each of M modalities: int8 (R, T, M, C).
+
+        `modalities` are places in `dataset.MODALITIES`; an event of both is in each.
+        """
+        shape = len(self.known), self.segments, len(modalities), len(self.categories)
+        labels = np.zeros(shape, np.int8)
+        for place, modality in enumerate(modalities):
+            chosen = take(self.events, (self.events.modality == modality) | (self.events.modality == 0))
+            sample, category, has = class_segments(chosen, self.segments, self.segment_seconds)
+            labels[sample, :, place, category] = has
+        return self._without_unlabelled(labels)
+
+    def _without_unlabelled(self, labels: NDArray[Any]) -> NDArray[Any]:
+        """Writes UNKNOWN and PADDED into labels, in place: (R, T, ...) -> (R, T, ...)."""
+        labels[~self.known] = UNKNOWN
+        return cut_labels(labels, self.lengths)
 
 
 def cut_labels(labels: NDArray[Any], lengths: NDArray[np.int64] | None) -> NDArray[Any]:

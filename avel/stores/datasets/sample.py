@@ -168,33 +168,19 @@ class Samples(Columns[Sample]):
             return samples
         import pyarrow as pa
 
+        where = pa.field("where", pa.string())
+        of_samples, of_events = (schemas()[name].append(where) for name in ("samples", "events"))
+        same = [name for name in of_samples.names if name not in ("sample", "events_known")]
         rows = [
-            {
-                "sample": sample.number,
-                "video_id": sample.video_id,
-                "events_known": sample.events is not None,
-                "quality": sample.quality,
-                "split": sample.split,
-                "tag": sample.tag,
-                "categories": sample.categories,
-                "where": sample.where,
-            }
+            {"sample": sample.number, "events_known": sample.events is not None}
+            | {name: getattr(sample, name) for name in same}
             for sample in samples
         ]
         events = [
-            {
-                "sample": sample.number,
-                "category": event.category,
-                "onset_seconds": event.onset_seconds,
-                "offset_seconds": event.offset_seconds,
-                "modality": event.modality,
-                "where": event.where,
-            }
+            {"sample": sample.number} | {name: getattr(event, name) for name in of_events.names[1:]}
             for sample in samples
             for event in sample.events or ()
         ]
-        where = pa.field("where", pa.string())
-        of_samples, of_events = (schemas()[name].append(where) for name in ("samples", "events"))
         return cls(pa.Table.from_pylist(rows, of_samples), pa.Table.from_pylist(events, of_events))
 
     def records(self, begin: int, end: int) -> list[Sample]:
