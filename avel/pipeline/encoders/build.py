@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from avel.config import as_dict
 from avel.pipeline.config import BACKBONES, PUBLISHED, BackboneConfig, CacheConfig, PretrainConfig
 from avel.pipeline.encoders.backbones import load_backbone
 from avel.pipeline.encoders.encoder import BackboneSpec, CNNs, Encoder, EncoderSpec, channels_last
@@ -28,9 +29,9 @@ def build_encoder(config: PretrainConfig) -> Encoder:
     if config.start_from:
         encoder = load_encoder(config.start_from, folders=model_folders(config)).requires_grad_(True)
         placed = {
-            kind: replace(spec, backbone=getattr(config, kind).backbone)
+            kind: replace(spec, backbone=replace(spec.backbone, model=getattr(config, kind).backbone.model))
             for kind in BACKBONES
-            if is_of_folder(vars(spec := getattr(encoder.spec, kind)))
+            if is_of_folder(as_dict(spec := getattr(encoder.spec, kind)))
         }
         encoder.spec = replace(encoder.spec, crop_size=config.augmentation.crop_size, **placed)
     else:
@@ -85,6 +86,7 @@ def _new_encoder(config: PretrainConfig) -> Encoder:
 
 def _cnn(config: PretrainConfig, modality: FeatureModality) -> Any:
     chosen = config.visual if modality == "visual" else config.audio
-    cnn = BACKBONES[modality][chosen.backbone.name](chosen.backbone)
+    kind = BACKBONES[modality][chosen.backbone.name]
+    cnn = kind(kind.pinned(chosen.backbone, chosen.weights))
     load_backbone(cnn, chosen.weights, f"--{modality}-weights")
     return cnn

@@ -17,7 +17,7 @@ LAST, BEST = "encoder.safetensors", "encoder-best.safetensors"
 """Files of a run that hold an encoder: after the last epoch, and after the one with the best score."""
 ANOTHER_RUN = "name a run of this version's avel pretrain"
 FOLDER = "folder-"
-"""Beginning of the name that avel gives a model in a folder; a digest of its files follows."""
+"""Beginning of what names files of a model in a folder, as its weights or revision; a digest follows."""
 
 
 @dataclass(frozen=True)
@@ -46,21 +46,21 @@ class Pretrained:
 
 
 def is_of_folder(backbone: Mapping[str, Any]) -> bool:
-    """Returns whether a backbone wraps a model in a folder, as its plain `weights` or `variant` tell."""
-    return str(backbone.get("weights", backbone.get("variant"))).startswith(FOLDER)
+    """Returns whether a backbone, in plain values, wraps a model in a folder."""
+    settings = backbone.get(str(backbone.get("backbone")))
+    return isinstance(settings, dict) and str(settings.get("revision")).startswith(FOLDER)
 
 
 def without_place(backbone: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a backbone's plain values without the folder of its model, which may be moved.
 
-    >>> without_place({"backbone": "hf", "hf": {"model": "models/clip"}, "weights": "folder-12ab"})
-    {'backbone': 'hf', 'hf': {'model': ''}, 'weights': 'folder-12ab'}
+    >>> without_place({"backbone": "hf", "hf": {"model": "models/clip", "revision": "folder-12ab"}})
+    {'backbone': 'hf', 'hf': {'model': '', 'revision': 'folder-12ab'}}
     """
-    name = backbone.get("backbone")
-    settings = backbone.get(name) if isinstance(name, str) else None
-    if not is_of_folder(backbone) or not isinstance(settings, dict):
+    if not is_of_folder(backbone):
         return dict(backbone)
-    return {**backbone, str(name): {**settings, "model": ""}}
+    name = backbone["backbone"]
+    return {**backbone, name: {**backbone[name], "model": ""}}
 
 
 def encoder_file(path: Path) -> Path:

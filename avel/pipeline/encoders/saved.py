@@ -92,7 +92,7 @@ def _backbone_spec(kind: FeatureModality, kept: Mapping[str, Any], path: Path) -
 def _backbone(kind: FeatureModality, spec: BackboneSpec, path: Path, folders: Mapping[str, Path]) -> Any:
     """Builds the CNN of a spec. The folder of a model may be another one than the spec says, if moved."""
     config = spec.backbone
-    if is_of_folder(vars(spec)):
+    if is_of_folder(as_dict(spec)):
         assert isinstance(config, ModelConfig)
         folder = folders.get(kind, Path(config.model))
         if not folder.is_dir():

@@ -287,7 +287,7 @@ class Networks:
         if identity.kind == "run":
             path = self.run_of(origin, identity.digest)
             chosen: dict[str, Any] = {
-                kind: {"weights": str(self._folder_of(origin, kind, about, about["variant"]))}
+                kind: {"weights": str(self._folder_of(origin, kind, about))}
                 for kind in modalities
                 if is_of_folder(about := network.encoder[kind])
             }
@@ -308,15 +308,18 @@ class Networks:
         about: dict[str, Any] = network.encoder[kind]
         if is_of_folder(about):
             name = about["backbone"]
-            folder = self._folder_of(origin, kind, about, wanted)
-            return about | {name: about[name] | {"model": str(folder)}}
+            folder = self._folder_of(origin, kind, about)
+            about = about | {name: about[name] | {"model": str(folder)}}
         if len(wanted) != 64:
             return about
         return about | {"weights": str(self._given(origin, kind, wanted, "FILE"))}
 
-    def _folder_of(self, origin: Origin, kind: str, about: Mapping[str, Any], wanted: str) -> Path:
+    def _folder_of(self, origin: Origin, kind: str, about: Mapping[str, Any]) -> Path:
         """Returns the folder of a model: the recorded one if the model is still there, else the one given."""
-        recorded = Path(about[about["backbone"]]["model"])
+        settings, wanted = about[about["backbone"]], str(about.get("weights"))
+        if not wanted.startswith(FOLDER):
+            wanted = settings["revision"]  # the weights come from elsewhere
+        recorded = Path(settings["model"])
         if recorded.is_dir() and wanted in _names_of(recorded, kind):
             return recorded
         return self._given(origin, kind, wanted, "FOLDER", f", that were in {recorded}")
