@@ -48,7 +48,7 @@ class HubBackbone(Backbone):
             )
 
     reads_hub: ClassVar[bool] = True
-    """Whether its settings, too, come from the hub."""
+    """True where the settings of its models lie on the hub, too."""
 
     @classmethod
     @abstractmethod

@@ -143,17 +143,18 @@ class Media:
         faults = [f"audio packets not decoded: {audio.errors}"] if audio.errors else []
         if audio.unmixed:
             faults.append(f"blocks of audio not mixed to mono: {audio.unmixed}")
+        if not (audio.has_audio or faults):
+            faults = [f"the audio starts at {self.info.audio_start_seconds:.1f} s"]
         for fault in (*faults, *_leaps(audio)):
             self._add_damage(fault)
         if not audio.has_audio and self._missing_audio == "fail":
-            start = f"the audio starts at {self.info.audio_start_seconds:.1f} s"
-            raise ClipRefused("no-audio", "; ".join(faults) or start)
+            raise ClipRefused("no-audio", "; ".join(faults))
         if audio.errors:
             self._end_earlier(audio_end_seconds=audio.end_seconds)
 
     def _check_video(self) -> None:
         covered = self._video.covered_seconds
-        stated = min(self._stated_seconds, self._grid.seconds)
+        stated = self._stated_seconds
         if covered < min(stated, self._grid.segment_seconds) - 0.5 / max(self.info.fps, 1):
             raise ClipRefused("truncated", f"the video ends at {covered:.2f} s of {stated:.2f} s")
         for fault in self._video.faults():
@@ -230,7 +231,7 @@ def open_media(
             AudioReader(path, audio, grid, origin) if audio else None,
             grid,
             info,
-            stated_seconds(container, video, origin),
+            stated_seconds(container, video, info, grid, origin),
             missing_audio,
         )
 
