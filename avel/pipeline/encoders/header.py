@@ -1,6 +1,5 @@
 """Names of encoder files, and the check of their headers; imports no torch."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from avel.stores.kinds import kind_of, not_a
 from avel.stores.runs import Run
 from avel.stores.tensors import read_header
 
-FORMAT = "3"
+FORMAT = "4"
 LAST, BEST = "encoder.safetensors", "encoder-best.safetensors"
 """Files of a run that hold an encoder: after the last epoch, and after the one with the best score."""
 ANOTHER_RUN = "name a run of this version's avel pretrain"
@@ -40,9 +39,10 @@ class BackboneHeader:
 
 @dataclass(frozen=True)
 class Pretrained:
-    """True for the visual, and for the audio backbone, if it began with published weights."""
+    """True for each backbone that began with published weights."""
 
-    pretrained: tuple[bool, bool]
+    visual: bool
+    audio: bool
 
 
 def is_of_folder(backbone: Mapping[str, Any]) -> bool:
@@ -99,14 +99,13 @@ def read_spec(path: Path) -> tuple[SpecHeader, dict[str, Any]]:
     return typed(SpecHeader, plain, where, ANOTHER_RUN), plain
 
 
-def read_pretrained(path: Path, header: Mapping[str, str]) -> tuple[bool, bool]:
-    """Returns True for the visual, and for the audio backbone, if it began with published weights.
+def read_pretrained(path: Path, header: Mapping[str, str]) -> Pretrained:
+    """Returns which backbones of an encoder file began with published weights.
 
     Raises:
         StoreError: the header does not say so.
     """
-    try:
-        plain = json.loads(header.get("pretrained", ""))
-    except (ValueError, RecursionError):
-        plain = header.get("pretrained")
-    return typed(Pretrained, {"pretrained": plain}, path, ANOTHER_RUN).pretrained
+    where = f"{path}: pretrained"
+    return typed(
+        Pretrained, parse(header.get("pretrained", "").encode(), where, ANOTHER_RUN), where, ANOTHER_RUN
+    )

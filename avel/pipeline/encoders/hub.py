@@ -41,7 +41,7 @@ class HubBackbone(Backbone):
         """Raises StaleError where the folder holds other settings than those of the `revision`."""
         super().__init__(config)
         folder = self.own_folder(config.model)
-        if folder is not None and config.revision not in ("", found := settings_name(folder)):
+        if folder is not None and config.revision not in ("", found := folder_name(folder, weights=False)):
             raise StaleError(
                 f"{folder}: {SETTINGS_FILE} and {PREPROCESSING_FILE} are {found}, not {config.revision}",
                 hint="name the folder of the same model",
@@ -94,7 +94,7 @@ class HubBackbone(Backbone):
         """
         assert isinstance(config, ModelConfig)
         if (folder := cls.own_folder(config.model)) is not None:
-            return replace(config, revision=config.revision or settings_name(folder))
+            return replace(config, revision=config.revision or folder_name(folder, weights=False))
         if weights != PUBLISHED and not cls.reads_hub:
             return config
         # a snapshot's folder has the name of its commit
@@ -123,17 +123,9 @@ class HubBackbone(Backbone):
         self.load_folder(folder)
 
 
-def folder_name(folder: Path) -> str:
+def folder_name(folder: Path, *, weights: bool = True) -> str:
     """Returns what names the model in a folder, wherever it lies: a digest of its settings and weights."""
-    return _name_of_files(folder, (SETTINGS_FILE, PREPROCESSING_FILE, *WEIGHTS_FILES))
-
-
-def settings_name(folder: Path) -> str:
-    """Returns what names the settings of the model in a folder, without its weights."""
-    return _name_of_files(folder, (SETTINGS_FILE, PREPROCESSING_FILE))
-
-
-def _name_of_files(folder: Path, patterns: tuple[str, ...]) -> str:
+    patterns = (SETTINGS_FILE, PREPROCESSING_FILE, *(WEIGHTS_FILES if weights else ()))
     files = sorted(path for pattern in patterns for path in folder.glob(pattern))
     return FOLDER + digest_of([sha256_file(path) for path in files])
 

@@ -18,6 +18,7 @@ from avel.pipeline.encoders.header import (
     ANOTHER_RUN,
     FORMAT,
     BackboneHeader,
+    Pretrained,
     encoder_file,
     is_of_folder,
     read_pretrained,
@@ -43,7 +44,7 @@ def save_encoder(
         encoder.state_dict() | dict(changed or {}),
         format=FORMAT,
         encoder=json.dumps(as_dict(encoder.spec)),
-        pretrained=json.dumps([encoder.visual.pretrained, encoder.audio.pretrained]),
+        pretrained=json.dumps(vars(Pretrained(encoder.visual.pretrained, encoder.audio.pretrained))),
         about=json.dumps(about),
     )
 
@@ -71,7 +72,8 @@ def load_encoder(path: Path | str, folders: Mapping[str, Path] | None = None) ->
     )
     visual = _backbone("visual", spec.visual, path, folders or {})
     audio = _backbone("audio", spec.audio, path, folders or {})
-    visual.pretrained, audio.pretrained = read_pretrained(path, header)
+    began = read_pretrained(path, header)
+    visual.pretrained, audio.pretrained = began.visual, began.audio
     try:
         encoder = Encoder(spec, visual, audio)
         encoder.load_state_dict(state)

@@ -8,7 +8,7 @@ What happens where files leave a choice:
   `info.damage` says so. It is refused as truncated only if it has less than one segment of video.
 - *No time stamp.* A picture without one is shown one usual step after the picture before it.
 - *Leaps.* Where time stamps leap ahead, the last picture stays, audio is silent, and `info.damage` says so.
-- *Joined files.* Where all time stamps leap back, the next part follows the one before, as `parts` explains.
+- *Joined files.* Where all time stamps leap back, the next part follows: see `joined_parts`.
 - *Jitter.* Audio whose time stamps jitter is presented without a gap, as `SampleClock` explains.
 - *Several streams.* FFmpeg's best video stream is read, and the audio that belongs to it, but no cover art.
   Where that audio cannot be decoded, the first stream that can be is read, and `info.damage` says so.
@@ -38,7 +38,7 @@ from avel.pipeline.media.container import (
     unread_fragment,
 )
 from avel.pipeline.media.info import MediaInfo, is_still, media_info, stamp_faults, stated_seconds
-from avel.pipeline.media.parts import follow_parts
+from avel.pipeline.media.joined_parts import follow_parts
 from avel.pipeline.media.picture import PictureScaler, Resize, jpeg_colours
 from avel.pipeline.media.refusal import ClipRefused
 from avel.pipeline.media.sample_clock import GAP_SECONDS

@@ -18,7 +18,7 @@ from av.container import InputContainer
 from av.packet import Packet
 
 from avel.pipeline.media.container import FAULTS, fault_text, open_container
-from avel.pipeline.media.parts import REORDERED_PICTURES, StreamPart
+from avel.pipeline.media.joined_parts import REORDERED_PICTURES, StreamPart
 
 MOST_PACKET_BYTES = 48 * 2**20
 """Most bytes of one file's packets that stay in memory; a 10 s clip from the web has 1-4 MiB."""

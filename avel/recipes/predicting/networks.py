@@ -25,7 +25,7 @@ from avel.pipeline.caching.parts import Parts
 from avel.pipeline.config import BACKBONES, CacheConfig, ExtractConfig
 from avel.pipeline.encoders.encoder import Encoder
 from avel.pipeline.encoders.header import FOLDER, is_of_folder
-from avel.pipeline.encoders.hub import folder_name, settings_name
+from avel.pipeline.encoders.hub import folder_name
 from avel.pipeline.encoders.saved import load_encoder
 from avel.pipeline.encoders.vectors import VectorsConfig
 from avel.stores.documents import typed
@@ -392,7 +392,7 @@ def find_encoder(cache: FeatureCache) -> Path:
 def _names_of(path: Path, kind: str) -> tuple[str, ...]:
     """Returns names by which a provenance knows weights: a file's hash; a folder's model, its settings."""
     if path.is_dir():
-        return folder_name(path), settings_name(path)
+        return folder_name(path), folder_name(path, weights=False)
     if not path.is_file():
         raise MissingPathError(f"{path}: no such file or folder", hint=f"--{kind}-weights FILE or FOLDER")
     return (sha256_file(path),)
