@@ -35,7 +35,16 @@ def build_encoder(config: PretrainConfig) -> Encoder:
         }
         encoder.spec = replace(encoder.spec, crop_size=config.augmentation.crop_size, **placed)
     else:
-        encoder = _new_encoder(config)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            visual, audio = _cnn(config, "visual"), _cnn(config, "audio")
+            spec = EncoderSpec(
+                BackboneSpec(visual.config, visual.variant),
+                BackboneSpec(audio.config, audio.variant),
+                config.encoder,
+                config.augmentation.crop_size,
+            )
+            encoder = Encoder(spec, visual, audio)
     for name in encoder.batch_statistics:
         frozen = config.backbone_batchnorm == "frozen" or (
             config.backbone_batchnorm == "auto" and getattr(encoder, name).pretrained
@@ -69,19 +78,6 @@ def build_cnn(config: PretrainConfig, modality: FeatureModality) -> CNNs:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         return channels_last(CNNs(**{modality: _cnn(config, modality)}))
-
-
-def _new_encoder(config: PretrainConfig) -> Encoder:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        visual, audio = _cnn(config, "visual"), _cnn(config, "audio")
-        spec = EncoderSpec(
-            BackboneSpec(visual.config, visual.variant),
-            BackboneSpec(audio.config, audio.variant),
-            config.encoder,
-            config.augmentation.crop_size,
-        )
-        return Encoder(spec, visual, audio)
 
 
 def _cnn(config: PretrainConfig, modality: FeatureModality) -> Any:

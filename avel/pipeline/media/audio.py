@@ -24,7 +24,7 @@ MOST_TRIED_PACKETS = 64
 
 
 class AudioReader:
-    """Reads one audio stream onto the grid. The attributes hold once `samples` is exhausted.
+    """Reads one audio stream onto the grid, once. The attributes hold when `samples` is exhausted.
 
     Attributes:
         errors: number of packets that could not be decoded.
@@ -58,9 +58,6 @@ class AudioReader:
 
     def samples(self) -> Iterator[NDArray[np.float32]]:
         """Yields chunks (n,) in [-1, 1] of at most ten segments, `grid.samples` in all; gaps are silent."""
-        self.errors = self.unmixed = 0
-        self.has_audio, self.jitter_seconds, self.end_seconds = False, 0.0, 0.0
-        self.gaps, self.overlaps = [], []
         total = self._grid.samples
         step = CHUNK_SEGMENTS * self._grid.samples_per_segment
         chunk = np.zeros(min(step, total), np.float32)

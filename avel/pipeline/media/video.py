@@ -22,7 +22,7 @@ SKIPPING = frozenset({"h264", "hevc"})
 
 
 class VideoReader:
-    """Reads one video stream onto the grid.
+    """Reads one video stream onto the grid, once.
 
     Attributes:
         decoded: number of decoded pictures.
@@ -72,8 +72,6 @@ class VideoReader:
         Raises:
             ClipRefused: no picture can be decoded.
         """
-        self.decoded = self.errors = self.corrupt = 0
-        self._covered_pts, self._frozen = None, (0, 0)
         scaled = self.scaler.allocate(1)[0]
         done = 0  # slots filled so far
         for frame, after in self._shown():
