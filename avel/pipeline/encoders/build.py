@@ -54,10 +54,9 @@ def build_encoder(config: PretrainConfig) -> Encoder:
 
 
 def model_folders(config: CacheConfig | PretrainConfig) -> dict[str, Path]:
-    """Returns modality -> folder that the config names for a model of another library, for `load_encoder`.
+    """Returns modality -> folder of a model of another library, as the config names it, for `load_encoder`.
 
-    The config names it as the `model` of a backbone. Beside an encoder, which has backbones of its own, it
-    names it as `weights`.
+    That is the `model` of a backbone; beside an encoder, which has backbones of its own, it is `weights`.
     """
     folders: dict[str, Path] = {}
     for kind in BACKBONES:
