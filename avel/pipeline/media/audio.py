@@ -44,6 +44,19 @@ class AudioReader:
         self.overlaps: list[float] = []
         self.jitter_seconds = self.end_seconds = 0.0
 
+    def faults(self) -> Iterator[str]:
+        """Yields what could not be decoded, and which time stamps do not simply follow the samples."""
+        if self.errors:
+            yield f"audio packets not decoded: {self.errors}"
+        if self.unmixed:
+            yield f"blocks of audio not mixed to mono: {self.unmixed}"
+        if self.gaps:
+            yield f"gaps in the audio: {len(self.gaps)}, {sum(self.gaps):.2f} s of silence"
+        if self.overlaps:
+            yield f"overlaps in the audio: {len(self.overlaps)}, {sum(self.overlaps):.2f} s left out"
+        if self.jitter_seconds > GAP_SECONDS:
+            yield f"the audio's time stamps jitter by up to {self.jitter_seconds * 1000:.0f} ms: not followed"
+
     def zeros_begin_seconds(self) -> float:
         """Returns from where on all packets hold nothing but zeros, in seconds after the origin.
 

@@ -41,7 +41,6 @@ from avel.pipeline.media.info import MediaInfo, is_still, media_info, stamp_faul
 from avel.pipeline.media.joined_parts import follow_parts
 from avel.pipeline.media.picture import PictureScaler, Resize, jpeg_colours
 from avel.pipeline.media.refusal import ClipRefused
-from avel.pipeline.media.sample_clock import GAP_SECONDS
 from avel.pipeline.media.scan import ScannedStream, scan
 from avel.pipeline.media.video import VideoReader
 from avel.stores.jpeg import Colours
@@ -140,12 +139,10 @@ class Media:
             yield np.zeros(min(step, self._grid.samples - first), np.float32)
 
     def _check_audio(self, audio: AudioReader) -> None:
-        faults = [f"audio packets not decoded: {audio.errors}"] if audio.errors else []
-        if audio.unmixed:
-            faults.append(f"blocks of audio not mixed to mono: {audio.unmixed}")
+        faults = list(audio.faults())
         if not (audio.has_audio or faults):
             faults = [f"the audio starts at {self.info.audio_start_seconds:.1f} s"]
-        for fault in (*faults, *_leaps(audio)):
+        for fault in faults:
             self._add_damage(fault)
         if not audio.has_audio and self._missing_audio == "fail":
             raise ClipRefused("no-audio", "; ".join(faults))
@@ -234,16 +231,6 @@ def open_media(
             stated_seconds(container, video, info, grid, origin),
             missing_audio,
         )
-
-
-def _leaps(audio: AudioReader) -> Iterator[str]:
-    """Yields what was done about time stamps that do not simply follow the samples."""
-    if audio.gaps:
-        yield f"gaps in the audio: {len(audio.gaps)}, {sum(audio.gaps):.2f} s of silence"
-    if audio.overlaps:
-        yield f"overlaps in the audio: {len(audio.overlaps)}, {sum(audio.overlaps):.2f} s left out"
-    if audio.jitter_seconds > GAP_SECONDS:
-        yield f"the audio's time stamps jitter by up to {audio.jitter_seconds * 1000:.0f} ms: not followed"
 
 
 def _follow_parts(streams: list[ScannedStream]) -> list[str]:
