@@ -156,7 +156,6 @@ READ_IN = {
     "json.loads(": {
         *("stores/documents.py", "stores/lease.py", "stores/datasets/annotation_text.py"),
         *("stores/datasets/segment_vector.py", "stores/features.py", "views/report/folder.py"),
-        "pipeline/encoders/header.py",
     },
     "load_file(": {"stores/tensors.py"},
     "safe_open(": {"stores/tensors.py", "pipeline/caching/key.py"},

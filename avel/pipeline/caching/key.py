@@ -5,7 +5,7 @@ A second `avel cache-features` compares this with what the file says of itself, 
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
@@ -157,8 +157,10 @@ def has_agva(identity: Mapping[str, Any]) -> bool:
 def _backbone(registry: Registry[Any], config: BackboneConfig) -> dict[str, Any]:
     """Returns a backbone's name, its settings under that name, and what names its weights."""
     assert config.backbone is not None
-    named = registry[config.backbone.name].weights_name(config.backbone, config.weights)
-    return as_dict(config) | {"weights": named}
+    kind = registry[config.backbone.name]
+    named = kind.weights_name(config.backbone, config.weights)
+    pinned = replace(config, backbone=kind.pinned(config.backbone, config.weights), weights=named)
+    return as_dict(pinned)
 
 
 def encoder_file_digest(path: Path) -> tuple[dict[str, Any], str]:

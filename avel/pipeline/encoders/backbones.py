@@ -106,6 +106,11 @@ class Backbone(nn.Module, ABC):
             self.load_published(read_state(weights), weights)
 
     @classmethod
+    def pinned(cls, config: ComponentConfig, weights: str) -> ComponentConfig:
+        """Returns settings that mean the same network for ever, as a commit on a hub does."""
+        return config
+
+    @classmethod
     def weights_name(cls, config: ComponentConfig, weights: str) -> str:
         """Returns what names weights in the provenance: a file's hash, "random", or a published name.
 

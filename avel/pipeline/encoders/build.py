@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from avel.config import as_dict
 from avel.pipeline.config import BACKBONES, PUBLISHED, BackboneConfig, CacheConfig, PretrainConfig
 from avel.pipeline.encoders.backbones import load_backbone
 from avel.pipeline.encoders.encoder import BackboneSpec, CNNs, Encoder, EncoderSpec, channels_last
@@ -28,13 +29,22 @@ def build_encoder(config: PretrainConfig) -> Encoder:
     if config.start_from:
         encoder = load_encoder(config.start_from, folders=model_folders(config)).requires_grad_(True)
         placed = {
-            kind: replace(spec, backbone=getattr(config, kind).backbone)
+            kind: replace(spec, backbone=replace(spec.backbone, model=getattr(config, kind).backbone.model))
             for kind in BACKBONES
-            if is_of_folder(vars(spec := getattr(encoder.spec, kind)))
+            if is_of_folder(as_dict(spec := getattr(encoder.spec, kind)))
         }
         encoder.spec = replace(encoder.spec, crop_size=config.augmentation.crop_size, **placed)
     else:
-        encoder = _new_encoder(config)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            visual, audio = _cnn(config, "visual"), _cnn(config, "audio")
+            spec = EncoderSpec(
+                BackboneSpec(visual.config, visual.variant),
+                BackboneSpec(audio.config, audio.variant),
+                config.encoder,
+                config.augmentation.crop_size,
+            )
+            encoder = Encoder(spec, visual, audio)
     for name in encoder.batch_statistics:
         frozen = config.backbone_batchnorm == "frozen" or (
             config.backbone_batchnorm == "auto" and getattr(encoder, name).pretrained
@@ -44,10 +54,9 @@ def build_encoder(config: PretrainConfig) -> Encoder:
 
 
 def model_folders(config: CacheConfig | PretrainConfig) -> dict[str, Path]:
-    """Returns modality -> folder that the config names for a model of another library, for `load_encoder`.
+    """Returns modality -> folder of a model of another library, as the config names it, for `load_encoder`.
 
-    The config names it as the `model` of a backbone. Beside an encoder, which has backbones of its own, it
-    names it as `weights`.
+    That is the `model` of a backbone; beside an encoder, which has backbones of its own, it is `weights`.
     """
     folders: dict[str, Path] = {}
     for kind in BACKBONES:
@@ -70,21 +79,9 @@ def build_cnn(config: PretrainConfig, modality: FeatureModality) -> CNNs:
         return channels_last(CNNs(**{modality: _cnn(config, modality)}))
 
 
-def _new_encoder(config: PretrainConfig) -> Encoder:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        visual, audio = _cnn(config, "visual"), _cnn(config, "audio")
-        spec = EncoderSpec(
-            BackboneSpec(visual.config, visual.variant),
-            BackboneSpec(audio.config, audio.variant),
-            config.encoder,
-            config.augmentation.crop_size,
-        )
-        return Encoder(spec, visual, audio)
-
-
 def _cnn(config: PretrainConfig, modality: FeatureModality) -> Any:
     chosen = config.visual if modality == "visual" else config.audio
-    cnn = BACKBONES[modality][chosen.backbone.name](chosen.backbone)
+    kind = BACKBONES[modality][chosen.backbone.name]
+    cnn = kind(kind.pinned(chosen.backbone, chosen.weights))
     load_backbone(cnn, chosen.weights, f"--{modality}-weights")
     return cnn

@@ -59,11 +59,10 @@ class CNNs(nn.Module):
         return split(self.run("audio", audio.flatten(0, 1)), audio)
 
     def run(self, cnn: Literal["visual", "audio"], x: Tensor, method: str = "forward") -> Any:
-        """Runs a CNN the fastest way: frames, uint8 or in [0, 1], or audio -> what its `method` gives.
+        """Runs a CNN on audio, or on frames, uint8 or in [0, 1]; returns what its `method` returns.
 
-        Batch norms that keep their statistics are folded, once for all where `is_fixed` says that no weight
-        changes any more; `compiles` compiles what is left. On a CPU a large batch goes through in pieces
-        where nothing is learned.
+        Batch norms that keep their statistics are folded into convolutions, at each call or, with `is_fixed`,
+        once. With `compiles` the rest is compiled. On a CPU without gradients a large batch is split.
         """
         module: nn.Module = getattr(self, cnn)
         key = (cnn, method, module.training)

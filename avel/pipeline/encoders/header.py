@@ -1,6 +1,5 @@
 """Names of encoder files, and the check of their headers; imports no torch."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ LAST, BEST = "encoder.safetensors", "encoder-best.safetensors"
 """Files of a run that hold an encoder: after the last epoch, and after the one with the best score."""
 ANOTHER_RUN = "name a run of this version's avel pretrain"
 FOLDER = "folder-"
-"""Beginning of the name that avel gives a model in a folder; a digest of its files follows."""
+"""Beginning of what names files of a model in a folder, as its weights or revision; a digest follows."""
 
 
 @dataclass(frozen=True)
@@ -43,27 +42,28 @@ class BackboneHeader:
 
 @dataclass(frozen=True)
 class Pretrained:
-    """True for the visual, and for the audio backbone, if it began with published weights."""
+    """True for each backbone that began with published weights."""
 
-    pretrained: tuple[bool, bool]
+    visual: bool
+    audio: bool
 
 
 def is_of_folder(backbone: Mapping[str, Any]) -> bool:
-    """Returns whether a backbone wraps a model in a folder, as its plain `weights` or `variant` tell."""
-    return str(backbone.get("weights", backbone.get("variant"))).startswith(FOLDER)
+    """Returns whether a backbone, in plain values, wraps a model in a folder."""
+    settings = backbone.get(str(backbone.get("backbone")))
+    return isinstance(settings, dict) and str(settings.get("revision")).startswith(FOLDER)
 
 
 def without_place(backbone: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a backbone's plain values without the folder of its model, which may be moved.
 
-    >>> without_place({"backbone": "hf", "hf": {"model": "models/clip"}, "weights": "folder-12ab"})
-    {'backbone': 'hf', 'hf': {'model': ''}, 'weights': 'folder-12ab'}
+    >>> without_place({"backbone": "hf", "hf": {"model": "models/clip", "revision": "folder-12ab"}})
+    {'backbone': 'hf', 'hf': {'model': '', 'revision': 'folder-12ab'}}
     """
-    name = backbone.get("backbone")
-    settings = backbone.get(name) if isinstance(name, str) else None
-    if not is_of_folder(backbone) or not isinstance(settings, dict):
+    if not is_of_folder(backbone):
         return dict(backbone)
-    return {**backbone, str(name): {**settings, "model": ""}}
+    name = backbone["backbone"]
+    return {**backbone, name: {**backbone[name], "model": ""}}
 
 
 def encoder_file(path: Path) -> Path:
@@ -115,14 +115,13 @@ def read_temporal(path: Path) -> dict[str, NDArray[np.float32]]:
     return {name.removeprefix("temporal."): tensors[name].numpy() for name in names}
 
 
-def read_pretrained(path: Path, header: Mapping[str, str]) -> tuple[bool, bool]:
-    """Returns True for the visual, and for the audio backbone, if it began with published weights.
+def read_pretrained(path: Path, header: Mapping[str, str]) -> Pretrained:
+    """Returns which backbones of an encoder file began with published weights.
 
     Raises:
         StoreError: the header does not say so.
     """
-    try:
-        plain = json.loads(header.get("pretrained", ""))
-    except (ValueError, RecursionError):
-        plain = header.get("pretrained")
-    return typed(Pretrained, {"pretrained": plain}, path, ANOTHER_RUN).pretrained
+    where = f"{path}: pretrained"
+    return typed(
+        Pretrained, parse(header.get("pretrained", "").encode(), where, ANOTHER_RUN), where, ANOTHER_RUN
+    )

@@ -1,9 +1,10 @@
 """Backbones that wrap a model of another library: from a local folder, or a pinned revision on the hub."""
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isqrt
 from pathlib import Path
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -27,32 +28,27 @@ class ModelConfig(ComponentConfig):
     """Settings of a backbone that wraps a model of another library."""
 
     model: str = option("", "Its name on the hub, or a folder with its files: NAME in timm:NAME and hf:NAME.")
+    revision: str = option("", "Commit, tag or branch of its repository on the hub.", shown="the newest")
 
 
 class HubBackbone(Backbone):
-    """A model of another library; `weights` may also be a revision of its repository.
+    """A model of another library.
 
-    For a model in a folder the variant is a digest of its settings there, since the folder may be moved.
+    Its `revision` is set to what cannot change: a commit, or for a folder a digest of the settings in it.
     """
 
     def __init__(self, config: ModelConfig) -> None:
+        """Raises StaleError where the folder holds other settings than those of the `revision`."""
         super().__init__(config)
-        if (folder := self.own_folder(config.model)) is not None:
-            self.variant = settings_name(folder)
-
-    def become(self, variant: str) -> None:
-        """Checks that the settings in the folder are those of `variant`.
-
-        Raises:
-            StaleError: they are others.
-        """
-        if self.variant != variant:
-            assert isinstance(self.config, ModelConfig)
+        folder = self.own_folder(config.model)
+        if folder is not None and config.revision not in ("", found := folder_name(folder, weights=False)):
             raise StaleError(
-                f"{self.config.model}: {SETTINGS_FILE} and {PREPROCESSING_FILE} are others ({self.variant}) "
-                f"than those of the encoder ({variant})",
+                f"{folder}: {SETTINGS_FILE} and {PREPROCESSING_FILE} are {found}, not {config.revision}",
                 hint="name the folder of the same model",
             )
+
+    reads_hub: ClassVar[bool] = True
+    """True where the settings of its models lie on the hub, too."""
 
     @classmethod
     @abstractmethod
@@ -77,39 +73,48 @@ class HubBackbone(Backbone):
         return Path(model) if Path(model).is_dir() else None
 
     @classmethod
-    def folder(cls, model: str, revision: str | None = None, *, weights: bool = True) -> Path:
+    def folder(cls, config: ComponentConfig, *, weights: bool = True) -> Path:
         """Returns the folder with a model's files, downloaded where they are nowhere on this machine.
 
         Raises:
             ConfigError: no model was named.
             WeightsError: they are not here, and cannot be downloaded.
         """
-        if (given := cls.own_folder(model)) is not None:
+        assert isinstance(config, ModelConfig)
+        if (given := cls.own_folder(config.model)) is not None:
             return given
-        return snapshot(cls.repository(model), revision, cls.Config.name, weights)
+        return snapshot(cls.repository(config.model), config.revision or None, cls.Config.name, weights)
+
+    @classmethod
+    def pinned(cls, config: ComponentConfig, weights: str) -> ComponentConfig:
+        """Returns the settings with a commit as the revision; for a folder, a digest of the settings in it.
+
+        Raises:
+            WeightsError: the revision is not here, and cannot be downloaded.
+        """
+        assert isinstance(config, ModelConfig)
+        if (folder := cls.own_folder(config.model)) is not None:
+            return replace(config, revision=config.revision or folder_name(folder, weights=False))
+        if weights != PUBLISHED and not cls.reads_hub:
+            return config
+        # a snapshot's folder has the name of its commit
+        return replace(config, revision=cls.folder(config, weights=weights == PUBLISHED).name)
 
     @classmethod
     def weights_name(cls, config: ComponentConfig, weights: str) -> str:
-        """Returns what names weights: a commit on the hub, or the digest of a folder's files or of a file.
-
-        Raises:
-            WeightsError: a revision that is not here, and cannot be downloaded.
-        """
+        """Returns what names weights: a digest of a folder's files or of a file, "published" or "random"."""
         assert isinstance(config, ModelConfig)
-        if weights == RANDOM or Path(weights).is_file():
+        folder = cls.own_folder(config.model)
+        if folder is None or weights != PUBLISHED:
             return super().weights_name(config, weights)
-        folder = cls.folder(config.model, _revision(weights))
-        if not Path(config.model).is_dir():
-            return folder.name  # a snapshot's folder has the name of its commit
         return folder_name(folder)
 
     def load(self, weights: str, option: str) -> None:
-        """Loads a file, a revision, or "published": the folder's weights, or those of the newest revision."""
-        assert isinstance(self.config, ModelConfig)
-        if Path(weights).is_file():
+        """Loads a file, or the weights of the folder or revision: "published", or the name of its files."""
+        if weights != PUBLISHED and not weights.startswith(FOLDER):
             super().load(weights, option)
             return
-        folder = self.folder(self.config.model, _revision(weights))
+        folder = self.folder(self.config)
         if not _weights_in(folder):
             raise WeightsError(
                 f"{folder}: no weights, neither {' nor '.join(WEIGHTS_FILES)}",
@@ -118,23 +123,11 @@ class HubBackbone(Backbone):
         self.load_folder(folder)
 
 
-def folder_name(folder: Path) -> str:
+def folder_name(folder: Path, *, weights: bool = True) -> str:
     """Returns what names the model in a folder, wherever it lies: a digest of its settings and weights."""
-    return _name_of_files(folder, (SETTINGS_FILE, PREPROCESSING_FILE, *WEIGHTS_FILES))
-
-
-def settings_name(folder: Path) -> str:
-    """Returns what names the settings of the model in a folder, without its weights."""
-    return _name_of_files(folder, (SETTINGS_FILE, PREPROCESSING_FILE))
-
-
-def _name_of_files(folder: Path, patterns: tuple[str, ...]) -> str:
+    patterns = (SETTINGS_FILE, PREPROCESSING_FILE, *(WEIGHTS_FILES if weights else ()))
     files = sorted(path for pattern in patterns for path in folder.glob(pattern))
     return FOLDER + digest_of([sha256_file(path) for path in files])
-
-
-def _revision(weights: str) -> str | None:
-    return None if weights == PUBLISHED or weights.startswith(FOLDER) else weights
 
 
 def _weights_in(folder: Path) -> bool:

@@ -30,7 +30,7 @@ class HuggingFace(HubBackbone):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        settings = self.load_part("AutoConfig", config.model)
+        settings = self.load_part("AutoConfig", config)
         self.net: Any = self._tower(_transformers().AutoModel.from_config(settings))
         self.width = _width(self.net.config)
 
@@ -40,9 +40,9 @@ class HuggingFace(HubBackbone):
         return model
 
     @classmethod
-    def load_part(cls, kind: str, model: str) -> Any:
+    def load_part(cls, kind: str, config: ComponentConfig) -> Any:
         """Returns what transformers calls `kind` of a model: its settings, or its preprocessing."""
-        return _from_folder(kind, cls.folder(model, weights=False))
+        return _from_folder(kind, cls.folder(config, weights=False))
 
     def load_folder(self, folder: Path) -> None:
         """Takes the weights as transformers loads them."""
@@ -62,14 +62,13 @@ class HuggingFaceVisual(HuggingFace, VisualBackbone):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        processor = self.load_part("AutoImageProcessor", config.model)
+        processor = self.load_part("AutoImageProcessor", config)
         self.normalise = Normalise(tuple(processor.image_mean), tuple(processor.image_std))
 
     @classmethod
     def reads(cls, config: ComponentConfig) -> FrameInput:
         """Returns one frame of the resolution that the model's image processor makes."""
-        assert isinstance(config, ModelConfig)
-        processor = cls.load_part("AutoImageProcessor", config.model)
+        processor = cls.load_part("AutoImageProcessor", config)
         size = processor.crop_size if getattr(processor, "do_center_crop", False) else processor.size
         return FrameInput(pixels=size.get("height") or size["shortest_edge"])
 
@@ -102,13 +101,13 @@ class HuggingFaceAudio(HuggingFace, AudioBackbone):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        self.extractor = self.load_part("AutoFeatureExtractor", config.model)
+        self.extractor = self.load_part("AutoFeatureExtractor", config)
 
     @classmethod
     def reads(cls, config: ComponentConfig) -> WaveformInput:
         """Returns windows at the sample rate of the model's feature extractor."""
         assert isinstance(config, HuggingFaceAudio.Config)
-        extractor = cls.load_part("AutoFeatureExtractor", config.model)
+        extractor = cls.load_part("AutoFeatureExtractor", config)
         return WaveformInput(extractor.sampling_rate, config.window_seconds)
 
     def forward(self, audio: Tensor) -> Tensor:

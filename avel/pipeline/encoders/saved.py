@@ -18,6 +18,7 @@ from avel.pipeline.encoders.header import (
     ANOTHER_RUN,
     FORMAT,
     BackboneHeader,
+    Pretrained,
     encoder_file,
     is_of_folder,
     read_pretrained,
@@ -43,7 +44,7 @@ def save_encoder(
         encoder.state_dict() | dict(changed or {}),
         format=FORMAT,
         encoder=json.dumps(as_dict(encoder.spec)),
-        pretrained=json.dumps([encoder.visual.pretrained, encoder.audio.pretrained]),
+        pretrained=json.dumps(vars(Pretrained(encoder.visual.pretrained, encoder.audio.pretrained))),
         about=json.dumps(about),
     )
 
@@ -71,7 +72,8 @@ def load_encoder(path: Path | str, folders: Mapping[str, Path] | None = None) ->
     )
     visual = _backbone("visual", spec.visual, path, folders or {})
     audio = _backbone("audio", spec.audio, path, folders or {})
-    visual.pretrained, audio.pretrained = read_pretrained(path, header)
+    began = read_pretrained(path, header)
+    visual.pretrained, audio.pretrained = began.visual, began.audio
     try:
         encoder = Encoder(spec, visual, audio)
         encoder.load_state_dict(state)
@@ -92,7 +94,7 @@ def _backbone_spec(kind: FeatureModality, kept: Mapping[str, Any], path: Path) -
 def _backbone(kind: FeatureModality, spec: BackboneSpec, path: Path, folders: Mapping[str, Path]) -> Any:
     """Builds the CNN of a spec. The folder of a model may be another one than the spec says, if moved."""
     config = spec.backbone
-    if is_of_folder(vars(spec)):
+    if is_of_folder(as_dict(spec)):
         assert isinstance(config, ModelConfig)
         folder = folders.get(kind, Path(config.model))
         if not folder.is_dir():

@@ -19,6 +19,7 @@ class TimmVisual(HubBackbone, VisualBackbone):
     """Vectors as the model pools them, before its classifier. State dict: timm's, under `net.`."""
 
     Config = ModelConfig
+    reads_hub = False  # timm itself holds the settings of its models
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)

@@ -1,4 +1,4 @@
-"""Stands for a CNN in an encoder that reads vectors of a feature cache, whoever computed them."""
+"""Takes the place of a CNN in an encoder that reads the vectors of a feature cache."""
 
 from dataclasses import dataclass
 from typing import NoReturn
@@ -32,7 +32,7 @@ class VectorsConfig(ComponentConfig):
 
 
 class Vectors(Backbone):
-    """Vectors of any encoder, as a feature cache holds them, in the place of a CNN; it has no weights."""
+    """A backbone without weights, for vectors that a feature cache holds already."""
 
     config: VectorsConfig
 

@@ -24,7 +24,7 @@ MOST_TRIED_PACKETS = 64
 
 
 class AudioReader:
-    """Reads one audio stream onto the grid. The attributes hold once `samples` is exhausted.
+    """Reads one audio stream onto the grid, once. The attributes hold when `samples` is exhausted.
 
     Attributes:
         errors: number of packets that could not be decoded.
@@ -44,6 +44,19 @@ class AudioReader:
         self.overlaps: list[float] = []
         self.jitter_seconds = self.end_seconds = 0.0
 
+    def faults(self) -> Iterator[str]:
+        """Yields what could not be decoded, and which time stamps do not simply follow the samples."""
+        if self.errors:
+            yield f"audio packets not decoded: {self.errors}"
+        if self.unmixed:
+            yield f"blocks of audio not mixed to mono: {self.unmixed}"
+        if self.gaps:
+            yield f"gaps in the audio: {len(self.gaps)}, {sum(self.gaps):.2f} s of silence"
+        if self.overlaps:
+            yield f"overlaps in the audio: {len(self.overlaps)}, {sum(self.overlaps):.2f} s left out"
+        if self.jitter_seconds > GAP_SECONDS:
+            yield f"the audio's time stamps jitter by up to {self.jitter_seconds * 1000:.0f} ms: not followed"
+
     def zeros_begin_seconds(self) -> float:
         """Returns from where on all packets hold nothing but zeros, in seconds after the origin.
 
@@ -58,9 +71,6 @@ class AudioReader:
 
     def samples(self) -> Iterator[NDArray[np.float32]]:
         """Yields chunks (n,) in [-1, 1] of at most ten segments, `grid.samples` in all; gaps are silent."""
-        self.errors = self.unmixed = 0
-        self.has_audio, self.jitter_seconds, self.end_seconds = False, 0.0, 0.0
-        self.gaps, self.overlaps = [], []
         total = self._grid.samples
         step = CHUNK_SEGMENTS * self._grid.samples_per_segment
         chunk = np.zeros(min(step, total), np.float32)

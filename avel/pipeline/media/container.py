@@ -11,7 +11,6 @@ import av
 from av.container import InputContainer
 
 from avel.pipeline.media.refusal import ClipRefused
-from avel.stores.manifest import Reason
 
 FAULTS = (av.error.FFmpegError, OSError, ValueError, IndexError)
 """Errors that PyAV raises for bad data; IndexError where a broken MPEG-TS changes its streams. PyAV's error
@@ -50,8 +49,9 @@ def open_container(path: Path) -> Iterator[InputContainer]:
             options = {"protocol_whitelist": "file", "format_whitelist": CONTAINER_FORMATS}
             container = av.open(f"file:{path}", options=options, metadata_errors="replace")
         except av.error.InvalidDataError as error:
-            reason: Reason = "truncated" if is_cut_short(path) else "unreadable"
-            raise ClipRefused(reason, fault_text(error)) from None
+            if is_cut_short(path):
+                raise ClipRefused("truncated", "the file breaks off, or has no index (moov)") from None
+            raise ClipRefused("unreadable", fault_text(error)) from None
     try:
         yield container
     finally:

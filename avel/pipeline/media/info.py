@@ -14,15 +14,14 @@ STILL_FORMATS = frozenset({"apng", "avif", "gif", "ico", "jpegxl_anim", "mjpeg",
 """FFmpeg's formats of pictures, beside those that it names `_pipe`. Some also hold animations."""
 STILL_BRANDS = frozenset({"avif", "heic", "heif", "heix", "mif1"})
 """Brands of pictures in the boxes of MP4: HEIF and AVIF."""
+ONE_DURATION = ("matroska", "flv")
+"""Formats that state only where the longest stream ends. FFmpeg may take that for the end of each stream."""
 
 
 @dataclass(frozen=True)
 class MediaInfo:
     """Properties of a media file. Times are seconds after the clip's origin."""
 
-    video_codec: str
-    width: int
-    height: int
     fps: float
     audio_codec: str
     """Empty where there is no audio that can be decoded."""
@@ -37,14 +36,10 @@ class MediaInfo:
 
 def media_info(video: ScannedStream, audio: ScannedStream | None, grid: Grid, origin: Fraction) -> MediaInfo:
     """Returns what the scanned streams state, with no damage yet."""
-    video_codec, audio_codec = video.av_stream.codec_context, audio.av_stream.codec_context if audio else None
     video_end, audio_end = (float(each.end_seconds - origin) if each else 0.0 for each in (video, audio))
     return MediaInfo(
-        video_codec=video_codec.name,
-        width=video_codec.width,
-        height=video_codec.height,
         fps=float(video.av_stream.average_rate or video.av_stream.guessed_rate or 0),
-        audio_codec=audio_codec.name if audio_codec else "",
+        audio_codec=audio.av_stream.codec_context.name if audio else "",
         video_end_seconds=video_end,
         audio_start_seconds=float(audio.start_seconds - origin) if audio else 0.0,
         audio_end_seconds=audio_end,
@@ -73,10 +68,14 @@ def is_still(container: InputContainer, video: ScannedStream) -> bool:
     return is_picture and len(video.times) == 1
 
 
-def stated_seconds(container: InputContainer, video: ScannedStream, origin: Fraction) -> float:
-    """Returns the end of the video that the file states, in seconds after the origin."""
-    if video.av_stream.duration:
+def stated_seconds(
+    container: InputContainer, video: ScannedStream, info: MediaInfo, grid: Grid, origin: Fraction
+) -> float:
+    """Returns where the video ends, or the grid before, as the file states: in seconds after the origin."""
+    if video.av_stream.duration and not container.format.name.startswith(ONE_DURATION):
         start = video.av_stream.start_time or 0
         end = (start + int(video.av_stream.duration)) * video.time_base
-        return float(end - origin)
-    return float((container.duration or 0) / av.time_base)
+        return min(float(end - origin), grid.seconds)
+    stated: float = min((container.duration or 0) / av.time_base, grid.seconds)
+    is_audios = info.audio_end_seconds > stated - grid.segment_seconds
+    return min(info.video_end_seconds, stated) if is_audios else stated

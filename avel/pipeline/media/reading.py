@@ -8,7 +8,7 @@ What happens where files leave a choice:
   `info.damage` says so. It is refused as truncated only if it has less than one segment of video.
 - *No time stamp.* A picture without one is shown one usual step after the picture before it.
 - *Leaps.* Where time stamps leap ahead, the last picture stays, audio is silent, and `info.damage` says so.
-- *Joined files.* Where all time stamps leap back, the next part follows the one before, as `parts` explains.
+- *Joined files.* Where all time stamps leap back, the next part follows: see `joined_parts`.
 - *Jitter.* Audio whose time stamps jitter is presented without a gap, as `SampleClock` explains.
 - *Several streams.* FFmpeg's best video stream is read, and the audio that belongs to it, but no cover art.
   Where that audio cannot be decoded, the first stream that can be is read, and `info.damage` says so.
@@ -38,10 +38,9 @@ from avel.pipeline.media.container import (
     unread_fragment,
 )
 from avel.pipeline.media.info import MediaInfo, is_still, media_info, stamp_faults, stated_seconds
-from avel.pipeline.media.parts import follow_parts
+from avel.pipeline.media.joined_parts import follow_parts
 from avel.pipeline.media.picture import PictureScaler, Resize, jpeg_colours
 from avel.pipeline.media.refusal import ClipRefused
-from avel.pipeline.media.sample_clock import GAP_SECONDS
 from avel.pipeline.media.scan import ScannedStream, scan
 from avel.pipeline.media.video import VideoReader
 from avel.stores.jpeg import Colours
@@ -140,20 +139,19 @@ class Media:
             yield np.zeros(min(step, self._grid.samples - first), np.float32)
 
     def _check_audio(self, audio: AudioReader) -> None:
-        faults = [f"audio packets not decoded: {audio.errors}"] if audio.errors else []
-        if audio.unmixed:
-            faults.append(f"blocks of audio not mixed to mono: {audio.unmixed}")
-        for fault in (*faults, *_leaps(audio)):
+        faults = list(audio.faults())
+        if not (audio.has_audio or faults):
+            faults = [f"the audio starts at {self.info.audio_start_seconds:.1f} s"]
+        for fault in faults:
             self._add_damage(fault)
         if not audio.has_audio and self._missing_audio == "fail":
-            start = f"the audio starts at {self.info.audio_start_seconds:.1f} s"
-            raise ClipRefused("no-audio", "; ".join(faults) or start)
+            raise ClipRefused("no-audio", "; ".join(faults))
         if audio.errors:
             self._end_earlier(audio_end_seconds=audio.end_seconds)
 
     def _check_video(self) -> None:
         covered = self._video.covered_seconds
-        stated = min(self._stated_seconds, self._grid.seconds)
+        stated = self._stated_seconds
         if covered < min(stated, self._grid.segment_seconds) - 0.5 / max(self.info.fps, 1):
             raise ClipRefused("truncated", f"the video ends at {covered:.2f} s of {stated:.2f} s")
         for fault in self._video.faults():
@@ -230,19 +228,9 @@ def open_media(
             AudioReader(path, audio, grid, origin) if audio else None,
             grid,
             info,
-            stated_seconds(container, video, origin),
+            stated_seconds(container, video, info, grid, origin),
             missing_audio,
         )
-
-
-def _leaps(audio: AudioReader) -> Iterator[str]:
-    """Yields what was done about time stamps that do not simply follow the samples."""
-    if audio.gaps:
-        yield f"gaps in the audio: {len(audio.gaps)}, {sum(audio.gaps):.2f} s of silence"
-    if audio.overlaps:
-        yield f"overlaps in the audio: {len(audio.overlaps)}, {sum(audio.overlaps):.2f} s left out"
-    if audio.jitter_seconds > GAP_SECONDS:
-        yield f"the audio's time stamps jitter by up to {audio.jitter_seconds * 1000:.0f} ms: not followed"
 
 
 def _follow_parts(streams: list[ScannedStream]) -> list[str]:

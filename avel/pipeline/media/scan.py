@@ -18,7 +18,7 @@ from av.container import InputContainer
 from av.packet import Packet
 
 from avel.pipeline.media.container import FAULTS, fault_text, open_container
-from avel.pipeline.media.parts import REORDERED_PICTURES, StreamPart
+from avel.pipeline.media.joined_parts import REORDERED_PICTURES, StreamPart
 
 MOST_PACKET_BYTES = 48 * 2**20
 """Most bytes of one file's packets that stay in memory; a 10 s clip from the web has 1-4 MiB."""
@@ -120,8 +120,6 @@ class ScannedStream:
 
     def move(self, packet: "Packet[Any]", number: int) -> None:
         """Moves the time stamps of the stream's packet `number` by the offset of its part."""
-        if len(self.parts) < 2:
-            return
         place = bisect_right(self.parts, number, key=lambda part: part.packets_before) - 1
         offset = self.parts[place].offset
         packet.pts = None if packet.pts is None else packet.pts + offset
@@ -136,7 +134,9 @@ class ScannedStream:
     def start_seconds(self) -> Fraction:
         """Seconds on the container's clock at which the first picture or sample is presented."""
         start = min((part.start + part.offset for part in self.parts if part.start is not None), default=0)
-        return (start if self.primed_pts is None else max(start, self.primed_pts)) * self.time_base
+        if self.primed_pts is not None:
+            start = max(start, self.primed_pts + self.parts[0].offset)
+        return start * self.time_base
 
     @property
     def end_seconds(self) -> Fraction:

@@ -22,7 +22,7 @@ SKIPPING = frozenset({"h264", "hevc"})
 
 
 class VideoReader:
-    """Reads one video stream onto the grid.
+    """Reads one video stream onto the grid, once.
 
     Attributes:
         decoded: number of decoded pictures.
@@ -57,7 +57,7 @@ class VideoReader:
             yield f"video packets not decoded: {self.errors}"
         if self.corrupt:
             yield f"pictures incomplete: {self.corrupt}"
-        # without the longest gap between time stamps, of which `stamp_faults` tells
+        # `stamp_faults` already tells of the longest gap between the time stamps themselves
         times = sorted({pts for pts in self._stream.times if self._frozen[0] <= pts <= self._frozen[1]})
         untold = self._frozen[1] - self._frozen[0] - max((b - a for a, b in pairwise(times)), default=0)
         if (untold - self._stream.usual_ticks) * self._stream.tick_seconds > self._grid.segment_seconds:
@@ -72,8 +72,6 @@ class VideoReader:
         Raises:
             ClipRefused: no picture can be decoded.
         """
-        self.decoded = self.errors = self.corrupt = 0
-        self._covered_pts, self._frozen = None, (0, 0)
         scaled = self.scaler.allocate(1)[0]
         done = 0  # slots filled so far
         for frame, after in self._shown():

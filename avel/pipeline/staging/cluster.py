@@ -175,9 +175,8 @@ def dashboard(client: Any) -> str:
 def event_loop() -> Iterator[IOLoop]:
     """Yields a running loop for a cluster and its client, which must both be closed when the block ends.
 
-    A loop of dask's own would end too early: as soon as it is closed, while some of dask's senders still wait
-    with a timeout. A timeout that expires as the loop ends makes Python print "Future exception was never
-    retrieved".
+    dask's own loop ends while some of dask's senders still wait with a timeout, and Python then prints
+    "Future exception was never retrieved".
     """
     from tornado.ioloop import IOLoop
 

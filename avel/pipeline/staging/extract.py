@@ -192,7 +192,7 @@ def _check_room(location: Location, plan: Plan, expected: Forecast) -> None:
         ConfigError: the store's disk, if it has one, has no room for it.
     """
     needs = f"{plural(expected.clips, 'clip')} take about {size(expected.bytes)}"
-    note(f"{needs} and {duration(60 * expected.minutes)}, as {plural(expected.measured_on, 'clip')} took")
+    note(f"{needs} and {duration(expected.seconds)}, as {plural(expected.measured_on, 'clip')} took")
     if "://" in location.url:
         return
     free = free_bytes(Path(location.url)) + plan.replaced_bytes

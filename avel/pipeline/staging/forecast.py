@@ -1,4 +1,4 @@
-"""Estimates clips, bytes and minutes of a run, from a few clips staged in a temporary store."""
+"""Estimates clips, bytes and seconds of a run, from a few clips staged in a temporary store."""
 
 import tempfile
 from collections import Counter
@@ -24,14 +24,14 @@ class Forecast:
         clips: how many clips would be staged.
         causes: how many of them for each cause, "new", "source-changed", ..., the most frequent first.
         bytes: estimated bytes that would be written.
-        minutes: estimated duration.
+        seconds: estimated duration.
         measured_on: how many clips were staged for the estimate.
     """
 
     clips: int
     causes: dict[str, int]
     bytes: int
-    minutes: float
+    seconds: float
     measured_on: int
 
 
@@ -46,11 +46,10 @@ def forecast(plan: Plan, config: ExtractConfig, workers: int) -> Forecast:
             done = [child.stage(replace(entry, row=row)) for row, entry in enumerate(sample.values())]
     scale = len(plan.todo) / max(len(sample), 1)
     found = Manifest(to_table(done))
-    seconds = core_seconds(found)
     return Forecast(
         clips=len(plan.todo),
         causes=dict(Counter(plan.todo.texts("cause")).most_common()),
         bytes=round(found.stored_bytes * scale),
-        minutes=round(seconds * scale / workers / 60, 2),
+        seconds=round(core_seconds(found) * scale / workers, 1),
         measured_on=len(done),
     )

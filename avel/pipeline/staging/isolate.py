@@ -79,7 +79,7 @@ class Isolated:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as its children
         self._served, self._ready = 0, False
         self._closed = False
-        self._in_use = threading.Lock()
+        self._in_use = threading.RLock()
 
     def __enter__(self) -> "Isolated":
         return self
@@ -88,13 +88,36 @@ class Isolated:
         self.close()
 
     def launch(self) -> None:
-        """Starts the child, but does not wait until it has loaded its libraries.
+        """Starts a child, unless one runs, but does not wait until it has loaded its libraries.
 
         Raises:
-            IsolationError: this was closed.
+            IsolationError: this was closed, or the child cannot be started.
         """
         with self._in_use:
-            self._launch()
+            if self._closed:
+                raise IsolationError("the decoding process was already closed")
+            if self._process is not None and self._process.poll() is None:
+                return
+            self._end()
+            ours, theirs = socket.socketpair()
+            with theirs:
+                try:
+                    self._process = subprocess.Popen(
+                        [sys.executable, "-P", "-m", "avel.pipeline.staging.child", str(theirs.fileno())],
+                        pass_fds=[theirs.fileno()],
+                        stdin=subprocess.DEVNULL,
+                        stdout=subprocess.DEVNULL,
+                        stderr=self._errors,
+                        env=os.environ | CHILD_ENVIRONMENT,
+                    )
+                except OSError as error:  # no memory, or more processes than one may have
+                    ours.close()
+                    raise IsolationError(
+                        f"the decoding process cannot be started: {error}", hint="lower --workers"
+                    ) from None
+            self._connection, self._served, self._ready = Connection(ours.detach()), 0, False
+            with suppress(OSError):  # `_make_ready` notices a child that died at once
+                self._connection.send((self._store, self._config, self._run, os.getpid()))
 
     def close(self) -> None:
         """Ends the child at once. A clip that another thread is staging stays pending."""
@@ -116,25 +139,22 @@ class Isolated:
             StaleError: another run has begun on the store.
             WriteError: the store cannot be written.
         """
-        with self._in_use:
-            return self._stage(entry)
-
-    def _stage(self, entry: Entry) -> Entry:
         kills = 0
-        while True:
-            self._make_ready()
-            fresh = not self._served
-            outcome = self._ask(entry)
-            if isinstance(outcome, Entry):
-                self._served += 1
-                return outcome
-            self._end()
-            locate(self._store).remove_partials(f"{name}/c/{entry.row}" for name in ARRAYS)
-            if self._closed:
-                raise IsolationError("the decoding process was closed in the middle of a clip")
-            kills += outcome.killed
-            if outcome.reason == "timeout" or (kills > KILL_RETRIES if outcome.killed else fresh):
-                return fail_lost_clip(entry, outcome, self._store, self._config, self._run)
+        with self._in_use:
+            while True:
+                self._make_ready()
+                fresh = not self._served
+                outcome = self._ask(entry)
+                if isinstance(outcome, Entry):
+                    self._served += 1
+                    return outcome
+                self._end()
+                locate(self._store).remove_partials(f"{name}/c/{entry.row}" for name in ARRAYS)
+                if self._closed:
+                    raise IsolationError("the decoding process was closed in the middle of a clip")
+                kills += outcome.killed
+                if outcome.reason == "timeout" or (kills > KILL_RETRIES if outcome.killed else fresh):
+                    return fail_lost_clip(entry, outcome, self._store, self._config, self._run)
 
     def _ask(self, entry: Entry) -> Entry | LostChild:
         """Sends the clip to the child and returns its answer, or how the child was lost."""
@@ -195,37 +215,10 @@ class Isolated:
         except psutil.Error:  # it has just ended
             return 0
 
-    def _launch(self) -> None:
-        """Starts a child, unless one runs; does not wait until it is ready."""
-        if self._closed:
-            raise IsolationError("the decoding process was already closed")
-        if self._process is not None and self._process.poll() is None:
-            return
-        self._end()
-        ours, theirs = socket.socketpair()
-        with theirs:
-            try:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-P", "-m", "avel.pipeline.staging.child", str(theirs.fileno())],
-                    pass_fds=[theirs.fileno()],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=self._errors,
-                    env=os.environ | CHILD_ENVIRONMENT,
-                )
-            except OSError as error:  # no memory, or more processes than one may have
-                ours.close()
-                raise IsolationError(
-                    f"the decoding process cannot be started: {error}", hint="lower --workers"
-                ) from None
-        self._connection, self._served, self._ready = Connection(ours.detach()), 0, False
-        with suppress(OSError):  # `_make_ready` notices a child that died at once
-            self._connection.send((self._store, self._config, self._run, os.getpid()))
-
     def _make_ready(self) -> None:
         """Waits for a child with its libraries loaded and the store open; replaces one that dies before."""
         for _ in range(1 + KILL_RETRIES):
-            self._launch()
+            self.launch()
             if self._ready or self._await_ready():
                 return
             self._end()

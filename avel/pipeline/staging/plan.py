@@ -119,10 +119,10 @@ def make_plan(
     place_of_row[row_of_entry] = np.arange(len(entries))
     places = place_of_row[row_of_video]
     known_causes = _known_causes(entries, config, attributes.digest, is_new=found is None)
-    looked = _look(paths, entries, places, known_causes, restage)
+    causes, redated, unreadable = _look(paths, entries, places, known_causes, restage)
     is_gone = ~np.isin(row_of_entry, row_of_video) & _left_over(entries, attributes.digest)
     places_gone = is_gone.nonzero()[0]
-    todo = (looked.causes != "").nonzero()[0]
+    todo = (causes != "").nonzero()[0]
     known = todo[places[todo] >= 0]
     old, gone = entries.take(places[known]), entries.take(places_gone)
     again, voided = (each.take(_whole(each, found)) for each in (old, gone))
@@ -135,11 +135,11 @@ def make_plan(
     return Plan(
         attributes=attributes,
         video_ids=video_ids,
-        todo=pending(ids.take(todo), row_of_video[todo], looked.causes[todo], paths.take(todo)),
+        todo=pending(ids.take(todo), row_of_video[todo], causes[todo], paths.take(todo)),
         unchanged=entries.take(np.delete(places, todo)),
-        redated=tuple(looked.redated),
+        redated=tuple(redated),
         removed=pending(gone.table["video_id"], rows_gone, gone.table["cause"], nowhere),
-        unreadable=looked.unreadable,
+        unreadable=unreadable,
         voided=len(voided),
         replaced_bytes=_lost_bytes(entries, np.append(places[known], places_gone), packing),
     )
@@ -158,30 +158,17 @@ def _known_causes(
     return causes
 
 
-@dataclass(frozen=True)
-class _Look:
-    """Videos that have to be staged, by what their files hold.
-
-    Attributes:
-        causes: (V,) why each video has to be staged; "" for one that has not.
-        redated, unreadable: as in `Plan`.
-    """
-
-    causes: NDArray[np.object_]
-    redated: list[Entry]
-    unreadable: int
-
-
 def _look(
     paths: pa.Array,
     entries: Manifest,
     places: NDArray[np.int64],
     known_causes: NDArray[np.object_],
     restage: RestageOptions,
-) -> _Look:
-    """Looks at the file of each video whose entry alone does not tell whether to stage it.
+) -> tuple[NDArray[np.object_], list[Entry], int]:
+    """Returns why each video has to be staged, "" for no reason; and `redated`, `unreadable` of a Plan.
 
-    Most files are as they were, and need no entry as an object.
+    Looks at the file of each video whose entry alone does not tell whether to stage it.
+    Compares columns first, since most files are as they were, and a million `Entry` objects take long.
 
     Args:
         places: (V,) place of each video's entry, -1 for a video without one.
@@ -212,7 +199,7 @@ def _look(
         if now != entry:
             redated.append(now)
         unreadable += entry.state == "staged" and not _readable(path)
-    return _Look(causes, redated, unreadable)
+    return causes, redated, unreadable
 
 
 def _cause(entry: Entry, path: str, restage: RestageOptions) -> Cause | None:

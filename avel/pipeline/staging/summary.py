@@ -56,7 +56,7 @@ class ExtractSummary:
             causes = ", ".join(f"{count:,} {cause}" for cause, count in expected.causes.items())
             return (
                 f"{self.store}: {plural(expected.clips, 'clip')} would be staged ({causes}), "
-                f"{size(expected.bytes)} in about {duration(60 * expected.minutes)}, "
+                f"{size(expected.bytes)} in about {duration(expected.seconds)}, "
                 f"as {plural(expected.measured_on, 'clip')} took"
             )
         whole = f"{self.staged + self.skipped:,} of {plural(self.videos, 'clip')} staged"

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cached_property
+from queue import LifoQueue
 from typing import Any
 
 from avel.errors import AvelError, StoreError
@@ -37,19 +38,17 @@ class Decoders:
     """
 
     def __init__(self, store: str, config: ExtractConfig, run: str, most: int) -> None:
-        self._store, self._config, self._run, self._most = store, config, run, most
-        self._location = locate(store)
-        self._idle: list[Isolated] = []
-        self._all: list[Isolated] = []
-        self._changed = threading.Condition()
+        self._store, self._run, self._location = store, run, locate(store)
+        self._all = [Isolated(store, config, run) for _ in range(most)]
+        self._idle: LifoQueue[Isolated] = LifoQueue()  # last in, first out: the others may not run yet
+        for child in self._all:
+            self._idle.put(child)
         self._closed = False
 
     def launch(self) -> None:
         """Starts all children. They load their libraries while dask loads its own, which saves a second."""
-        with self._changed:
-            self._idle = [self._make() for _ in range(self._most)]
-            for child in self._idle:
-                child.launch()
+        for child in self._all:
+            child.launch()
 
     def stage(self, entry: Entry) -> Entry:
         """Stages one clip; returns its entry as failed, or as staged and on the disk.
@@ -68,26 +67,21 @@ class Decoders:
 
     def close(self) -> None:
         """Ends all children, also those in the middle of a clip."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
+        self._closed = True
         for child in self._all:
+            self._idle.put(child)  # wakes whoever waits for one
             child.close()
 
     @contextmanager
     def _one(self) -> Iterator[Isolated]:
-        """Yields an idle or new child for the block; waits while `most` children are busy."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._idle or len(self._all) < self._most)
+        """Yields an idle child for the block; waits while all are busy."""
+        child = self._idle.get()
+        try:
             if self._closed:
                 raise AvelError("the run has ended")
-            child = self._idle.pop() if self._idle else self._make()
-        try:
             yield child
         finally:
-            with self._changed:
-                self._idle.append(child)
-                self._changed.notify()
+            self._idle.put(child)
 
     @cached_property
     def _attributes(self) -> StoreAttributes:
@@ -98,10 +92,6 @@ class Decoders:
                 hint="give the same command again to stage all of them",
             )
         return attributes
-
-    def _make(self) -> Isolated:
-        self._all.append(Isolated(self._store, self._config, self._run))
-        return self._all[-1]
 
 
 THREADS_A_DECODER = 2

@@ -25,7 +25,7 @@ from avel.pipeline.caching.parts import Parts
 from avel.pipeline.config import BACKBONES, CacheConfig, ExtractConfig
 from avel.pipeline.encoders.encoder import Encoder
 from avel.pipeline.encoders.header import FOLDER, is_of_folder
-from avel.pipeline.encoders.hub import folder_name, settings_name
+from avel.pipeline.encoders.hub import folder_name
 from avel.pipeline.encoders.saved import load_encoder
 from avel.pipeline.encoders.vectors import VectorsConfig
 from avel.stores.documents import typed
@@ -287,7 +287,7 @@ class Networks:
         if identity.kind == "run":
             path = self.run_of(origin, identity.digest)
             chosen: dict[str, Any] = {
-                kind: {"weights": str(self._folder_of(origin, kind, about, about["variant"]))}
+                kind: {"weights": str(self._folder_of(origin, kind, about))}
                 for kind in modalities
                 if is_of_folder(about := network.encoder[kind])
             }
@@ -308,15 +308,18 @@ class Networks:
         about: dict[str, Any] = network.encoder[kind]
         if is_of_folder(about):
             name = about["backbone"]
-            folder = self._folder_of(origin, kind, about, wanted)
-            return about | {name: about[name] | {"model": str(folder)}}
+            folder = self._folder_of(origin, kind, about)
+            about = about | {name: about[name] | {"model": str(folder)}}
         if len(wanted) != 64:
             return about
         return about | {"weights": str(self._given(origin, kind, wanted, "FILE"))}
 
-    def _folder_of(self, origin: Origin, kind: str, about: Mapping[str, Any], wanted: str) -> Path:
+    def _folder_of(self, origin: Origin, kind: str, about: Mapping[str, Any]) -> Path:
         """Returns the folder of a model: the recorded one if the model is still there, else the one given."""
-        recorded = Path(about[about["backbone"]]["model"])
+        settings, wanted = about[about["backbone"]], str(about.get("weights"))
+        if not wanted.startswith(FOLDER):
+            wanted = settings["revision"]  # the weights come from elsewhere
+        recorded = Path(settings["model"])
         if recorded.is_dir() and wanted in _names_of(recorded, kind):
             return recorded
         return self._given(origin, kind, wanted, "FOLDER", f", that were in {recorded}")
@@ -389,7 +392,7 @@ def find_encoder(cache: FeatureCache) -> Path:
 def _names_of(path: Path, kind: str) -> tuple[str, ...]:
     """Returns names by which a provenance knows weights: a file's hash; a folder's model, its settings."""
     if path.is_dir():
-        return folder_name(path), settings_name(path)
+        return folder_name(path), folder_name(path, weights=False)
     if not path.is_file():
         raise MissingPathError(f"{path}: no such file or folder", hint=f"--{kind}-weights FILE or FOLDER")
     return (sha256_file(path),)

@@ -13,7 +13,7 @@ from avel.nn import Standard
 from avel.pipeline.config import VISUAL_BACKBONES, PretrainConfig
 from avel.pipeline.encoders.build import build_encoder
 from avel.pipeline.encoders.encoder import Encoder, check_crop, map_cells
-from avel.pipeline.encoders.header import encoder_file, read_pretrained
+from avel.pipeline.encoders.header import Pretrained, encoder_file, read_pretrained
 from avel.pipeline.encoders.saved import cnn_digest, encoder_digest, load_encoder, save_encoder
 from avel.stores.runs import Run
 from tests.pipeline.configs import changed, made, pretrain_config
@@ -262,10 +262,11 @@ def test_a_compiled_cnn_takes_batches_of_any_size(monkeypatch: pytest.MonkeyPatc
     assert len(graphs) == 1, "compiled once"
 
 
-@pytest.mark.parametrize("text", ["", "7", "[true]", "[" * 100_000])
+@pytest.mark.parametrize("text", ["", "7", '{"visual": true}', "[" * 100_000])
 def test_a_header_that_does_not_say_which_cnns_were_pretrained_is_named(text: str) -> None:
-    assert read_pretrained(Path("x"), {"pretrained": "[true, false]"}) == (True, False)
-    with pytest.raises(StoreError, match="x: pretrained is "):
+    whole = {"pretrained": '{"visual": true, "audio": false}'}
+    assert read_pretrained(Path("x"), whole) == Pretrained(visual=True, audio=False)
+    with pytest.raises(StoreError, match="x: pretrained"):
         read_pretrained(Path("x"), {"pretrained": text})
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def loaded(registry: Registry[Any], name: str, model: Path | str, **settings: An
     return backbone
 
 
-def image(path: Path, size: int = 32) -> Path:
+def image(path: Path, size: int = 32, mean: float = 0.4) -> Path:
     """The preprocessing of an image model."""
     kept = {
         "image_processor_type": "CLIPImageProcessor",
@@ -35,7 +36,7 @@ def image(path: Path, size: int = 32) -> Path:
         "size": {"shortest_edge": 40},
     }
     kept |= {"crop_size": {"height": size, "width": size}}
-    kept |= {"image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.3, 0.4]}
+    kept |= {"image_mean": [mean, 0.5, 0.6], "image_std": [0.2, 0.3, 0.4]}
     (path / "preprocessor_config.json").write_text(json.dumps(kept))
     return path
 
@@ -176,19 +177,28 @@ def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "hub"
 
 
-def test_weights_of_the_hub_are_pinned_to_their_commit(clip: Path, offline: Path) -> None:
-    place = offline / "models--some--clip"
+@torch.no_grad()
+def test_a_model_of_the_hub_is_pinned_to_its_commit(clip: Path, offline: Path) -> None:
+    """Its settings, too: the newest revision has other weights and takes other frames."""
+    place, newer = offline / "models--some--clip", COMMIT[::-1]
     shutil.copytree(clip, place / "snapshots" / COMMIT)
+    expected = loaded(VISUAL_BACKBONES, "hf", clip)(FRAMES)
+    shutil.copytree(image(clip, size=40, mean=0.1), place / "snapshots" / newer)
     (place / "refs").mkdir()
-    (place / "refs" / "main").write_text(COMMIT)
-    backbone, config = VISUAL_BACKBONES["hf"], VISUAL_BACKBONES["hf"].Config(model="some/clip")
-    assert backbone.weights_name(config, "published") == COMMIT
-    pinned = backbone(config)
-    load_backbone(pinned, COMMIT, "--visual-weights")
-    expected = loaded(VISUAL_BACKBONES, "hf", clip).state_dict()
-    assert all(torch.equal(value, expected[name]) for name, value in pinned.state_dict().items())
+    (place / "refs" / "main").write_text(newer)
+    (place / "refs" / "v1").write_text(COMMIT)
+    backbone, any_revision = VISUAL_BACKBONES["hf"], VISUAL_BACKBONES["hf"].Config(model="some/clip")
+    for weights in ("published", "random"):
+        assert backbone.pinned(any_revision, weights) == replace(any_revision, revision=newer)
+        config = backbone.pinned(replace(any_revision, revision="v1"), weights)
+        assert config == replace(any_revision, revision=COMMIT)
+    assert backbone.reads(config) == FrameInput(pixels=32)
+    pinned = loaded(VISUAL_BACKBONES, "hf", "some/clip", revision=COMMIT)
+    torch.testing.assert_close(pinned(FRAMES), expected, rtol=0, atol=0)
     with pytest.raises(WeightsError, match="some/clip at revision v2 is not on this machine"):
-        backbone.weights_name(config, "v2")
+        backbone.pinned(replace(config, revision="v2"), "published")
+    with pytest.raises(WeightsError, match="v1: no such weights file"):
+        load_backbone(pinned, "v1", "--visual-weights")
 
 
 def test_without_a_network_the_error_says_what_to_put_where(offline: Path) -> None:

@@ -114,6 +114,7 @@ def test_sound_that_begins_after_the_grid_is_missing(tmp_path: Path) -> None:
     with open_media(path, Grid(size=16)) as media:
         assert not any(chunk.any() for chunk in media.samples())
         assert not media.has_audio
+        assert media.info.damage == "the audio starts at 12.0 s"
     with pytest.raises(ClipRefused, match=r"no-audio: the audio starts at 12\.0 s"):
         read(path, missing_audio="fail")
 

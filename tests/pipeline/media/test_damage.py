@@ -174,6 +174,7 @@ def test_what_cannot_be_staged_is_refused_with_its_reason(
         read(make(whole, tmp_path))
     assert refusal.value.reason == reason
     assert refusal.value.detail
+    assert reason != "truncated" or "Invalid data" not in refusal.value.detail  # FFmpeg says so of anything
 
 
 def test_a_refusal_survives_its_way_between_processes() -> None:

@@ -241,6 +241,18 @@ def test_a_tail_of_zeros_is_not_valid(tmp_path: Path, suffix: str) -> None:
     assert "the video ends at" in info.damage or suffix == "ts"  # which states no end
 
 
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "flv"])
+@pytest.mark.parametrize("pictures", [1, 10, 75])
+def test_video_that_is_shorter_than_the_audio_is_not_damaged(
+    tmp_path: Path, suffix: str, pictures: int
+) -> None:
+    codec = "flv" if suffix == "flv" else "libx264"
+    film = Film(steady(25)[:pictures], 64, 64, codec=codec, clicks=(1.0,), tick=Fraction(1, 25))
+    frames, _, info = read(compose(tmp_path / f"clip.{suffix}", film))
+    assert read_number(frames[-1]) == pictures - 1
+    assert (info.damage, info.valid_seconds) == ("", 10)
+
+
 def test_silence_at_the_end_is_valid(tmp_path: Path) -> None:
     film = replace(TAILS["mov"], sound_seconds=6.0, clicks=(1.0,))
     assert read(compose(tmp_path / "clip.mov", film))[2].valid_seconds == pytest.approx(6.0, abs=0.05)

@@ -27,14 +27,11 @@ LOST, INCOMPLETE = "video packets not decoded", "pictures incomplete"
 
 @dataclass(frozen=True)
 class Staged:
-    """What is known of one file: its picture stream, size, quarter turns, origin, sound, and damage.
+    """What is known of one file: its picture stream, quarter turns, origin, sound, and damage.
 
     `pictures` is how many different source pictures the 160 slots show.
     """
 
-    width: int
-    height: int
-    codec: str
     valid_seconds: float
     pictures: int
     sound: str = ""
@@ -45,48 +42,48 @@ class Staged:
 
 
 ODD: "dict[str, Staged | str]" = {
-    "VideoLLaMA2__sample_demo_9.mp4": Staged(596, 336, "h264", 9.152, 147, "aac"),
-    "decord__corrupted.mp4": Staged(1280, 720, "h264", 5.0, 49, damage=f"{LOST}: 1; {INCOMPLETE}: 1"),
-    "decord__unordered.mov": Staged(50, 50, "h264", 0.125, 3),
-    "decord__video_180.mov": Staged(568, 320, "h264", 0.1, 3, quarter_turns=2),
-    "decord__video_90.mov": Staged(568, 320, "h264", 0.1, 3, quarter_turns=3),
-    "mmaction2__demo.mp4": Staged(340, 256, "h264", 10.0, 160),
-    "moviepy__-video-with-dash-.mp4": Staged(1, 1, "h264", 5.0, 5),
-    "moviepy__chaplin.mp4": Staged(640, 360, "h264", 9.64, 155, "mp3float"),
-    "moviepy__fire2.mp4": Staged(1280, 720, "h264", 2.416, 25, "aac", quarter_turns=2),
-    "moviepy__no_duration.webm": Staged(1280, 720, "vp9", 4.938, 74, "opus"),
-    "moviepy__video_with_failing_audio.mp4": Staged(640, 360, "h264", 10.0, 160, "mp3float"),
+    "VideoLLaMA2__sample_demo_9.mp4": Staged(9.152, 147, "aac"),
+    "decord__corrupted.mp4": Staged(5.0, 49, damage=f"{LOST}: 1; {INCOMPLETE}: 1"),
+    "decord__unordered.mov": Staged(0.125, 3),
+    "decord__video_180.mov": Staged(0.1, 3, quarter_turns=2),
+    "decord__video_90.mov": Staged(0.1, 3, quarter_turns=3),
+    "mmaction2__demo.mp4": Staged(10.0, 160),
+    "moviepy__-video-with-dash-.mp4": Staged(5.0, 5),
+    "moviepy__chaplin.mp4": Staged(9.64, 155, "mp3float"),
+    "moviepy__fire2.mp4": Staged(2.416, 25, "aac", quarter_turns=2),
+    "moviepy__no_duration.webm": Staged(4.938, 74, "opus"),
+    "moviepy__video_with_failing_audio.mp4": Staged(10.0, 160, "mp3float"),
     "mp4parse-rust__chunk_out_of_range.mp4": "unreadable",
     "mp4parse-rust__invalid_userdata.mp4": "truncated",
     "mp4parse-rust__no_timescale.mp4": Staged(
-        320, 240, "h264", 6.0424, 93, origin=Fraction(166, 2500), damage=f"{LOST}: 12; {INCOMPLETE}: 28"
+        6.0424, 93, origin=Fraction(166, 2500), damage=f"{LOST}: 12; {INCOMPLETE}: 28"
     ),
-    "testdata__video-1s.avi": Staged(256, 240, "indeo4", 1.0, 17),
-    "torchcodec__av1_video.mkv": Staged(640, 360, "libdav1d", 5.0, 81),
-    "torchcodec__h264_10bits.mp4": Staged(200, 200, "h264", 1.0, 17),
-    "torchcodec__h265_video.mp4": Staged(128, 128, "hevc", 1.0, 10),
-    "torchcodec__nasa_13013.mp4": Staged(480, 270, "h264", 10.0, 160, "aac", stream=3),
-    "zamba__04250002.MP4": Staged(106, 60, "h264", 10.0, 10),
+    "testdata__video-1s.avi": Staged(1.0, 17),
+    "torchcodec__av1_video.mkv": Staged(5.0, 81),
+    "torchcodec__h264_10bits.mp4": Staged(1.0, 17),
+    "torchcodec__h265_video.mp4": Staged(1.0, 10),
+    "torchcodec__nasa_13013.mp4": Staged(10.0, 160, "aac", stream=3),
+    "zamba__04250002.MP4": Staged(10.0, 10),
 }
 
 CLIPS = {
-    "AVVP-ECCV20__BjCEufrlXm4.mp4": Staged(320, 240, "h264", 10.0, 160, "aac"),
-    "Diff-Foley__car.mp4": Staged(640, 360, "h264", 10.0, 160, "aac"),
-    "FoleyCrafter__vggsound_1.mp4": Staged(640, 360, "h264", 10.0, 160, "mp3float"),
-    "FoleyCrafter__vggsound_2.mp4": Staged(1280, 720, "h264", 10.0, 160, "mp3float"),
-    "SparseSync__video_3qesirWAGt4_20000_30000.mp4": Staged(1280, 720, "h264", 10.0, 160, "aac"),
-    "SparseSync__video_ZYc410CE4Rg_0_10000.mp4": Staged(480, 360, "h264", 10.0, 160, "aac"),
-    "SpecVQGAN__dog_video_02754.mp4": Staged(298, 224, "h264", 10.0, 160, "aac"),
-    "SpecVQGAN__gun_video_00819.mp4": Staged(1280, 720, "h264", 8.0, 129, "aac"),
-    "SpecVQGAN__video_-1pRmoJIGQc_10000_20000.mp4": Staged(1280, 720, "h264", 10.0, 160, "aac"),
-    "SpecVQGAN__video_-Qowmc0P9ic_34000_44000.mp4": Staged(640, 360, "h264", 10.0, 160, "aac"),
-    "SpecVQGAN__video_0nib7bMm8BA_15000_25000.mp4": Staged(480, 360, "h264", 10.0, 160, "aac"),
-    "SpecVQGAN__video_1aDnyPubxdY_118000_128000.mp4": Staged(320, 240, "h264", 10.0, 160, "aac"),
-    "SpecVQGAN__video_3HgbEKrbA9s_54000_64000.mp4": Staged(1280, 720, "h264", 10.0, 160, "aac"),
-    "SpecVQGAN__video_53UdZyM9MyE_252000_262000.mp4": Staged(576, 720, "h264", 10.0, 160, "aac"),
-    "SpecVQGAN__video_6zlMP_kQ_-w_30000_40000.mp4": Staged(480, 360, "h264", 10.0, 160, "aac"),
-    "SpecVQGAN__video_D1NO38P8vqI_284000_294000.mp4": Staged(1280, 720, "h264", 10.0, 160, "aac"),
-    "decord__flipping_a_pancake.mkv": Staged(426, 240, "h264", 10.0, 160, "opus"),
+    "AVVP-ECCV20__BjCEufrlXm4.mp4": Staged(10.0, 160, "aac"),
+    "Diff-Foley__car.mp4": Staged(10.0, 160, "aac"),
+    "FoleyCrafter__vggsound_1.mp4": Staged(10.0, 160, "mp3float"),
+    "FoleyCrafter__vggsound_2.mp4": Staged(10.0, 160, "mp3float"),
+    "SparseSync__video_3qesirWAGt4_20000_30000.mp4": Staged(10.0, 160, "aac"),
+    "SparseSync__video_ZYc410CE4Rg_0_10000.mp4": Staged(10.0, 160, "aac"),
+    "SpecVQGAN__dog_video_02754.mp4": Staged(10.0, 160, "aac"),
+    "SpecVQGAN__gun_video_00819.mp4": Staged(8.0, 129, "aac"),
+    "SpecVQGAN__video_-1pRmoJIGQc_10000_20000.mp4": Staged(10.0, 160, "aac"),
+    "SpecVQGAN__video_-Qowmc0P9ic_34000_44000.mp4": Staged(10.0, 160, "aac"),
+    "SpecVQGAN__video_0nib7bMm8BA_15000_25000.mp4": Staged(10.0, 160, "aac"),
+    "SpecVQGAN__video_1aDnyPubxdY_118000_128000.mp4": Staged(10.0, 160, "aac"),
+    "SpecVQGAN__video_3HgbEKrbA9s_54000_64000.mp4": Staged(10.0, 160, "aac"),
+    "SpecVQGAN__video_53UdZyM9MyE_252000_262000.mp4": Staged(10.0, 160, "aac"),
+    "SpecVQGAN__video_6zlMP_kQ_-w_30000_40000.mp4": Staged(10.0, 160, "aac"),
+    "SpecVQGAN__video_D1NO38P8vqI_284000_294000.mp4": Staged(10.0, 160, "aac"),
+    "decord__flipping_a_pancake.mkv": Staged(10.0, 160, "opus"),
 }
 
 
@@ -142,7 +139,6 @@ def decoded(path: Path, for_jpeg: bool) -> "tuple[np.ndarray, str, int]":
 def check(path: Path, expected: Staged) -> None:
     """The file reads as written down, and shows and sounds as the reference says."""
     frames, samples, info = read(path, GRID)
-    assert (info.width, info.height, info.video_codec) == (expected.width, expected.height, expected.codec)
     assert info.valid_seconds == pytest.approx(expected.valid_seconds, abs=0.001)
     assert info.audio_codec == expected.sound
     assert info.damage == expected.damage

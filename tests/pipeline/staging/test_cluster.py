@@ -49,7 +49,7 @@ def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cluster]
     scheduler = [*dask, "scheduler", "--host", "127.0.0.1", "--port", "0", *plain]
     processes = [subprocess.Popen(scheduler, **quiet)]
     deadline = time.monotonic() + START_SECONDS
-    while not file.exists() and time.monotonic() < deadline:
+    while not (file.exists() and file.stat().st_size) and time.monotonic() < deadline:
         time.sleep(0.05)
     threads = getattr(request, "param", "1")
     worker = [*dask, "worker", "--nthreads", threads, "--no-nanny", *plain]

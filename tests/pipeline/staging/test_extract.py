@@ -480,7 +480,7 @@ def test_a_dry_run_writes_nothing(clips: Path, tmp_path: Path) -> None:
     assert summary.forecast is not None
     assert (summary.forecast.clips, summary.forecast.causes) == (5, {"new": 5})
     assert summary.forecast.bytes > 4 * 2 * 96 * 64 * 4
-    assert summary.forecast.minutes >= 0
+    assert summary.forecast.seconds >= 0
 
 
 def test_a_dry_run_is_done_whatever_failed_before(

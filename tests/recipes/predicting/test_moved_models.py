@@ -93,6 +93,20 @@ def test_a_cache_of_a_moved_model_stays_what_it_is(store: Path, tmp_path: Path) 
         cache_features(store, cache, visual_backbone=f"hf:{with_other_pixels(moved)}", **SOUND)
 
 
+def test_a_folder_whose_weights_are_not_read_may_move_too(store: Path, tmp_path: Path) -> None:
+    model, cache, head = write_model(tmp_path / "clip"), tmp_path / "c.h5", tmp_path / "head"
+    video = store.parent / "clips" / "4.mp4"
+    options = SOUND | {"visual_weights": "random"}
+    cache_features(store, cache, visual_backbone=f"hf:{model}", **options)
+    train_head(cache, head, **HEAD)
+    before = found(head, video)
+    moved = model.rename(tmp_path / "moved")
+    assert cache_features(store, cache, visual_backbone=f"hf:{moved}", **options).encoded == 0
+    assert found(head, video, visual_weights=moved) == before
+    with pytest.raises(StaleError, match=r'encoder\.visual\.hf\.revision was "folder-'):
+        cache_features(store, cache, visual_backbone=f"hf:{with_other_pixels(moved)}", **options)
+
+
 def test_an_encoder_on_a_moved_model_is_told_where_it_is(store: Path, tmp_path: Path) -> None:
     model, video = write_model(tmp_path / "clip"), store.parent / "clips" / "4.mp4"
     avbt, cache, head = tmp_path / "avbt", tmp_path / "c.h5", tmp_path / "head"
@@ -116,7 +130,7 @@ def test_an_encoder_on_a_moved_model_is_told_where_it_is(store: Path, tmp_path: 
     assert cache_features(store, cache, encoder=avbt, visual_weights=str(moved), device="cpu").encoded == 0
     assert found(head, video, visual_weights=moved) == before
     other = with_other_pixels(write_model(tmp_path / "pixels"))
-    with pytest.raises(StaleError, match=r"others .* than those of the encoder"):
+    with pytest.raises(StaleError, match=r"preprocessor_config.json are folder-\w+, not folder-"):
         cache_features(store, cache, encoder=avbt, visual_weights=str(other), overwrite=True, device="cpu")
     with pytest.raises(StaleError, match="pixels: hash folder-"):
         found(head, video, visual_weights=other)

@@ -75,6 +75,15 @@ def test_a_part_with_far_smaller_time_stamps_follows_too(tmp_path: Path, kind: s
     assert "joined there" in damage
 
 
+def test_audio_that_begins_in_a_later_part_is_in_time_with_it(tmp_path: Path) -> None:
+    silent = compose(tmp_path / "silent.ts", replace(FILM, clicks=None))
+    part = compose(tmp_path / "part.ts", FILM)
+    shown, samples, _, _ = numbers(join(tmp_path / "joined.ts", silent, part))
+    priming = 1024 / 44100  # of the audio's encoder
+    assert heard_clicks(samples) == pytest.approx([SECONDS + each + priming for each in (1, 3)], abs=0.01)
+    assert shown[16 * (SECONDS + 2)] == pytest.approx(50, abs=1)
+
+
 def test_many_parts_without_audio(tmp_path: Path) -> None:
     part = compose(tmp_path / "part.ts", replace(FILM, times=steady(25, 2), clicks=None))
     path = join(tmp_path / "joined.ts", *[part] * 7)

@@ -1,4 +1,4 @@
-"""Follows time stamps that begin anew within a file, as in files that were joined byte by byte.
+"""Puts the parts of a joined file one after another. In each part the time stamps begin anew.
 
 Recordings in MPEG-TS, MPEG-PS and Matroska can be joined without a tool, and some recorders begin anew after
 a pause. Each part then has time stamps of its own:
@@ -6,9 +6,9 @@ a pause. Each part then has time stamps of its own:
     file        |-- part 1: 0 to 5 s --|-- part 2: 0 to 5 s --|
     presented   0                      5                      10 s
 
-A part begins where the time stamps of all streams leap back. Where those of one stream alone leap back, they
-are not followed, since a part of its own would no longer be in time with the other stream. The earlier audio
-and pictures stay.
+A part begins where the time stamps of all streams leap back. Where those of one stream alone leap back,
+nothing is moved, or the two streams would no longer be in time. Where time stamps overlap, what came first
+stays.
 """
 
 from bisect import bisect_right
