@@ -30,7 +30,7 @@ from avel.heads.tasks.task import Task
 from avel.heads.train import LoadedCache, sweep
 from avel.heads.training.data import Data, Split, join
 from avel.heads.training.plan import Planned, plan
-from avel.heads.training.records import read_trials
+from avel.heads.training.records import TrialRecord, read_trials
 from avel.progress import note
 from avel.stores.datasets.annotation_text import read_rows
 from avel.stores.datasets.labels import take
@@ -51,7 +51,7 @@ class SettingResult:
         interval_percent: its 95 % interval over videos, or over groups of them.
         event_f1_percent: F1 of events, with tolerances of one segment where a segment has one label.
         epochs: mean of the best epochs.
-        difference: metric -> these settings minus the first ones; empty for the first.
+        difference: metric -> these settings minus the first of `FoldsResult.results`; empty for these.
     """
 
     settings: dict[str, Any]
@@ -63,12 +63,20 @@ class SettingResult:
 
 
 @dataclass(frozen=True)
+class FailedSetting:
+    """A combination of settings of which every trial failed in some fold, and what happened first."""
+
+    settings: dict[str, Any]
+    failure: str
+
+
+@dataclass(frozen=True)
 class FoldsResult:
     """Results of a cross-validation; the test split is used by `evaluation` alone.
 
     Attributes:
         groups: number of videos, or of groups of them, that were dealt to the folds.
-        results: the settings in the order they were given.
+        results: the settings in the order they were given, without those of `failed`.
         best: settings with the best score.
         evaluation: results of the run at `run`, trained on the whole train split with these settings.
     """
@@ -79,6 +87,7 @@ class FoldsResult:
     samples: int
     groups: int
     results: tuple[SettingResult, ...]
+    failed: tuple[FailedSetting, ...]
     best: dict[str, Any]
     evaluation: Evaluation
 
@@ -106,6 +115,7 @@ class FoldsResult:
         return [
             *table(header, rows),
             "",
+            *(f"failed: {_text(each.settings)}: {each.failure}" for each in self.failed),
             WOULD_SHOW_NOTE,
             f"{self.samples} samples of train and val in {self.folds} folds of {self.groups} groups",
             f"best: {_text(self.best)}, trained with all seeds into {self.run}",
@@ -139,7 +149,7 @@ def cross_validate(
     Raises:
         ConfigError: fewer than 3 folds, or a setting that the head does not know.
         DatasetError: a video without a group.
-        TrainingError: fewer groups than folds, or settings of which every trial failed.
+        TrainingError: fewer groups than folds, or every trial failed.
         StoreError: `folder` holds something else.
     """
     if folds < 3:
@@ -158,7 +168,7 @@ def cross_validate(
     group = samples.video_id if group_of is None else np.array([group_of[id] for id in samples.video_id])
     fold = deal(group, samples, folds, base.seed)
     predicted: dict[str, list[Predictions]] = {item.trial.name: [] for item in planned}
-    epochs: dict[str, list[int]] = {item.trial.name: [] for item in planned}
+    ended: dict[str, list[TrialRecord]] = {item.trial.name: [] for item in planned}
     for number in range(folds):
         note(f"\n== fold {number + 1} of {folds}")
         path = folder / "folds" / str(number + 1)
@@ -167,8 +177,13 @@ def cross_validate(
         for item in read_predictions(run)[HELD_OUT]:
             predicted[item.trial].append(item)
         for trial in read_trials(run):
-            epochs[trial.name] += [trial.best_epoch] * trial.trained
-    results = _evaluate_settings(data.task, planned, predicted, epochs, folds, group_of)
+            ended[trial.name].append(trial)
+    results, failed = _evaluate_settings(data.task, planned, predicted, ended, folds, group_of)
+    if not results:
+        raise TrainingError(
+            f"{folder}: every trial failed; {_text(failed[0].settings)}: {failed[0].failure}",
+            hint="a lower --lr into another folder",
+        )
     best = max(results, key=lambda each: each.score_percent.mean or 0)
     note(f"\n== the best of {len(results)} settings: {_text(best.settings)}")
     chosen = {**options, **best.settings}
@@ -181,6 +196,7 @@ def cross_validate(
         len(samples),
         len(np.unique(group[fold >= 0].astype(str))),
         tuple(results),
+        tuple(failed),
         best.settings,
         evaluation,
     )
@@ -273,21 +289,32 @@ def _evaluate_settings(
     task: Task,
     planned: Sequence[Planned],
     predicted: Mapping[str, Sequence[Predictions]],
-    epochs: Mapping[str, Sequence[int]],
+    ended: Mapping[str, Sequence[TrialRecord]],
     folds: int,
     group_of: Mapping[str, str] | None,
-) -> list[SettingResult]:
-    """Returns the result of each combination of settings; trials that failed in a fold are left out."""
+) -> tuple[list[SettingResult], list[FailedSetting]]:
+    """Returns the results of combinations of settings, without trials that failed in a fold, and the rest.
+
+    Args:
+        predicted, ended: trial -> its predictions and its records, of each fold.
+    """
     by_settings: dict[str, list[Planned]] = {}
     for item in planned:
         by_settings.setdefault(_text(item.settings), []).append(item)
     results: list[SettingResult] = []
+    failed: list[FailedSetting] = []
     first: dict[str, Tally] = {}
-    for text, items in by_settings.items():
+    for items in by_settings.values():
         trials = [predicted[item.trial.name] for item in items]
         whole = [join_folds(parts, group_of) for parts in trials if len(parts) == folds]
         if not whole:
-            raise TrainingError(f"{text}: every trial failed in some fold", hint="a lower --lr")
+            of_folds = [
+                (fold, trial) for item in items for fold, trial in enumerate(ended[item.trial.name], 1)
+            ]
+            fold, lost = next((fold, trial) for fold, trial in of_folds if trial.failure)
+            failed.append(FailedSetting(items[0].settings, f"fold {fold}, seed {lost.seed}: {lost.failure}"))
+            continue
+        trained = [each for item in items for each in ended[item.trial.name] if each.trained]
         metrics, tallies = compute_metrics(whole, task, task.usual_decoder, (1, 1)), tally(whole, task)
         results.append(
             SettingResult(
@@ -295,14 +322,14 @@ def _evaluate_settings(
                 score_percent=metrics.score_percent,
                 interval_percent=metrics.interval_percent,
                 event_f1_percent=metrics.events.f1_percent,
-                epochs=float(np.mean([epoch for item in items for epoch in epochs[item.trial.name]])),
+                epochs=float(np.mean([each.best_epoch for each in trained])),
                 difference={
                     name: difference(tallies[name], first[name], whole[0].video_id) for name in first
                 },
             )
         )
         first = first or tallies
-    return results
+    return results, failed
 
 
 def join_folds(parts: Sequence[Predictions], group_of: Mapping[str, str] | None) -> Predictions:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -14,11 +15,12 @@ from avel.errors import ConfigError, StoreError, TrainingError, import_extra
 from avel.heads.config import HEADS, TrainConfig
 from avel.heads.evaluation.evaluation import Evaluation
 from avel.heads.models.head import code_digest
+from avel.heads.tasks.choose import choose_task
 from avel.heads.train import LoadedCache, digests_of_negatives, digests_of_weights, train_head
 from avel.heads.training.data import Data
 from avel.heads.training.fit import fit
 from avel.heads.training.forecast import check_step_fits, note_long_training
-from avel.heads.training.plan import check_varied, find_settings
+from avel.heads.training.plan import check_comparable, check_varied, find_settings
 from avel.heads.training.trials import Trial
 from avel.progress import note
 from avel.stores.documents import read_document, write_document
@@ -134,11 +136,6 @@ def search(
     others = {name: value for name, value in options.items() if name not in settings}  # ranges win
     varied = find_settings(base, settings, others, "search")
     ranges = {varied[key].name: _converted(varied[key], values) for key, values in settings.items()}
-    if "select_by" in ranges or ("supervision" in ranges and base.select_by == "auto"):
-        raise ConfigError(
-            "some trials would choose epochs by videos, others by segments: scores that are not comparable",
-            hint="choose by one of the two in all trials: --select-by segments, and no select_by in --set",
-        )
     configs = [base] + [
         dataclasses.replace(base, **{name: value})
         for name in INPUTS
@@ -148,6 +145,12 @@ def search(
     check_can_write(folder, folder=True)
     loaded = LoadedCache.open(cache, base.device)
     loaded.check([base])
+    choosing = {name: ranges.get(name, (getattr(base, name),)) for name in ("supervision", "select_by")}
+    combined = itertools.product(*cast("Iterable[tuple[Any, ...]]", choosing.values()))
+    check_comparable(
+        (dataclasses.replace(base, **dict(zip(choosing, values, strict=True))) for values in combined),
+        choose_task(loaded.cache, base.task).name,
+    )
     _record_request(folder, ranges, configs, loaded)
     with only_one(folder, "search"):
         study = _study(optuna, folder, base.seed)

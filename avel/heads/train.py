@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 from avel.device import choose_device, hardware_of
-from avel.errors import TrainingError
 from avel.heads.config import HEADS, TrainConfig
 from avel.heads.evaluation.evaluate import evaluate, predict_split
 from avel.heads.evaluation.evaluation import Evaluation
@@ -40,11 +39,12 @@ from avel.heads.training.data import (
 from avel.heads.training.fit import TrialOutcome, can_stack, fit
 from avel.heads.training.forecast import check_step_fits, note_long_training
 from avel.heads.training.negatives import add_negatives
-from avel.heads.training.plan import Planned, plan, stackable_groups
+from avel.heads.training.plan import Planned, check_comparable, plan, stackable_groups
 from avel.heads.training.records import (
     HeadInputs,
     is_trained,
     load_model,
+    read_trained,
     read_trials,
     trained_groups,
     write_trial,
@@ -100,7 +100,8 @@ def sweep(
     >>> sweep("features.h5", "runs/theta", {"theta": [0, 0.03]}, seeds=5)  # doctest: +SKIP
 
     Raises:
-        ConfigError: a setting that the head does not know, or that the cache's features do not fit.
+        ConfigError: a setting that the head does not know, or that the cache's features do not fit; trials
+            whose validation scores are not comparable.
         TrainingError: the cache cannot be trained on, or no trial stayed finite.
         StoreError: `run` holds another run, or one of a head whose code has changed since.
     """
@@ -109,7 +110,10 @@ def sweep(
     seeds = len({item.trial.config.seed for item in planned})
     base = replace(planned[0].trial.config, seeds=seeds)
     loaded = cache if isinstance(cache, LoadedCache) else LoadedCache.open(cache, base.device)
-    loaded.check(item.trial.config for item in planned)
+    configs = [item.trial.config for item in planned]
+    loaded.check(configs)
+    if not loaded.fold:  # settings are compared on the fold that is held out, not on val
+        check_comparable(configs, choose_task(loaded.cache, base.task).name)
     check_watchers(base.metrics_hook, base.tensorboard)
     inputs = _inputs(loaded, planned)
     if overwrite:
@@ -316,16 +320,9 @@ def _train(run: Run, planned: Sequence[Planned], loaded: LoadedCache) -> None:
 
 def _predict_and_evaluate(run: Run, loaded: LoadedCache) -> None:
     """Writes the predictions of all trials that stayed finite, then the results."""
-    trials = read_trials(run)
-    trained = [trial for trial in trials if trial.trained]
-    if not trained:
-        raise TrainingError(
-            f"{run.path}: no trial stayed finite; {trials[0].name}: {trials[0].failure}",
-            hint="a lower --lr into another run folder",
-        )
     predictions = (
         predict_split(load_model(run, trial, loaded.device), trial, data, split)
-        for trial in trained
+        for trial in read_trained(run)
         for split in PREDICTED_SPLITS
         if split in (data := loaded.data(trial.config)).splits
     )

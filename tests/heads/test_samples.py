@@ -152,9 +152,9 @@ def test_weak_supervision_learns_from_what_is_left(tmp_path: Path) -> None:
 
 def test_full_and_weak_of_one_sweep_learn_from_their_own_samples(tmp_path: Path) -> None:
     path = write_cache(tmp_path / "c.h5", label=many_events())
-    found = sweep(path, tmp_path / "both", {"supervision": ["full", "weak"]}, **QUICK)
+    found = sweep(path, tmp_path / "both", {"supervision": ["full", "weak"]}, select_by="segments", **QUICK)
     for name in ("full", "weak"):
-        alone = train_head(path, tmp_path / name, supervision=name, **QUICK)
+        alone = train_head(path, tmp_path / name, supervision=name, select_by="segments", **QUICK)
         assert found.groups[f"supervision={name}"] == alone.groups["mlp"]
 
 

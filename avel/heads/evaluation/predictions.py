@@ -16,7 +16,7 @@ from avel.heads.evaluation.wording import EvaluatedSplit
 from avel.heads.tasks.metrics import Labels
 from avel.heads.tasks.results import Decoder, LabelSets, PredictionMetrics
 from avel.heads.tasks.task import Task
-from avel.heads.training.records import TRAIN_AGAIN, HeadInputs, TrialRecord, task_of
+from avel.heads.training.records import TRAIN_AGAIN, HeadInputs, TrialRecord, read_trained, task_of
 from avel.stores.arrow import read_own_parquet, to_parquet
 from avel.stores.datasets.labels import PADDED, UNKNOWN, in_clip, take
 from avel.stores.datasets.sample import SPLITS
@@ -72,9 +72,11 @@ def read_predictions(run: Run) -> dict[str, list[Predictions]]:
 
     Raises:
         StoreError: no predictions file, or a damaged one.
+        TrainingError: there is none because every trial failed.
     """
     path, inputs = run.path / PREDICTIONS, run.read_inputs(HeadInputs)
     if not path.is_file():
+        read_trained(run)
         raise StoreError(f"{path}: no predictions", hint="give the avel train-head command again to go on")
     task, segments = task_of(run), inputs.segments
     classes = task.outputs if task.one_label else 2

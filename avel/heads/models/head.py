@@ -19,6 +19,7 @@ from avel.heads.models.parts import AttentionMap, at_least_float32
 from avel.heads.tasks.choose import TASKS
 from avel.heads.tasks.single_label import SingleLabel
 from avel.nn import Standard, mask_of, zero_padding
+from avel.progress import note
 
 
 @dataclass(frozen=True)
@@ -118,10 +119,9 @@ class Head(nn.Module, ABC):
     takes_differing_lengths: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
-        """Refuses attributes of a class that nothing would read, and unknown names in those that list some.
+        """Notes attributes that may be misspelt, and refuses unknown names in those that list some.
 
         Raises:
-            ConfigError: an attribute is named almost like one of those above.
             UnknownNameError: there is no such inputs, task or kind of video labels.
         """
         super().__init_subclass__()
@@ -130,10 +130,7 @@ class Head(nn.Module, ABC):
             new = is_plain and not any(name in vars(base) for base in cls.__mro__[1:])
             meant = difflib.get_close_matches(name, Head.__annotations__, cutoff=0.8) if new else []
             if meant:
-                raise ConfigError(
-                    f"{cls.__name__}: avel does not read the attribute {name!r}",
-                    hint=f"did you mean {meant[0]}? If not, choose a name that is less like it",
-                )
+                note(f"{cls.__name__}: avel does not read the attribute {name!r}; did you mean {meant[0]!r}?")
         for attribute, known in (
             ("inputs", get_args(Inputs)),
             ("tasks", TASKS),

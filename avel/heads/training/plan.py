@@ -101,6 +101,19 @@ def check_varied(what: str, key: str, values: Any) -> None:
         raise ConfigError(f"a {what} over {key!r} without values", hint="--set theta=0,0.03 has two")
 
 
+def check_comparable(configs: Iterable[TrainConfig], task: str) -> None:
+    """Checks that all trials choose their epochs by the same kind of labels, so that one can be the best.
+
+    Raises:
+        ConfigError: some choose by videos, others by segments.
+    """
+    if len({config.selects_by_videos(task) for config in configs}) > 1:
+        raise ConfigError(
+            "some trials would choose epochs by videos, others by segments: scores that are not comparable",
+            hint="choose by one of the two in all trials, with --select-by, or make a run for each",
+        )
+
+
 def stackable_groups(
     planned: Sequence[Planned], stacks: Callable[[TrainConfig], bool]
 ) -> list[list[Planned]]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from avel.config import as_dict
-from avel.errors import ConfigError, StoreError
+from avel.errors import ConfigError, StoreError, TrainingError
 from avel.heads.config import TrainConfig
 from avel.heads.models.head import Model, Widths, build_model, projected_width
 from avel.heads.tasks.choose import TASKS
@@ -138,7 +138,7 @@ def write_trial(
         "inputs": inputs,
     }
     measured = {field.name: getattr(outcome, field.name) for field in dataclasses.fields(outcome)}
-    del measured["trial"], measured["state"], measured["last_gain"]
+    del measured["trial"], measured["state"]
     write_document(_path(run, name, "json"), record | measured)
 
 
@@ -172,11 +172,18 @@ def read_trained(run: Run) -> list[TrialRecord]:
     """Reads the trials that are done and stayed finite.
 
     Raises:
-        StoreError: there is none, or a damaged one.
+        TrainingError: every trial of the run failed.
+        StoreError: no trial is done yet, or one is damaged.
     """
-    if not (trained := [trial for trial in read_trials(run) if trial.trained]):
+    trials = read_trials(run)
+    if trained := [trial for trial in trials if trial.trained]:
+        return trained
+    if len(trials) < len(run.read_inputs(HeadInputs).trials):
         raise StoreError(f"{run.path}: no trained trial", hint="give the same avel train-head command again")
-    return trained
+    raise TrainingError(
+        f"{run.path}: no trial stayed finite; {trials[0].name}: {trials[0].failure}",
+        hint="a lower --lr into another run folder",
+    )
 
 
 def trained_groups(trials: Iterable[TrialRecord]) -> dict[str, list[TrialRecord]]:
@@ -203,6 +210,7 @@ def load_head(run: Path | str, trial: str | None = None, device: torch.device | 
 
     Raises:
         MissingPathError, StoreError: there is no such run or trial, or it is damaged.
+        TrainingError: every trial of the run failed.
     """
     opened = Run.open(run, "heads")
     if trial is not None:

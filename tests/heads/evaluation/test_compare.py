@@ -9,7 +9,7 @@ import pytest
 from avel.cli import cli
 from avel.console import DONE, ERROR
 from avel.console import run as run_command
-from avel.errors import StoreError, UnknownNameError
+from avel.errors import ConfigError, StoreError, UnknownNameError
 from avel.heads.evaluation.compare import Agreement, Comparison, compare
 from avel.heads.evaluation.predictions import Predictions, write_predictions
 from avel.heads.models.head import Widths
@@ -110,7 +110,7 @@ def test_clips_that_one_run_lacks_are_left_out(tmp_path: Path) -> None:
 
 def test_of_a_sweep_the_best_on_validation_is_compared_unless_named(tmp_path: Path) -> None:
     sweep = write_run(tmp_path / "s", {"theta=0.0": B, "theta=0.03": A}, val=(0.6, 0.9))
-    assert compare(sweep, sweep).a.settings == "theta=0.03"
+    assert compare(sweep, write_run(tmp_path / "b", {"": B})).a.settings == "theta=0.03"
     found = compare(sweep, sweep, settings_b="theta=0.0")
     assert (found.a.settings, found.b.settings) == ("theta=0.03", "theta=0.0")
     assert found.differences["accuracy"].points == pytest.approx(100 * 2 / 12)
@@ -118,6 +118,13 @@ def test_of_a_sweep_the_best_on_validation_is_compared_unless_named(tmp_path: Pa
         compare(sweep, sweep, settings_a="theta=1")
     with pytest.raises(StoreError, match="no predictions of split 'val'"):
         compare(sweep, sweep, split="val")
+
+
+def test_a_run_is_not_compared_with_itself(tmp_path: Path) -> None:
+    sweep = write_run(tmp_path / "s", {"theta=0.0": B, "theta=0.03": A}, val=(0.6, 0.9))
+    for settings in (None, "theta=0.03"):
+        with pytest.raises(ConfigError, match=r"s \(theta=0\.03\) with itself"):
+            compare(sweep, f"{tmp_path}/../{tmp_path.name}/s", settings_b=settings)
 
 
 def test_the_command_prints_both_or_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
