@@ -111,10 +111,7 @@ def _try_bfloat16_lstm(device: torch.device) -> None:
 
 
 def recur(
-    network: nn.RNNBase,
-    features: Tensor,
-    mask: Tensor | None = None,
-    start: Any = None,
+    network: nn.RNNBase, features: Tensor, mask: Tensor | None = None, start: Any = None
 ) -> tuple[Tensor, Any]:
     """Runs a recurrent network over clips, each to its own end: (B, T, D), (B, T) -> (B, T, H), last states.
 

@@ -117,11 +117,7 @@ class Comparison:
             for name, side in zip("AB", (self.a, self.b), strict=True)
         ]
         rows: list[tuple[Any, ...]] = [
-            (
-                title,
-                *(getattr(side, f"{metric}_percent") for _, side in sides),
-                self.differences[metric],
-            )
+            (title, *(getattr(side, f"{metric}_percent") for _, side in sides), self.differences[metric])
             for metric, title in self.metrics.items()
         ]
         agreement, left_out = self.agreement, plural(self.left_out, "clip")

@@ -116,10 +116,7 @@ class LESP(RelevanceHead):
         empty = count == 0
         prototype = -mean_over_time(distances(fused, bank.mean(1)), mask) / TEMPERATURE
         distance = distances(fused, bank.flatten(0, 1)).view(*fused.shape[:2], *bank.shape[:2])
-        return (
-            prototype.masked_fill(empty, NEVER),
-            distance.masked_fill(empty.unsqueeze(-1), -NEVER),
-        )
+        return (prototype.masked_fill(empty, NEVER), distance.masked_fill(empty.unsqueeze(-1), -NEVER))
 
     def layout(self) -> Layout:
         """Returns the names in ShipingGe/AVEL, of networks with one layer of each kind."""

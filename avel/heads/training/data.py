@@ -198,8 +198,7 @@ def choose_inputs(cache: FeatureCache, config: TrainConfig) -> str:
         return _named_inputs(cache, config, config.audio, config.visual)
     if config.inputs != "auto" and config.inputs not in head.inputs:
         raise TrainingError(
-            f"head {name!r} cannot read {config.inputs!r} inputs",
-            hint=f"--inputs {' or '.join(head.inputs)}",
+            f"head {name!r} cannot read {config.inputs!r} inputs", hint=f"--inputs {' or '.join(head.inputs)}"
         )
     wanted = head.inputs if config.inputs == "auto" else (config.inputs,)
     cached = [inputs for inputs in wanted if all(name in cache.shapes for name in ARRAYS[inputs])]
