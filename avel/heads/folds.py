@@ -1,6 +1,7 @@
 """`cross_validate`: evaluates settings on folds of train and val, and trains the best."""
 
 import dataclasses
+import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,8 +30,9 @@ from avel.heads.tasks.results import Spread, interval_text
 from avel.heads.tasks.task import Task
 from avel.heads.train import LoadedCache, sweep
 from avel.heads.training.data import Data, Split, join
-from avel.heads.training.plan import Planned, plan
+from avel.heads.training.plan import plan, settings_text
 from avel.heads.training.records import TrialRecord, read_trials
+from avel.heads.training.trials import Trial
 from avel.progress import note
 from avel.stores.datasets.annotation_text import read_rows
 from avel.stores.datasets.labels import take
@@ -63,20 +65,13 @@ class SettingResult:
 
 
 @dataclass(frozen=True)
-class FailedSetting:
-    """A combination of settings of which every trial failed in some fold, and what happened first."""
-
-    settings: dict[str, Any]
-    failure: str
-
-
-@dataclass(frozen=True)
 class FoldsResult:
     """Results of a cross-validation; the test split is used by `evaluation` alone.
 
     Attributes:
         groups: number of videos, or of groups of them, that were dealt to the folds.
         results: the settings in the order they were given, without those of `failed`.
+        failed: settings of which every trial failed in some fold, in words -> the first failure.
         best: settings with the best score.
         evaluation: results of the run at `run`, trained on the whole train split with these settings.
     """
@@ -87,7 +82,7 @@ class FoldsResult:
     samples: int
     groups: int
     results: tuple[SettingResult, ...]
-    failed: tuple[FailedSetting, ...]
+    failed: dict[str, str]
     best: dict[str, Any]
     evaluation: Evaluation
 
@@ -103,7 +98,7 @@ class FoldsResult:
         )
         rows = [
             (
-                _text(each.settings),
+                settings_text(each.settings),
                 each.score_percent,
                 interval_text(each.interval_percent),
                 each.event_f1_percent,
@@ -115,10 +110,10 @@ class FoldsResult:
         return [
             *table(header, rows),
             "",
-            *(f"failed: {_text(each.settings)}: {each.failure}" for each in self.failed),
+            *(f"failed: {settings}: {failure}" for settings, failure in self.failed.items()),
             WOULD_SHOW_NOTE,
             f"{self.samples} samples of train and val in {self.folds} folds of {self.groups} groups",
-            f"best: {_text(self.best)}, trained with all seeds into {self.run}",
+            f"best: {settings_text(self.best)}, trained with all seeds into {self.run}",
         ]
 
 
@@ -157,18 +152,18 @@ def cross_validate(
             f"{folds} folds: one chooses the epoch, one is held out, none is left", hint="--folds 5"
         )
     planned = plan(config, options, settings)
-    base = planned[0].trial.config
+    base = planned[0].config
     folder = Path(folder)
     check_can_write(folder, folder=True)
     whole = LoadedCache.open(cache, base.device)
-    whole.check(item.trial.config for item in planned)
+    whole.check(trial.config for trial in planned)
     data = whole.data(dataclasses.replace(base, negatives=""))
     samples = train_and_val(data)
     group_of = None if groups is None else read_groups(Path(groups), samples.video_id)
     group = samples.video_id if group_of is None else np.array([group_of[id] for id in samples.video_id])
     fold = deal(group, samples, folds, base.seed)
-    predicted: dict[str, list[Predictions]] = {item.trial.name: [] for item in planned}
-    ended: dict[str, list[TrialRecord]] = {item.trial.name: [] for item in planned}
+    predicted: dict[str, list[Predictions]] = {trial.name: [] for trial in planned}
+    ended: dict[str, list[TrialRecord]] = {trial.name: [] for trial in planned}
     for number in range(folds):
         note(f"\n== fold {number + 1} of {folds}")
         path = folder / "folds" / str(number + 1)
@@ -176,18 +171,19 @@ def cross_validate(
         run = Run.open(path, "heads")
         for item in read_predictions(run)[HELD_OUT]:
             predicted[item.trial].append(item)
-        for trial in read_trials(run):
-            ended[trial.name].append(trial)
+        for record in read_trials(run):
+            ended[record.name].append(record)
     results, failed = _evaluate_settings(data.task, planned, predicted, ended, folds, group_of)
     if not results:
+        first, failure = next(iter(failed.items()))
         raise TrainingError(
-            f"{folder}: every trial failed; {_text(failed[0].settings)}: {failed[0].failure}",
+            f"{folder}: no settings could be trained in every fold; {first}: {failure}",
             hint="a lower --lr into another folder",
         )
     best = max(results, key=lambda each: each.score_percent.mean or 0)
-    note(f"\n== the best of {len(results)} settings: {_text(best.settings)}")
+    note(f"\n== the best of {len(results)} settings: {settings_text(best.settings)}")
     chosen = {**options, **best.settings}
-    path = folder / f"best-{digest(plan(config, chosen, {})[0].trial.config)[:8]}"
+    path = folder / f"best-{digest(plan(config, chosen, {})[0].config)[:8]}"
     evaluation = sweep(whole, path, {}, config, **chosen)
     result = FoldsResult(
         evaluation.run,
@@ -196,7 +192,7 @@ def cross_validate(
         len(samples),
         len(np.unique(group[fold >= 0].astype(str))),
         tuple(results),
-        tuple(failed),
+        failed,
         best.settings,
         evaluation,
     )
@@ -287,38 +283,38 @@ def read_groups(path: Path, video_id: NDArray[np.object_]) -> dict[str, str]:
 
 def _evaluate_settings(
     task: Task,
-    planned: Sequence[Planned],
+    planned: Sequence[Trial],
     predicted: Mapping[str, Sequence[Predictions]],
     ended: Mapping[str, Sequence[TrialRecord]],
     folds: int,
     group_of: Mapping[str, str] | None,
-) -> tuple[list[SettingResult], list[FailedSetting]]:
-    """Returns the results of combinations of settings, without trials that failed in a fold, and the rest.
+) -> tuple[list[SettingResult], dict[str, str]]:
+    """Returns the results of combinations of settings, and why there are none of the others.
+
+    Trials that failed in a fold are left out.
 
     Args:
         predicted, ended: trial -> its predictions and its records, of each fold.
     """
-    by_settings: dict[str, list[Planned]] = {}
-    for item in planned:
-        by_settings.setdefault(_text(item.settings), []).append(item)
     results: list[SettingResult] = []
-    failed: list[FailedSetting] = []
+    failed: dict[str, str] = {}
     first: dict[str, Tally] = {}
-    for items in by_settings.values():
-        trials = [predicted[item.trial.name] for item in items]
-        whole = [join_folds(parts, group_of) for parts in trials if len(parts) == folds]
+    for settings, of_settings in itertools.groupby(planned, lambda trial: trial.settings):
+        names = [trial.name for trial in of_settings]
+        whole = [join_folds(predicted[name], group_of) for name in names if len(predicted[name]) == folds]
         if not whole:
-            of_folds = [
-                (fold, trial) for item in items for fold, trial in enumerate(ended[item.trial.name], 1)
-            ]
-            fold, lost = next((fold, trial) for fold, trial in of_folds if trial.failure)
-            failed.append(FailedSetting(items[0].settings, f"fold {fold}, seed {lost.seed}: {lost.failure}"))
+            failed[settings_text(settings)] = next(
+                f"fold {fold}, seed {record.seed}: {record.failure}"
+                for name in names
+                for fold, record in enumerate(ended[name], 1)
+                if record.failure
+            )
             continue
-        trained = [each for item in items for each in ended[item.trial.name] if each.trained]
+        trained = [record for name in names for record in ended[name] if record.trained]
         metrics, tallies = compute_metrics(whole, task, task.usual_decoder, (1, 1)), tally(whole, task)
         results.append(
             SettingResult(
-                settings=items[0].settings,
+                settings=settings,
                 score_percent=metrics.score_percent,
                 interval_percent=metrics.interval_percent,
                 event_f1_percent=metrics.events.f1_percent,
@@ -339,7 +335,3 @@ def join_folds(parts: Sequence[Predictions], group_of: Mapping[str, str] | None)
         groups = np.array([group_of[id] for id in joined.video_id], object)
         joined = dataclasses.replace(joined, video_id=groups)
     return joined.take(np.argsort(joined.number, kind="stable"))
-
-
-def _text(settings: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key}={value}" for key, value in settings.items()) or "as given"

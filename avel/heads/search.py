@@ -20,7 +20,7 @@ from avel.heads.train import LoadedCache, digests_of_negatives, digests_of_weigh
 from avel.heads.training.data import Data
 from avel.heads.training.fit import fit
 from avel.heads.training.forecast import check_step_fits, note_long_training
-from avel.heads.training.plan import check_comparable, check_varied, find_settings
+from avel.heads.training.plan import check_comparable, check_varied, find_settings, settings_text
 from avel.heads.training.trials import Trial
 from avel.progress import note
 from avel.stores.documents import read_document, write_document
@@ -80,7 +80,7 @@ class SearchResult:
         rows: list[tuple[Any, ...]] = [
             (
                 each.number,
-                _text(each.settings),
+                settings_text(each.settings),
                 each.state,
                 each.epochs,
                 "" if each.validation_percent is None else f"{each.validation_percent:.1f}",
@@ -93,7 +93,7 @@ class SearchResult:
             *table(("trial", "settings", "state", "epochs", "validation, one seed"), rows),
             "",
             f"{plural(len(self.trials), 'trial')}: {counts}",
-            f"best on validation: {_text(self.best)}, trained with all seeds into {self.run}",
+            f"best on validation: {settings_text(self.best)}, trained with all seeds into {self.run}",
         ]
 
 
@@ -164,7 +164,7 @@ def search(
         if not finished:
             raise TrainingError(f"{folder}: every trial failed", hint="narrower ranges")
         best = finished[0].settings
-        note(f"\n== the best of {plural(len(ended), 'trial')} on validation: {best}")
+        note(f"\n== the best of {plural(len(ended), 'trial')} on validation: {settings_text(best)}")
         chosen = resolve(TrainConfig, "train-head", base=config, options={**options, **best})
         evaluation = train_head(loaded, folder / f"best-{digest(chosen)[:8]}", chosen)
         result = SearchResult(evaluation.run, best, evaluation, tuple(ended))
@@ -215,7 +215,7 @@ class _Objective:
         config = resolve(TrainConfig, "train-head", base=self.config, options={**self.options, **chosen})
         config = dataclasses.replace(config, seeds=1)
         self.loaded.check([config])
-        note(f"\n== trial {trial.number}: {_text(chosen)}")
+        note(f"\n== trial {trial.number}: {settings_text(chosen)}")
         best = 0.0
 
         def log(line: dict[str, Any]) -> None:
@@ -338,9 +338,3 @@ def _suggested(trial: optuna.Trial, name: str, values: Range | Sequence[Any]) ->
     if isinstance(values.low, int) and isinstance(values.high, int):
         return trial.suggest_int(name, values.low, values.high, log=values.log)
     return trial.suggest_float(name, values.low, values.high, log=values.log)
-
-
-def _text(chosen: Mapping[str, Any]) -> str:
-    """Writes settings as text, numbers with four digits."""
-    pairs = ((key, f"{value:.4g}" if isinstance(value, float) else value) for key, value in chosen.items())
-    return ", ".join(f"{key}={value}" for key, value in pairs)

@@ -169,10 +169,9 @@ def test_the_command_prints_a_table(cache: Path, tmp_path: Path, capsys: pytest.
 def test_settings_that_fail_are_named_beside_the_results_of_the_others(cache: Path, tmp_path: Path) -> None:
     found = cross_validate(cache, tmp_path / "f", {"lr": [1e38, 1e-3]}, folds=3, **QUICK)
     assert [each.settings for each in found.results] == [{"lr": 1e-3}]
-    (failed,) = found.failed
-    assert failed.settings == {"lr": 1e38}
-    assert failed.failure.startswith("fold 1, seed 0: ")
-    assert f"failed: lr=1e+38: {failed.failure}" in found.lines()
+    assert list(found.failed) == ["lr=1e+38"]
+    assert found.failed["lr=1e+38"].startswith("fold 1, seed 0: ")
+    assert f"failed: lr=1e+38: {found.failed['lr=1e+38']}" in found.lines()
     assert found.best == {"lr": 1e-3}
 
 

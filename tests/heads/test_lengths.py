@@ -74,7 +74,7 @@ def test_stacked_trials_train_as_each_by_itself(tmp_path: Path) -> None:
         for how in ("always", "never")
     )
     for name, group in together.groups.items():
-        assert group.validation_accuracy_percent == alone.groups[name].validation_accuracy_percent
+        assert group.validation_score_percent == alone.groups[name].validation_score_percent
         assert group.accuracy_percent == alone.groups[name].accuracy_percent
 
 

@@ -81,7 +81,7 @@ def test_predictions_are_those_of_the_best_validation_epoch(cache: Path, tmp_pat
     group = results.groups["tacma"]
     assert group.accuracy_percent.mean == pytest.approx(100 * best["test_score"])
     claimed = max(line["test_score"] for line in lines)
-    assert group.accuracy_at_best_test_epoch_percent.mean == pytest.approx(100 * claimed)
+    assert group.score_at_best_test_epoch_percent.mean == pytest.approx(100 * claimed)
 
 
 def test_a_head_learns_what_the_cache_holds(cache: Path, tmp_path: Path) -> None:

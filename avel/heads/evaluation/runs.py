@@ -154,14 +154,16 @@ def _lines(run: Run, folder: Path, differing: Sequence[str]) -> list[RunLine]:
         groups, failed_trials = results.groups, results.failed_trials
     elif len(failed_trials) < len(inputs.trials) or not all(trial.failure for trial in failed_trials):
         return [line]
-    of_group = {name: replace(line, group=name) for name in groups}
+    failures: dict[str, list[str]] = {name: [] for name in groups}
     for trial in failed_trials:
-        before = of_group.get(trial.group) or replace(line, group=trial.group)
-        failure = before.failure or f"{trial.name}: {trial.failure}"
-        of_group[trial.group] = replace(before, failed=before.failed + 1, failure=failure)
+        failures.setdefault(trial.group, []).append(f"{trial.name}: {trial.failure}")
+    of_group = {
+        name: replace(line, group=name, failed=len(texts), failure=next(iter(texts), ""))
+        for name, texts in failures.items()
+    }
     evaluated = [_evaluated(of_group.pop(name), group) for name, group in groups.items()]
-    best_first = sorted(evaluated, key=lambda each: -(each.validation_percent or 0.0))
-    return [*best_first, *of_group.values()]
+    evaluated.sort(key=lambda each: -(each.validation_percent or 0.0))
+    return [*evaluated, *of_group.values()]
 
 
 def _evaluated(line: RunLine, group: GroupEvaluation) -> RunLine:

@@ -207,7 +207,8 @@ class Head(nn.Module, ABC):
         if layout is None:
             raise ConfigError(
                 f"head {self.config.name!r} has no published network whose weights it could take",
-                hint=f"heads that have: {', '.join(name for name in HEADS if has_layout(HEADS[name]))}",
+                hint="heads that have: "
+                + ", ".join(name for name in HEADS if HEADS[name].layout is not Head.layout),
             )
         load_layout(self, layout, state)
 
@@ -221,11 +222,6 @@ class Head(nn.Module, ABC):
     def weak_loss(self, output: HeadOutput, video_labels: Tensor) -> Tensor:
         """Returns the loss under weak supervision: (B, T, K), labels of videos (B, ...) -> scalar."""
         return self.task.video_loss(output.logits, video_labels, output.mask)
-
-
-def has_layout(head: type[Head]) -> bool:
-    """Returns True if the head's published network is public."""
-    return head.layout is not Head.layout
 
 
 PROJECTED = 256

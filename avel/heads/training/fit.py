@@ -309,11 +309,9 @@ def learning_rate(config: HeadConfig, epoch: int) -> float:
     return lr
 
 
-def arithmetic(config: TrainConfig, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+def arithmetic(config: TrainConfig, device: torch.device) -> torch.autocast:
     """Returns a context in which matrix products are computed in the config's dtype."""
-    if config.dtype == "float32":
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, torch.bfloat16)
+    return torch.autocast(device.type, torch.bfloat16, enabled=config.dtype == "bfloat16")
 
 
 def can_stack(config: TrainConfig, data: Data, device: torch.device) -> bool:

@@ -1,7 +1,7 @@
 """Files of trained trials: weights `trials/NAME.safetensors`, then the record `trials/NAME.json`."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,16 +122,14 @@ def task_of(run: Run) -> Task:
     return TASKS[inputs.task](inputs.categories, inputs.tracks)
 
 
-def write_trial(
-    run: Run, outcome: TrialOutcome, widths: Widths, inputs: str, settings: Mapping[str, Any]
-) -> None:
+def write_trial(run: Run, outcome: TrialOutcome, widths: Widths, inputs: str) -> None:
     """Writes a trial's weights, then the record that says it is done."""
     name, config = outcome.trial.name, outcome.trial.config
     if outcome.state:
         save_tensors(_path(run, name, "safetensors"), outcome.state)
     record = {
         "name": name,
-        "settings": dict(settings),
+        "settings": outcome.trial.settings,
         "seed": config.seed,
         "config": as_dict(dataclasses.replace(config, project=projected_width(config, widths))),
         "widths": as_dict(widths),
