@@ -351,22 +351,12 @@ def _split(cache: FeatureCache, task: Task, name: str, device: torch.device) -> 
             hint="label them, or take them out of the split; only test may lack labels",
         )
     targets = task.targets(cache, samples)
-    videos, labels, video_labels = (
+    tensors = (
         torch.from_numpy(values).to(device)
         for values in (samples.video, targets.labels, targets.video_labels)
     )
     ids = np.array(cache.video_ids, object)[samples.video]
-    return Split(
-        name,
-        samples.number,
-        ids,
-        samples.leaked,
-        samples.known,
-        targets.has_video_label,
-        videos,
-        labels,
-        video_labels,
-    )
+    return Split(name, samples.number, ids, samples.leaked, samples.known, targets.has_video_label, *tensors)
 
 
 def check_labels(cache: FeatureCache, splits: Mapping[str, Split], config: TrainConfig) -> None:
