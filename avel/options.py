@@ -61,6 +61,7 @@ def settings(
             sources: dict[str, Any] = {"preset": chosen, "file": config_file, "options": by_option}
             if not vary:
                 config = resolve(config_type, stage, sets=sets, **sources)
+                _check_used(sets, [config])
                 on_cache = "store" in values and kind_of(values["store"]) == "cache"
                 note(to_toml(config, stage, config_type.of_clips if on_cache else ()).strip())
                 return command(config=config, **values)
@@ -71,6 +72,14 @@ def settings(
             }
             config = resolve(config_type, stage, sets=sets, **sources | {"options": by_option | first})
             _check_sweep(config, several, by_option)
+            each_chosen = [
+                resolve(
+                    config_type, stage, sets=sets, **sources | {"options": by_option | first | {key: value}}
+                )
+                for key in {each.name for each in options if each.registry is not None} & {*several}
+                for value in several[key]  # type: ignore[union-attr]  # names of components are no range
+            ]
+            _check_used(sets, each_chosen or [config])
             note(to_toml(config, stage).strip())
             return command(
                 settings=several, **values, **_values(chosen, config_file, stage, sets) | by_option
@@ -141,6 +150,23 @@ def _check_sweep(
             )
 
 
+def _check_used(sets: Sequence[str], configs: Sequence[Any]) -> None:
+    """Checks that each setting of `--set` is one of some config, not of a component that is not chosen.
+
+    Raises:
+        ConfigError: one is not.
+    """
+    used = {key for config in configs for each in settings_of(config) for key in (each.name, each.key)}
+    for item in sets:
+        key = split_set(item)[0].replace("-", "_")
+        if key not in used:
+            owner, _, name = key.rpartition(".")
+            raise ConfigError(
+                f"--set {item} has no effect: {(other := owner.rpartition('.')[2])} is not chosen",
+                hint=f"choose {other}, or give --set {name}=VALUE",
+            )
+
+
 def loose_settings(stage: str, presets: Mapping[str, Mapping[str, Any]] | None = None) -> Callable[[F], F]:
     """Gives a command `--config` and `--set KEY=VALUE`; it receives the given values as `settings`, by name.
 
@@ -188,6 +214,7 @@ def stage_settings(
                     values[name] = _values(chosen, config_file, stage, by_stage[stage])
                     continue
                 config = resolve(config_type, stage, preset=chosen, file=config_file, sets=by_stage[stage])
+                _check_used(by_stage[stage], [config])
                 note(to_toml(config, stage).strip())
                 values[name] = config
             return command(**values)

@@ -68,7 +68,9 @@ def runs(folder: Path, against: Path | None, as_csv: bool, as_json: bool) -> int
         show_rows(found)
         return DONE
     best = best_line(found)
-    then = after_training(folder / best.run) if best else "avel train-head CACHE RUN"
+    then = after_training(folder / best.run) if best else f"avel runs {path_of(folder)} --against RUN"
+    if not any(line.seeds for line in found):
+        then = "avel train-head CACHE RUN"
     show(found, as_json, run_table, headline=run_headline(found), next=then)
     return DONE
 

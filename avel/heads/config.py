@@ -86,8 +86,7 @@ class TrainConfig:
         listed_by="avel heads NAME",
     )  # fmt: skip
     task: TaskChoice = option(
-        "auto",
-        "One label a segment, or any number in audio and visual each; auto: as the events say.",
+        "auto", "One label a segment, or any number in audio and visual each; auto: as the events say."
     )
     supervision: Literal["full", "weak"] = option(
         "full", "Learn from the labels of every segment, or from the video's classes alone."
@@ -98,9 +97,7 @@ class TrainConfig:
         " the head's own code.",
     )
     negatives: str = option(
-        "",
-        "Clips without events to learn from too: a folder of videos, a store or a cache.",
-        numeric=False,
+        "", "Clips without events to learn from too: a folder of videos, a store or a cache.", numeric=False
     )
     init: str = option(
         "",
@@ -130,9 +127,7 @@ class TrainConfig:
         shown="256 if a head adds unlike widths, else none",
     )
     standardise: bool = option(
-        None,
-        "Shift and scale each feature by its mean and std over train.",
-        shown="as the head says",
+        None, "Shift and scale each feature by its mean and std over train.", shown="as the head says"
     )
     patience: int = option(
         0, "Epochs without a better validation score before a trial stops; 0 never.", low=0
@@ -145,11 +140,7 @@ class TrainConfig:
         "auto", "Train trials as one batched program, or in turn; auto takes the faster.", numeric=False
     )
     memory_gb: float | None = option(
-        None,
-        "Features larger than this are streamed.",
-        numeric=False,
-        low=0,
-        shown="half of the free memory",
+        None, "Features larger than this are streamed.", numeric=False, low=0, shown="half of the free memory"
     )
     tensorboard: bool = option(False, "Also write TensorBoard events (needs tensorboard).", numeric=False)
     metrics_hook: str = option(

@@ -1,6 +1,7 @@
 """`cross_validate`: evaluates settings on folds of train and val, and trains the best."""
 
 import dataclasses
+import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,8 +30,9 @@ from avel.heads.tasks.results import Spread, interval_text
 from avel.heads.tasks.task import Task
 from avel.heads.train import LoadedCache, sweep
 from avel.heads.training.data import Data, Split, join
-from avel.heads.training.plan import Planned, plan
-from avel.heads.training.records import read_trials
+from avel.heads.training.plan import plan, settings_text
+from avel.heads.training.records import TrialRecord, read_trials
+from avel.heads.training.trials import Trial
 from avel.progress import note
 from avel.stores.datasets.annotation_text import read_rows
 from avel.stores.datasets.labels import take
@@ -51,7 +53,7 @@ class SettingResult:
         interval_percent: its 95 % interval over videos, or over groups of them.
         event_f1_percent: F1 of events, with tolerances of one segment where a segment has one label.
         epochs: mean of the best epochs.
-        difference: metric -> these settings minus the first ones; empty for the first.
+        difference: metric -> these settings minus the first of `FoldsResult.results`; empty for these.
     """
 
     settings: dict[str, Any]
@@ -68,7 +70,8 @@ class FoldsResult:
 
     Attributes:
         groups: number of videos, or of groups of them, that were dealt to the folds.
-        results: the settings in the order they were given.
+        results: the settings in the order they were given, without those of `failed`.
+        failed: settings of which every trial failed in some fold, in words -> the first failure.
         best: settings with the best score.
         evaluation: results of the run at `run`, trained on the whole train split with these settings.
     """
@@ -79,6 +82,7 @@ class FoldsResult:
     samples: int
     groups: int
     results: tuple[SettingResult, ...]
+    failed: dict[str, str]
     best: dict[str, Any]
     evaluation: Evaluation
 
@@ -94,7 +98,7 @@ class FoldsResult:
         )
         rows = [
             (
-                _text(each.settings),
+                settings_text(each.settings),
                 each.score_percent,
                 interval_text(each.interval_percent),
                 each.event_f1_percent,
@@ -106,9 +110,10 @@ class FoldsResult:
         return [
             *table(header, rows),
             "",
+            *(f"failed: {settings}: {failure}" for settings, failure in self.failed.items()),
             WOULD_SHOW_NOTE,
             f"{self.samples} samples of train and val in {self.folds} folds of {self.groups} groups",
-            f"best: {_text(self.best)}, trained with all seeds into {self.run}",
+            f"best: {settings_text(self.best)}, trained with all seeds into {self.run}",
         ]
 
 
@@ -139,7 +144,7 @@ def cross_validate(
     Raises:
         ConfigError: fewer than 3 folds, or a setting that the head does not know.
         DatasetError: a video without a group.
-        TrainingError: fewer groups than folds, or settings of which every trial failed.
+        TrainingError: fewer groups than folds, or every trial failed.
         StoreError: `folder` holds something else.
     """
     if folds < 3:
@@ -147,18 +152,18 @@ def cross_validate(
             f"{folds} folds: one chooses the epoch, one is held out, none is left", hint="--folds 5"
         )
     planned = plan(config, options, settings)
-    base = planned[0].trial.config
+    base = planned[0].config
     folder = Path(folder)
     check_can_write(folder, folder=True)
     whole = LoadedCache.open(cache, base.device)
-    whole.check(item.trial.config for item in planned)
+    whole.check(trial.config for trial in planned)
     data = whole.data(dataclasses.replace(base, negatives=""))
     samples = train_and_val(data)
     group_of = None if groups is None else read_groups(Path(groups), samples.video_id)
     group = samples.video_id if group_of is None else np.array([group_of[id] for id in samples.video_id])
     fold = deal(group, samples, folds, base.seed)
-    predicted: dict[str, list[Predictions]] = {item.trial.name: [] for item in planned}
-    epochs: dict[str, list[int]] = {item.trial.name: [] for item in planned}
+    predicted: dict[str, list[Predictions]] = {trial.name: [] for trial in planned}
+    ended: dict[str, list[TrialRecord]] = {trial.name: [] for trial in planned}
     for number in range(folds):
         note(f"\n== fold {number + 1} of {folds}")
         path = folder / "folds" / str(number + 1)
@@ -166,13 +171,19 @@ def cross_validate(
         run = Run.open(path, "heads")
         for item in read_predictions(run)[HELD_OUT]:
             predicted[item.trial].append(item)
-        for trial in read_trials(run):
-            epochs[trial.name] += [trial.best_epoch] * trial.trained
-    results = _evaluate_settings(data.task, planned, predicted, epochs, folds, group_of)
+        for record in read_trials(run):
+            ended[record.name].append(record)
+    results, failed = _evaluate_settings(data.task, planned, predicted, ended, folds, group_of)
+    if not results:
+        first, failure = next(iter(failed.items()))
+        raise TrainingError(
+            f"{folder}: no settings could be trained in every fold; {first}: {failure}",
+            hint="a lower --lr into another folder",
+        )
     best = max(results, key=lambda each: each.score_percent.mean or 0)
-    note(f"\n== the best of {len(results)} settings: {_text(best.settings)}")
+    note(f"\n== the best of {len(results)} settings: {settings_text(best.settings)}")
     chosen = {**options, **best.settings}
-    path = folder / f"best-{digest(plan(config, chosen, {})[0].trial.config)[:8]}"
+    path = folder / f"best-{digest(plan(config, chosen, {})[0].config)[:8]}"
     evaluation = sweep(whole, path, {}, config, **chosen)
     result = FoldsResult(
         evaluation.run,
@@ -181,6 +192,7 @@ def cross_validate(
         len(samples),
         len(np.unique(group[fold >= 0].astype(str))),
         tuple(results),
+        failed,
         best.settings,
         evaluation,
     )
@@ -271,38 +283,49 @@ def read_groups(path: Path, video_id: NDArray[np.object_]) -> dict[str, str]:
 
 def _evaluate_settings(
     task: Task,
-    planned: Sequence[Planned],
+    planned: Sequence[Trial],
     predicted: Mapping[str, Sequence[Predictions]],
-    epochs: Mapping[str, Sequence[int]],
+    ended: Mapping[str, Sequence[TrialRecord]],
     folds: int,
     group_of: Mapping[str, str] | None,
-) -> list[SettingResult]:
-    """Returns the result of each combination of settings; trials that failed in a fold are left out."""
-    by_settings: dict[str, list[Planned]] = {}
-    for item in planned:
-        by_settings.setdefault(_text(item.settings), []).append(item)
+) -> tuple[list[SettingResult], dict[str, str]]:
+    """Returns the results of combinations of settings, and why there are none of the others.
+
+    Trials that failed in a fold are left out.
+
+    Args:
+        predicted, ended: trial -> its predictions and its records, of each fold.
+    """
     results: list[SettingResult] = []
+    failed: dict[str, str] = {}
     first: dict[str, Tally] = {}
-    for text, items in by_settings.items():
-        trials = [predicted[item.trial.name] for item in items]
-        whole = [join_folds(parts, group_of) for parts in trials if len(parts) == folds]
+    for settings, of_settings in itertools.groupby(planned, lambda trial: trial.settings):
+        names = [trial.name for trial in of_settings]
+        whole = [join_folds(predicted[name], group_of) for name in names if len(predicted[name]) == folds]
         if not whole:
-            raise TrainingError(f"{text}: every trial failed in some fold", hint="a lower --lr")
+            failed[settings_text(settings)] = next(
+                f"fold {fold}, seed {record.seed}: {record.failure}"
+                for name in names
+                for fold, record in enumerate(ended[name], 1)
+                if record.failure
+            )
+            continue
+        trained = [record for name in names for record in ended[name] if record.trained]
         metrics, tallies = compute_metrics(whole, task, task.usual_decoder, (1, 1)), tally(whole, task)
         results.append(
             SettingResult(
-                settings=items[0].settings,
+                settings=settings,
                 score_percent=metrics.score_percent,
                 interval_percent=metrics.interval_percent,
                 event_f1_percent=metrics.events.f1_percent,
-                epochs=float(np.mean([epoch for item in items for epoch in epochs[item.trial.name]])),
+                epochs=float(np.mean([each.best_epoch for each in trained])),
                 difference={
                     name: difference(tallies[name], first[name], whole[0].video_id) for name in first
                 },
             )
         )
         first = first or tallies
-    return results
+    return results, failed
 
 
 def join_folds(parts: Sequence[Predictions], group_of: Mapping[str, str] | None) -> Predictions:
@@ -312,7 +335,3 @@ def join_folds(parts: Sequence[Predictions], group_of: Mapping[str, str] | None)
         groups = np.array([group_of[id] for id in joined.video_id], object)
         joined = dataclasses.replace(joined, video_id=groups)
     return joined.take(np.argsort(joined.number, kind="stable"))
-
-
-def _text(settings: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key}={value}" for key, value in settings.items()) or "as given"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -14,11 +15,12 @@ from avel.errors import ConfigError, StoreError, TrainingError, import_extra
 from avel.heads.config import HEADS, TrainConfig
 from avel.heads.evaluation.evaluation import Evaluation
 from avel.heads.models.head import code_digest
+from avel.heads.tasks.choose import choose_task
 from avel.heads.train import LoadedCache, digests_of_negatives, digests_of_weights, train_head
 from avel.heads.training.data import Data
 from avel.heads.training.fit import fit
 from avel.heads.training.forecast import check_step_fits, note_long_training
-from avel.heads.training.plan import check_varied, find_settings
+from avel.heads.training.plan import check_comparable, check_varied, find_settings, settings_text
 from avel.heads.training.trials import Trial
 from avel.progress import note
 from avel.stores.documents import read_document, write_document
@@ -78,7 +80,7 @@ class SearchResult:
         rows: list[tuple[Any, ...]] = [
             (
                 each.number,
-                _text(each.settings),
+                settings_text(each.settings),
                 each.state,
                 each.epochs,
                 "" if each.validation_percent is None else f"{each.validation_percent:.1f}",
@@ -91,7 +93,7 @@ class SearchResult:
             *table(("trial", "settings", "state", "epochs", "validation, one seed"), rows),
             "",
             f"{plural(len(self.trials), 'trial')}: {counts}",
-            f"best on validation: {_text(self.best)}, trained with all seeds into {self.run}",
+            f"best on validation: {settings_text(self.best)}, trained with all seeds into {self.run}",
         ]
 
 
@@ -134,11 +136,6 @@ def search(
     others = {name: value for name, value in options.items() if name not in settings}  # ranges win
     varied = find_settings(base, settings, others, "search")
     ranges = {varied[key].name: _converted(varied[key], values) for key, values in settings.items()}
-    if "select_by" in ranges or ("supervision" in ranges and base.select_by == "auto"):
-        raise ConfigError(
-            "some trials would choose epochs by videos, others by segments: scores that are not comparable",
-            hint="choose by one of the two in all trials: --select-by segments, and no select_by in --set",
-        )
     configs = [base] + [
         dataclasses.replace(base, **{name: value})
         for name in INPUTS
@@ -148,6 +145,12 @@ def search(
     check_can_write(folder, folder=True)
     loaded = LoadedCache.open(cache, base.device)
     loaded.check([base])
+    choosing = {name: ranges.get(name, (getattr(base, name),)) for name in ("supervision", "select_by")}
+    combined = itertools.product(*cast("Iterable[tuple[Any, ...]]", choosing.values()))
+    check_comparable(
+        (dataclasses.replace(base, **dict(zip(choosing, values, strict=True))) for values in combined),
+        choose_task(loaded.cache, base.task).name,
+    )
     _record_request(folder, ranges, configs, loaded)
     with only_one(folder, "search"):
         study = _study(optuna, folder, base.seed)
@@ -161,7 +164,7 @@ def search(
         if not finished:
             raise TrainingError(f"{folder}: every trial failed", hint="narrower ranges")
         best = finished[0].settings
-        note(f"\n== the best of {plural(len(ended), 'trial')} on validation: {best}")
+        note(f"\n== the best of {plural(len(ended), 'trial')} on validation: {settings_text(best)}")
         chosen = resolve(TrainConfig, "train-head", base=config, options={**options, **best})
         evaluation = train_head(loaded, folder / f"best-{digest(chosen)[:8]}", chosen)
         result = SearchResult(evaluation.run, best, evaluation, tuple(ended))
@@ -212,7 +215,7 @@ class _Objective:
         config = resolve(TrainConfig, "train-head", base=self.config, options={**self.options, **chosen})
         config = dataclasses.replace(config, seeds=1)
         self.loaded.check([config])
-        note(f"\n== trial {trial.number}: {_text(chosen)}")
+        note(f"\n== trial {trial.number}: {settings_text(chosen)}")
         best = 0.0
 
         def log(line: dict[str, Any]) -> None:
@@ -335,9 +338,3 @@ def _suggested(trial: optuna.Trial, name: str, values: Range | Sequence[Any]) ->
     if isinstance(values.low, int) and isinstance(values.high, int):
         return trial.suggest_int(name, values.low, values.high, log=values.log)
     return trial.suggest_float(name, values.low, values.high, log=values.log)
-
-
-def _text(chosen: Mapping[str, Any]) -> str:
-    """Writes settings as text, numbers with four digits."""
-    pairs = ((key, f"{value:.4g}" if isinstance(value, float) else value) for key, value in chosen.items())
-    return ", ".join(f"{key}={value}" for key, value in pairs)

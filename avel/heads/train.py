@@ -39,7 +39,7 @@ from avel.heads.training.data import (
 from avel.heads.training.fit import TrialOutcome, can_stack, fit
 from avel.heads.training.forecast import check_step_fits, note_long_training
 from avel.heads.training.negatives import add_negatives
-from avel.heads.training.plan import Planned, plan, stackable_groups
+from avel.heads.training.plan import check_comparable, plan, stackable_groups
 from avel.heads.training.records import (
     HeadInputs,
     is_trained,
@@ -50,6 +50,7 @@ from avel.heads.training.records import (
     write_trial,
 )
 from avel.heads.training.start import start_from
+from avel.heads.training.trials import Trial
 from avel.progress import note
 from avel.stores.features import FeatureCache
 from avel.stores.files import check_can_write, only_one, sha256_file
@@ -100,16 +101,19 @@ def sweep(
     >>> sweep("features.h5", "runs/theta", {"theta": [0, 0.03]}, seeds=5)  # doctest: +SKIP
 
     Raises:
-        ConfigError: a setting that the head does not know, or that the cache's features do not fit.
+        ConfigError: a setting that the head does not know, or that the cache's features do not fit; trials
+            whose validation scores are not comparable.
         TrainingError: the cache cannot be trained on, or no trial stayed finite.
         StoreError: `run` holds another run, or one of a head whose code has changed since.
     """
     planned = plan(config, options, settings)
     check_can_write(Path(run), folder=True)
-    seeds = len({item.trial.config.seed for item in planned})
-    base = replace(planned[0].trial.config, seeds=seeds)
+    configs = [trial.config for trial in planned]
+    base = replace(configs[0], seeds=len({config.seed for config in configs}))
     loaded = cache if isinstance(cache, LoadedCache) else LoadedCache.open(cache, base.device)
-    loaded.check(item.trial.config for item in planned)
+    loaded.check(configs)
+    if not loaded.fold:  # settings are compared on the fold that is held out, not on val
+        check_comparable(configs, choose_task(loaded.cache, base.task).name)
     check_watchers(base.metrics_hook, base.tensorboard)
     inputs = _inputs(loaded, planned)
     if overwrite:
@@ -249,8 +253,8 @@ def digests_of_weights(configs: Iterable[TrainConfig]) -> dict[str, str]:
     return {path: sha256_file(Path(path)) for path in paths}
 
 
-def _inputs(loaded: LoadedCache, planned: Sequence[Planned]) -> HeadInputs:
-    cache, configs = loaded.cache, [item.trial.config for item in planned]
+def _inputs(loaded: LoadedCache, planned: Sequence[Trial]) -> HeadInputs:
+    cache, configs = loaded.cache, [trial.config for trial in planned]
     heads, named = {head_class(config) for config in configs}, loaded.named_features(configs)
     task = choose_task(cache, configs[0].task)
     return HeadInputs(
@@ -265,7 +269,7 @@ def _inputs(loaded: LoadedCache, planned: Sequence[Planned]) -> HeadInputs:
         tracks=task.tracks,
         categories=cache.categories,
         swept=tuple(planned[0].settings),
-        trials=tuple(item.trial.name for item in planned),
+        trials=tuple(trial.name for trial in planned),
         head_code={head.Config.name: HEADS.origin(head.Config.name) for head in heads},
         head_code_digest={head.Config.name: code_digest(head) for head in heads},
         tags={} if loaded.fold else _tags(cache),
@@ -281,29 +285,27 @@ def _tags(cache: FeatureCache) -> dict[str, tuple[int, ...]]:
     return {tag: tuple(samples.number[held_out & (samples.tag == tag)].tolist()) for tag in tags}
 
 
-def _train(run: Run, planned: Sequence[Planned], loaded: LoadedCache) -> None:
+def _train(run: Run, planned: Sequence[Trial], loaded: LoadedCache) -> None:
     device = loaded.device
-    keep_files(run, {head_class(item.trial.config) for item in planned})
-    untrained = [item for item in planned if not is_trained(run, item.trial.name)]
-    done = {item.trial.name for item in planned} - {item.trial.name for item in untrained}
+    keep_files(run, {head_class(trial.config) for trial in planned})
+    untrained = [trial for trial in planned if not is_trained(run, trial.name)]
+    done = {trial.name for trial in planned} - {trial.name for trial in untrained}
     run.rewind([line for line in run.metrics() if line.get("trial") in done])
 
     def stacks(config: TrainConfig) -> bool:
         return can_stack(config, loaded.data(config), device)
 
-    settings = {item.trial.name: item.settings for item in planned}
-
     def write(outcome: TrialOutcome) -> None:
-        name, data = outcome.trial.name, loaded.data(outcome.trial.config)
+        data = loaded.data(outcome.trial.config)
         if outcome.failure:
-            note(f"{name}: {outcome.failure}; this trial ends here")
-        write_trial(run, outcome, data.widths, data.features.inputs, settings[name])
+            note(f"{outcome.trial.name}: {outcome.failure}; this trial ends here")
+        write_trial(run, outcome, data.widths, data.features.inputs)
 
-    groups = [[item.trial for item in group] for group in stackable_groups(untrained, stacks)]
+    groups = stackable_groups(untrained, stacks)
     for group in groups:
         check_step_fits(group, loaded.data(group[0].config), device)
     note_long_training(groups, loaded.data, device)
-    base = planned[0].trial.config
+    base = planned[0].config
     with closing(Watchers(run.path, base.metrics_hook, base.tensorboard)) as watchers:
 
         def log(line: dict[str, Any]) -> None:

@@ -106,7 +106,7 @@ class DemoResult:
                 group.accuracy_percent,
                 interval_text(group.interval_percent),
                 group.events.f1_percent,
-                group.accuracy_at_best_test_epoch_percent,
+                group.score_at_best_test_epoch_percent,
             )
             for name, group in self.heads.items()
         ]
@@ -123,7 +123,7 @@ class DemoResult:
 
     def headline(self) -> str:
         """Returns the result in one line."""
-        best = max(self.heads, key=lambda name: self.heads[name].validation_accuracy_percent.mean or 0.0)
+        best = max(self.heads, key=lambda name: self.heads[name].validation_score_percent.mean or 0.0)
         took = duration(sum(self.seconds.values()))
         return f"best on validation: {best}, test accuracy {self.heads[best].accuracy_percent} %; took {took}"
 

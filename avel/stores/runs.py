@@ -396,14 +396,8 @@ def _same_run(run: Run, asked: RunRecord, may_differ: set[str]) -> Run:
         old, new = flat(before), flat(now)
         changed = {key for key in {*old, *new} - ignored if old.get(key) != new.get(key)}
         names = sorted(key for key in changed if key.partition(".")[0] not in ignored)
-        # A head's or backbone's settings stand in a table of its name: with another one all of them differ
-        tables = tuple(
-            f"{key.rpartition('.')[0]}.{value}.".removeprefix(".")
-            for key in names
-            for value in (old.get(key), new.get(key))
-            if value
-        )
-        names = [key for key in names if not key.startswith(tables)]
+        # With another head or backbone all of its own settings differ, which only one of both has
+        names = [key for key in names if key in old and key in new] or names
         if names:
             shown = ", ".join(f"{key} was {old.get(key)!r}, is now {new.get(key)!r}" for key in names)
             again = ", or add --overwrite to train anew" if asked.kind == "heads" else ""

@@ -166,6 +166,15 @@ def test_the_command_prints_a_table(cache: Path, tmp_path: Path, capsys: pytest.
     assert run_command(cli, ["sweep", str(cache), str(tmp_path / "g"), "--groups", "x.csv"]) == USAGE
 
 
+def test_settings_that_fail_are_named_beside_the_results_of_the_others(cache: Path, tmp_path: Path) -> None:
+    found = cross_validate(cache, tmp_path / "f", {"lr": [1e38, 1e-3]}, folds=3, **QUICK)
+    assert [each.settings for each in found.results] == [{"lr": 1e-3}]
+    assert list(found.failed) == ["lr=1e+38"]
+    assert found.failed["lr=1e+38"].startswith("fold 1, seed 0: ")
+    assert f"failed: lr=1e+38: {found.failed['lr=1e+38']}" in found.lines()
+    assert found.best == {"lr": 1e-3}
+
+
 def test_two_folds_are_refused(cache: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="none is left"):
         cross_validate(cache, tmp_path / "f", {}, folds=2, **QUICK)

@@ -11,7 +11,6 @@ import pytest
 from avel.cli import cli
 from avel.console import DONE, ERROR, run
 from avel.errors import ConfigError, TrainingError
-from avel.heads.evaluation.compare import compare
 from avel.heads.evaluation.evaluate import evaluate, evaluate_split
 from avel.heads.evaluation.predictions import Predictions, read_predictions, write_predictions
 from avel.heads.evaluation.runs import list_runs, run_table
@@ -105,7 +104,7 @@ def test_a_sweep_is_listed_with_its_figures(tmp_path: Path) -> None:
     }
     assert all(line.accuracy_percent is None for line in lines)
     assert f"{lines[0].segment_f1_percent:.1f}" in run_table(lines)[2]
-    best = compare(tmp_path / "runs" / "theta", tmp_path / "runs" / "theta").a.settings
+    best = found.best
     for line in list_runs(tmp_path / "runs", against=tmp_path / "runs" / "theta"):
         assert set(line.differences) == (set() if line.group == best else {"segment_f1", "event_f1"})
 

@@ -152,9 +152,9 @@ def test_weak_supervision_learns_from_what_is_left(tmp_path: Path) -> None:
 
 def test_full_and_weak_of_one_sweep_learn_from_their_own_samples(tmp_path: Path) -> None:
     path = write_cache(tmp_path / "c.h5", label=many_events())
-    found = sweep(path, tmp_path / "both", {"supervision": ["full", "weak"]}, **QUICK)
+    found = sweep(path, tmp_path / "both", {"supervision": ["full", "weak"]}, select_by="segments", **QUICK)
     for name in ("full", "weak"):
-        alone = train_head(path, tmp_path / name, supervision=name, **QUICK)
+        alone = train_head(path, tmp_path / name, supervision=name, select_by="segments", **QUICK)
         assert found.groups[f"supervision={name}"] == alone.groups["mlp"]
 
 
@@ -168,17 +168,17 @@ def test_without_a_test_split_a_head_trains_and_says_what_is_not_evaluated(
     assert found.trivial_baselines_percent == {}
     group = found.groups["mlp"]
     assert (group.accuracy_percent, group.interval_percent) == (Spread(), None)
-    assert group.accuracy_at_best_test_epoch_percent == group.events.f1_percent == Spread()
+    assert group.score_at_best_test_epoch_percent == group.events.f1_percent == Spread()
     assert set(group.recall_percent.values()) == {None}
-    assert group.validation_accuracy_percent.mean is not None
-    assert group.validation_accuracy_percent.mean > 30
+    assert group.validation_score_percent.mean is not None
+    assert group.validation_score_percent.mean > 30
     assert evaluate(tmp_path / "runs" / "run") == found
     val = evaluate(tmp_path / "runs" / "run", "val")
     assert val.samples == 24
-    assert val.groups["mlp"].accuracy_percent == group.validation_accuracy_percent
+    assert val.groups["mlp"].accuracy_percent == group.validation_score_percent
     (line,) = list_runs(tmp_path / "runs")
     assert (line.accuracy_percent, line.low_percent) == (None, None)
-    assert line.validation_percent == group.validation_accuracy_percent.mean
+    assert line.validation_percent == group.validation_score_percent.mean
     assert "mlp" in run_table([line])[-1]
 
 

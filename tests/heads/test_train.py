@@ -82,7 +82,7 @@ def test_predictions_are_those_of_the_best_validation_epoch(cache: Path, tmp_pat
     group = results.groups["tacma"]
     assert group.accuracy_percent.mean == pytest.approx(100 * best["test_score"])
     claimed = max(line["test_score"] for line in lines)
-    assert group.accuracy_at_best_test_epoch_percent.mean == pytest.approx(100 * claimed)
+    assert group.score_at_best_test_epoch_percent.mean == pytest.approx(100 * claimed)
 
 
 def test_a_head_learns_what_the_cache_holds(cache: Path, tmp_path: Path) -> None:
@@ -355,6 +355,32 @@ def test_every_supervision_of_a_sweep_is_checked(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="videos of one class only"):
         sweep(cache, tmp_path / "run", {"supervision": ["full", "weak"]}, **QUICK)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_sweep_does_not_choose_by_scores_of_different_kinds(tmp_path: Path) -> None:
+    """An epoch is chosen by the classes of videos, whose scores are higher, or by labels of segments."""
+    cache = write_cache(tmp_path / "features.h5")
+    for settings in ({"supervision": ["full", "weak"]}, {"select_by": ["segments", "videos"]}):
+        with pytest.raises(ConfigError, match="not comparable"):
+            sweep(cache, tmp_path / "run", settings, **QUICK)
+    assert not (tmp_path / "run").exists()
+    assert len(sweep(cache, tmp_path / "run", settings | {"select_by": ["auto", "segments"]}, **QUICK)) == 2
+
+
+def test_a_setting_of_a_head_that_is_not_trained_is_refused(
+    cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quick = [str(cache), str(tmp_path / "run"), "--epochs", "1", "--set", "mlp.batch_size=8"]
+    for command in (
+        ["train-head", *quick, "--head", "tacma"],
+        ["sweep", *quick, "--set", "head=tacma,bilstm"],
+        ["sweep", *quick, "--set", "lr=1e-3,1e-4"],
+    ):
+        assert run_command(cli, command) == USAGE
+        told = " ".join(capsys.readouterr().err.split())
+        assert "--set mlp.batch_size=8 has no effect: mlp is not chosen" in told
+    assert not (tmp_path / "run").exists()
+    assert run_command(cli, ["sweep", *quick, "--set", "head=tacma,mlp"]) == DONE
 
 
 def test_settings_of_a_sweep_as_the_command_line_gives_them() -> None:

@@ -19,16 +19,14 @@ def test_the_table_prints_intervals() -> None:
         accuracy_without_leaked_percent=spread,
         accuracy_holding_background_percent=spread,
         segment_f1_percent=spread,
-        validation_accuracy_percent=spread,
-        accuracy_at_best_test_epoch_percent=Spread(84.0, 1.0),
+        validation_score_percent=spread,
+        score_at_best_test_epoch_percent=Spread(84.0, 1.0),
         accuracy_by_decoder_percent={},
         recall_percent={},
         background_recall_percent=None,
         events=EventEvaluation(0, 0, Spread(61.0, 2.0), spread, spread),
         by_tag={},
         parsing=None,
-        validation_type_percent=Spread(),
-        type_at_best_test_epoch_percent=Spread(),
     )
     result = DemoResult({"tacma": found}, {"always background": 50.0}, {}, {"cache": "demo/features.h5"})
     header, rule, row, baseline, *rest = result.lines()

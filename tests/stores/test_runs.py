@@ -147,6 +147,9 @@ def test_another_component_is_named_without_its_settings(tmp_path: Path) -> None
         "other config: audio was '', is now 'clap', head was 'mlp', is now 'psp', "
         "standardise was True, is now False"
     )
+    named_alike = resolve(TrainConfig, "train-head", options={"head": "mlp", "audio": "mlp", "lr": 1e-5})
+    with pytest.raises(StoreError, match=r"audio was '', is now 'mlp', mlp\.lr was 0\.0001, is now 1e-05"):
+        Run.create(tmp_path / "r", "heads", named_alike, inputs={})
 
 
 def test_a_run_says_itself_when_it_was_finished(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from avel.errors import StoreError, UnknownNameError
+from avel.errors import ConfigError, StoreError, UnknownNameError
 from avel.heads.evaluation.paired import Difference, aligned, difference, tally
 from avel.heads.evaluation.predictions import Predictions, check_complete, read_predictions
 from avel.heads.tasks.metrics import Tally
@@ -35,6 +35,10 @@ class GroupPredictions:
     def task(self) -> Task:
         """Task that the run was trained for."""
         return task_of(self.run)
+
+    def same_as(self, other: "GroupPredictions") -> bool:
+        """Returns True if the other ones are the same trials of the same run."""
+        return (self.run.path.resolve(), self.name) == (other.run.path.resolve(), other.name)
 
 
 @dataclass(frozen=True)
@@ -113,11 +117,7 @@ class Comparison:
             for name, side in zip("AB", (self.a, self.b), strict=True)
         ]
         rows: list[tuple[Any, ...]] = [
-            (
-                title,
-                *(getattr(side, f"{metric}_percent") for _, side in sides),
-                self.differences[metric],
-            )
+            (title, *(getattr(side, f"{metric}_percent") for _, side in sides), self.differences[metric])
             for metric, title in self.metrics.items()
         ]
         agreement, left_out = self.agreement, plural(self.left_out, "clip")
@@ -172,9 +172,14 @@ def compare(
         MissingPathError: no such run.
         StoreError: a run without predictions of the split; no sample in common, or their labels differ.
         UnknownNameError: no such settings.
-        ConfigError: no such decoder for the task.
+        ConfigError: A and B are the same trials, or no such decoder for the task.
     """
     one, other = read_group(a, split, settings_a), read_group(b, split, settings_b)
+    if one.same_as(other):
+        raise ConfigError(
+            f"{one.run.path} ({one.name}) with itself",
+            hint="name another run; of a sweep --settings-a and --settings-b name what to compare",
+        )
     task = one.task
     decoder = task.find_decoder(decoder)
     left, right = aligned(one.items, other.items)

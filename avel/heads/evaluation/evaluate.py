@@ -144,8 +144,6 @@ def _evaluate_group(
     # Training found the best test epoch by the usual decoder, so its score is not that of another
     has_best = bool(items) and items[0].split == "test" and decoder == task.usual_decoder
     best = [trial.best_test_score for trial in trials if trial.best_test_score is not None]
-    at_best, one_label = Spread.of_fractions(best if has_best else []), task.one_label
-    validation = Spread.of_fractions(trial.val_score for trial in trials)
     return GroupEvaluation(
         **vars(compute_metrics(items, task, decoder, tolerances, tags=tags)),
         head=trials[0].config.head.name,
@@ -154,8 +152,6 @@ def _evaluate_group(
         selected_by="videos" if trials[0].config.selects_by_videos(task.name) else "segments",
         seeds=tuple(trial.seed for trial in trials),
         best_epochs=tuple(trial.best_epoch for trial in trials),
-        validation_accuracy_percent=validation if one_label else Spread(),
-        accuracy_at_best_test_epoch_percent=at_best if one_label else Spread(),
-        validation_type_percent=Spread() if one_label else validation,
-        type_at_best_test_epoch_percent=Spread() if one_label else at_best,
+        validation_score_percent=Spread.of_fractions(trial.val_score for trial in trials),
+        score_at_best_test_epoch_percent=Spread.of_fractions(best if has_best else []),
     )

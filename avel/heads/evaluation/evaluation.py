@@ -15,17 +15,17 @@ from avel.text import plural, table
 class GroupEvaluation(PredictionMetrics):
     """Results on one split of trials that differ in the seed alone.
 
-    Figures are those at each trial's best validation epoch. The validation and best-test figures are the two
-    named accuracy or, where a segment may have several labels, the two named type; the other two are None.
+    Figures are those at each trial's best validation epoch. Scores are accuracy or, where a segment may have
+    several labels, Type@AV.
 
     Attributes:
         inputs: which features the head read.
         weak_labels: what it learned from under weak supervision; None under full.
         selected_by: the labels that chose the epoch on validation, of segments or of whole videos.
-        validation_accuracy_percent: the validation accuracy that chose the epoch: of segments, by arg-max,
-            or of the classes of whole videos if `selected_by` is "videos".
-        accuracy_at_best_test_epoch_percent: test accuracy where the epoch is chosen by test, too high a
-            figure; (None, None) on another split, and with another decoder than arg-max.
+        validation_score_percent: the validation score that chose the epoch: of segments, by the usual
+            decoder, or of the classes of whole videos if `selected_by` is "videos".
+        score_at_best_test_epoch_percent: test score where the epoch is chosen by test, too high a figure;
+            (None, None) on another split, and with another decoder than the usual one.
     """
 
     head: str
@@ -34,22 +34,8 @@ class GroupEvaluation(PredictionMetrics):
     selected_by: Literal["segments", "videos"]
     seeds: tuple[int, ...]
     best_epochs: tuple[int, ...]
-    validation_accuracy_percent: Spread
-    accuracy_at_best_test_epoch_percent: Spread
-    validation_type_percent: Spread
-    type_at_best_test_epoch_percent: Spread
-
-    @property
-    def validation_score_percent(self) -> Spread:
-        """Validation metric that the epoch was chosen by."""
-        return self.validation_accuracy_percent if self.parsing is None else self.validation_type_percent
-
-    @property
-    def score_at_best_test_epoch_percent(self) -> Spread:
-        """Main metric if the epoch were chosen on the test split."""
-        if self.parsing is not None:
-            return self.type_at_best_test_epoch_percent
-        return self.accuracy_at_best_test_epoch_percent
+    validation_score_percent: Spread
+    score_at_best_test_epoch_percent: Spread
 
 
 @dataclass(frozen=True)
@@ -98,8 +84,6 @@ class Evaluation(wording.EvaluatedSplit):
 
     def headline(self) -> str:
         """Returns the score of the group that is best on validation in one line, with a verdict."""
-        if not self.groups:
-            return f"{self.run}: no trial stayed finite"
         group = self.groups[self.best]
         name = f"{self.best}: " if len(self.groups) > 1 else ""
         seeds = plural(len(group.seeds), "seed")

@@ -71,8 +71,8 @@ def read_predictions(run: Run) -> dict[str, list[Predictions]]:
     """Reads the file: split -> predictions of each trial, in the order of writing.
 
     Raises:
-        TrainingError: all trials failed.
         StoreError: no predictions file, or a damaged one.
+        TrainingError: there is none because every trial failed.
     """
     path, inputs = run.path / PREDICTIONS, run.read_inputs(HeadInputs)
     if not path.is_file():

@@ -1,7 +1,6 @@
 """`list_runs`: all runs below a folder in one table."""
 
 import json
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -11,11 +10,11 @@ from typing import Any
 from avel.config import settings_of
 from avel.errors import AvelError, MissingPathError, StoreError
 from avel.heads.evaluation.compare import GroupPredictions, read_group
-from avel.heads.evaluation.evaluation import Evaluation, GroupEvaluation
+from avel.heads.evaluation.evaluation import Evaluation, FailedTrial, GroupEvaluation
 from avel.heads.evaluation.paired import WOULD_SHOW, WOULD_SHOW_NOTE, Difference, differences, resolved_points
 from avel.heads.tasks.results import Spread
 from avel.heads.training.code import read_train_config
-from avel.heads.training.records import HeadInputs, open_runs
+from avel.heads.training.records import HeadInputs, TrialRecord, open_runs, read_trials
 from avel.stores.runs import RECORD, Run
 from avel.text import plural, table
 
@@ -31,6 +30,8 @@ class RunLine:
         group: the head, or the settings that a sweep varied; "" where there are no results.
         seeds: number of trials with results.
         failed: number of trials that did not stay finite; a line of only such trials has no figures.
+        failure: what happened to the first of these.
+        selected_by: the labels that chose the epochs, of segments or of whole videos; "" without results.
         accuracy_percent: None where segments may have several labels. Then the two F1 are Type@AV, and all
             other figures are those of Type@AV of segments.
         against: the run that this line is compared with, and its settings, if any.
@@ -46,6 +47,8 @@ class RunLine:
     group: str = ""
     seeds: int = 0
     failed: int = 0
+    failure: str = ""
+    selected_by: str = ""
     accuracy_percent: float | None = None
     std_percent: float | None = None
     low_percent: float | None = None
@@ -79,7 +82,8 @@ def list_runs(folder: Path | str, *, against: Path | str | None = None) -> list[
     Args:
         against: a run. All runs of its task that have results on test are compared with it; of a sweep the
             settings that are best on validation count. By default it is the run that is best on validation,
-            and only runs on the same samples are compared.
+            if the epochs of all were chosen by one kind of labels, and only runs on the same samples are
+            compared.
 
     Raises:
         MissingPathError: no such folder or run, or no run below it.
@@ -112,9 +116,7 @@ def _compared(line: RunLine, folder: Path, other: GroupPredictions) -> RunLine:
     if line.score_percent is None:
         return line
     group = read_group(folder / line.run, "test", line.group)
-    if group.task.name != other.task.name:
-        return line
-    if (group.run.path.resolve(), group.name) == (other.run.path.resolve(), other.name):
+    if group.task.name != other.task.name or group.same_as(other):
         return line
     settings = f" ({other.name})" if other.name != other.trials[0].config.head.name else ""
     against = other.run.path.resolve().name + settings
@@ -126,38 +128,52 @@ def _compared(line: RunLine, folder: Path, other: GroupPredictions) -> RunLine:
 
 
 def _lines(run: Run, folder: Path, differing: Sequence[str]) -> list[RunLine]:
-    heads = run.kind == "heads"
-    inputs = run.read_inputs(HeadInputs) if heads else None
-    swept = inputs.swept if inputs else ()
-    config = _settings_of(run) if heads else {}
-    differing = [key for key in differing if key not in swept]
     line = RunLine(
         run=str(run.path.relative_to(folder)),
         kind=run.kind,
         state="finished" if run.finished else "not finished",
-        head=config["head"] if heads and "head" not in swept else "",
-        differs={key: config[key] for key in differing if config.get(key) is not None},
-        inputs=inputs.cache_digest if inputs else "",
+        head="",
+        differs={},
+        inputs="",
         started=run.record.started,
     )
-    if not (run.finished and heads):
+    if run.kind != "heads":
         return [line]
-    results = run.read_results(Evaluation)
-    failed = Counter(trial.group for trial in results.failed_trials)
-    evaluated = [_evaluated(line, name, group, failed[name]) for name, group in results.groups.items()]
-    lost = [replace(line, group=name, failed=failed[name]) for name in failed if name not in results.groups]
-    return sorted(evaluated, key=lambda each: -(each.validation_percent or 0.0)) + lost
+    inputs, config = run.read_inputs(HeadInputs), _settings_of(run)
+    own = [key for key in differing if key not in inputs.swept and config.get(key) is not None]
+    line = replace(
+        line,
+        head="" if "head" in inputs.swept else config["head"],
+        differs={key: config[key] for key in own},
+        inputs=inputs.cache_digest,
+    )
+    groups: dict[str, GroupEvaluation] = {}
+    failed_trials: Sequence[TrialRecord | FailedTrial] = read_trials(run)
+    if run.finished:
+        results = run.read_results(Evaluation)
+        groups, failed_trials = results.groups, results.failed_trials
+    elif len(failed_trials) < len(inputs.trials) or not all(trial.failure for trial in failed_trials):
+        return [line]
+    failures: dict[str, list[str]] = {name: [] for name in groups}
+    for trial in failed_trials:
+        failures.setdefault(trial.group, []).append(f"{trial.name}: {trial.failure}")
+    of_group = {
+        name: replace(line, group=name, failed=len(texts), failure=next(iter(texts), ""))
+        for name, texts in failures.items()
+    }
+    evaluated = [_evaluated(of_group.pop(name), group) for name, group in groups.items()]
+    evaluated.sort(key=lambda each: -(each.validation_percent or 0.0))
+    return [*evaluated, *of_group.values()]
 
 
-def _evaluated(line: RunLine, name: str, group: GroupEvaluation, failed: int) -> RunLine:
-    """Returns the run's line with the figures of one of its groups."""
+def _evaluated(line: RunLine, group: GroupEvaluation) -> RunLine:
+    """Returns the line of a group with its figures."""
     low, high = group.interval_percent or (None, None)
     return replace(
         line,
         head=group.head,
-        group=name,
         seeds=len(group.seeds),
-        failed=failed,
+        selected_by=group.selected_by,
         accuracy_percent=group.accuracy_percent.mean,
         std_percent=group.score_percent.std,
         low_percent=low,
@@ -196,7 +212,8 @@ def run_table(lines: Sequence[RunLine]) -> list[str]:
         )
         for line in lines
     ]
-    return [*table(header, rows), *_difference_lines(lines)]
+    failed = [f"failed: {line.run}: {line.failure}" for line in lines if line.failure]
+    return [*table(header, rows), *([""] if failed else []), *failed, *_difference_lines(lines)]
 
 
 def _difference_lines(lines: Sequence[RunLine]) -> list[str]:
@@ -229,8 +246,10 @@ def _title(metric: str) -> str:
 
 
 def best_line(lines: Sequence[RunLine]) -> RunLine | None:
-    """Returns the line that is best on validation."""
+    """Returns the line that is best on validation; None where their scores are not comparable."""
     evaluated = [line for line in lines if line.score_percent is not None]
+    if len({(line.selected_by, line.accuracy_percent is None) for line in evaluated}) > 1:
+        return None
     return max(evaluated, key=lambda line: line.validation_percent or 0.0, default=None)
 
 
@@ -238,6 +257,8 @@ def run_headline(lines: Sequence[RunLine]) -> str:
     """Returns the list in one line: how many runs, and which is best on validation."""
     counted = plural(len({line.run for line in lines}), "run")
     best = best_line(lines)
+    if best is None and any(line.score_percent is not None for line in lines):
+        return f"{counted}; their validation scores are of several kinds, so none is the best"
     if best is None:
         return f"{counted}, none with figures on test"
     test = Spread(best.score_percent, best.std_percent)

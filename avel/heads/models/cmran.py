@@ -40,10 +40,7 @@ class CMRAN(RelevanceHead):
         Published(72.4, "weak", VGG, "name of its published checkpoint"),
     )
     inputs = ("maps", "cnn", "encoded")
-    attention_maps = (
-        AttentionMap("cells", "audio", "cells"),
-        *CROSS_MAPS,
-    )
+    attention_maps = (AttentionMap("cells", "audio", "cells"), *CROSS_MAPS)
     takes_differing_lengths = True
 
     def __init__(self, widths: Widths, config: Config, weak: bool) -> None:

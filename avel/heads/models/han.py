@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from avel.config import option
 from avel.errors import ConfigError
@@ -101,16 +100,13 @@ class HybridAttention(nn.Module):
         self.other = nn.MultiheadAttention(D, 1, dropout=dropout, batch_first=True)
         self.layers = nn.Sequential(nn.Linear(D, D), nn.ReLU(), nn.Dropout(dropout), nn.Linear(D, D))
         self.first, self.second = nn.LayerNorm(D), nn.LayerNorm(D)
-        self.dropout = dropout
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, features: Tensor, others: Tensor, mask: Tensor | None = None) -> Tensor:
         """Returns a modality's features after both attentions: twice (B, T, 512) -> (B, T, 512)."""
         padding = key_padding(mask)
         own, _ = self.own(features, features, features, padding, need_weights=False)
         other, _ = self.other(features, others, others, padding, need_weights=False)
-        attended = self.first(features + self._dropped(own) + self._dropped(other))
-        hybrid: Tensor = self.second(attended + self._dropped(self.layers(attended)))
+        attended = self.first(features + self.dropout(own) + self.dropout(other))
+        hybrid: Tensor = self.second(attended + self.dropout(self.layers(attended)))
         return hybrid
-
-    def _dropped(self, values: Tensor) -> Tensor:
-        return functional.dropout(values, self.dropout, self.training)

@@ -19,6 +19,7 @@ from avel.heads.models.parts import AttentionMap, at_least_float32
 from avel.heads.tasks.choose import TASKS
 from avel.heads.tasks.single_label import SingleLabel
 from avel.nn import Standard, mask_of, zero_padding
+from avel.progress import note
 from avel.temporal import Temporal, TemporalSizes
 
 
@@ -128,10 +129,9 @@ class Head(nn.Module, ABC):
     takes_differing_lengths: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
-        """Refuses attributes of a class that nothing would read, and unknown names in those that list some.
+        """Notes attributes that may be misspelt, and refuses unknown names in those that list some.
 
         Raises:
-            ConfigError: an attribute is named almost like one of those above.
             UnknownNameError: there is no such inputs, task or kind of video labels.
         """
         super().__init_subclass__()
@@ -140,10 +140,7 @@ class Head(nn.Module, ABC):
             new = is_plain and not any(name in vars(base) for base in cls.__mro__[1:])
             meant = difflib.get_close_matches(name, Head.__annotations__, cutoff=0.8) if new else []
             if meant:
-                raise ConfigError(
-                    f"{cls.__name__}: avel does not read the attribute {name!r}",
-                    hint=f"did you mean {meant[0]}? If not, choose a name that is less like it",
-                )
+                note(f"{cls.__name__}: avel does not read the attribute {name!r}; did you mean {meant[0]!r}?")
         for attribute, known in (
             ("inputs", get_args(Inputs)),
             ("tasks", TASKS),
@@ -220,7 +217,8 @@ class Head(nn.Module, ABC):
         if layout is None:
             raise ConfigError(
                 f"head {self.config.name!r} has no published network whose weights it could take",
-                hint=f"heads that have: {', '.join(name for name in HEADS if has_layout(HEADS[name]))}",
+                hint="heads that have: "
+                + ", ".join(name for name in HEADS if HEADS[name].layout is not Head.layout),
             )
         load_layout(self, layout, state)
 
@@ -234,11 +232,6 @@ class Head(nn.Module, ABC):
     def weak_loss(self, output: HeadOutput, video_labels: Tensor) -> Tensor:
         """Returns the loss under weak supervision: (B, T, K), labels of videos (B, ...) -> scalar."""
         return self.task.video_loss(output.logits, video_labels, output.mask)
-
-
-def has_layout(head: type[Head]) -> bool:
-    """Returns True if the head's published network is public."""
-    return head.layout is not Head.layout
 
 
 PROJECTED = 256

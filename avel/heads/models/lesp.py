@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar
 
 import torch
@@ -116,10 +115,7 @@ class LESP(RelevanceHead):
         empty = count == 0
         prototype = -mean_over_time(distances(fused, bank.mean(1)), mask) / TEMPERATURE
         distance = distances(fused, bank.flatten(0, 1)).view(*fused.shape[:2], *bank.shape[:2])
-        return (
-            prototype.masked_fill(empty, NEVER),
-            distance.masked_fill(empty.unsqueeze(-1), -NEVER),
-        )
+        return (prototype.masked_fill(empty, NEVER), distance.masked_fill(empty.unsqueeze(-1), -NEVER))
 
     def layout(self) -> Layout:
         """Returns the names in ShipingGe/AVEL, of networks with one layer of each kind."""
@@ -218,9 +214,12 @@ class LESP(RelevanceHead):
         near = functional.cross_entropy(extras["prototype"], event, reduction="none")
         distance = of_event(extras["distance"], event)
         background = zero_padding(1 - foreground, mask)
-        # Under full supervision the mean over the segments with the event, or over those without. Under weak
-        # supervision each segment is partly both: the mean over all, weighted
-        mean = partial(mean_of_weighted, mask=mask) if self.from_videos else weighted_mean
+
+        def mean(values: Tensor, weights: Tensor) -> Tensor:
+            if self.from_videos:  # every segment counts, since each is partly event and partly background
+                return mean_over_time(values * weights, mask)
+            return (values * weights).sum(1) / weights.sum(1).clamp_min(1e-8)
+
         inside = mean(distance.amax(-1), foreground)
         outside = mean(torch.relu(self.margin - distance.amin(-1)), background)
         bank = ((near + inside + outside) * has_bank).sum() / has_bank.sum().clamp_min(1)
@@ -317,16 +316,6 @@ def distances(features: Tensor, others: Tensor) -> Tensor:
 def of_event(distance: Tensor, event: Tensor) -> Tensor:
     """Picks the distances from the bank of each clip's event: (B, T, C, M), (B,) -> (B, T, M)."""
     return distance[torch.arange(len(event), device=event.device), :, event]
-
-
-def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
-    """Returns the weighted mean over time, 0 where all weights are 0: (B, T), (B, T) -> (B,)."""
-    return (values * weights).sum(1) / weights.sum(1).clamp_min(1e-8)
-
-
-def mean_of_weighted(values: Tensor, weights: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Returns the mean over time of weights times values: (B, T), (B, T) -> (B,)."""
-    return mean_over_time(values * weights, mask)
 
 
 def jensen_shannon(one: Tensor, other: Tensor) -> Tensor:

@@ -65,10 +65,7 @@ class BiLSTM(nn.Module):
         return self.unrolled(features, mask=mask)[0]
 
     def unrolled(
-        self,
-        features: Tensor,
-        start: tuple[Tensor, Tensor] | None = None,
-        mask: Tensor | None = None,
+        self, features: Tensor, start: tuple[Tensor, Tensor] | None = None, mask: Tensor | None = None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Returns hidden states and each direction's last (h, c), from given ones or from zeros.
 

@@ -218,7 +218,7 @@ class MultiLabel(Task):
             ),
             ("95 % interval over videos, Type@AV", ("interval_percent",)),
             ("without leaked videos, Type@AV", ("parsing", "type_without_leaked_percent")),
-            ("at the best test epoch *", ("type_at_best_test_epoch_percent",)),
+            ("at the best test epoch *", ("score_at_best_test_epoch_percent",)),
         )
 
     def f1_by_type(self, predicted: Labels, labels: Labels) -> tuple[F1ByType, F1ByType]:

@@ -170,7 +170,7 @@ class SingleLabel(Task):
         right in every segment that holds an event, and wrong in all others.
         """
         background = np.full_like(labels, self.background)
-        # The labels as predictions, which are wrong where the truth is background
+        # The labels themselves, compared with this, are right in events and wrong in background
         no_background = np.where(labels == self.background, UNKNOWN, labels)
         return {
             "always background": segment_accuracy(background, labels),

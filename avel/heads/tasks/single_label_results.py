@@ -26,7 +26,7 @@ COLUMNS = (
     ("event decoder", ("accuracy_by_decoder_percent", "event")),
     ("event F1, ±1 segment", ("events", "f1_percent")),
     ("background recall", ("background_recall_percent",)),
-    ("at the best test epoch *", ("accuracy_at_best_test_epoch_percent",)),
+    ("at the best test epoch *", ("score_at_best_test_epoch_percent",)),
 )
 """Title of a figure in the report -> its place in the results."""
 

@@ -21,7 +21,6 @@ from avel.heads.tasks.task import Task
 from avel.memory import free_memory
 from avel.nn import mask_of
 from avel.progress import note
-from avel.stores.cached_samples import CachedSamples
 from avel.stores.datasets.labels import take
 from avel.stores.datasets.sample import SPLITS
 from avel.stores.features import FeatureCache
@@ -220,8 +219,7 @@ def choose_inputs(cache: FeatureCache, config: TrainConfig) -> str:
         return _named_inputs(cache, config, config.audio, config.visual)
     if config.inputs != "auto" and config.inputs not in head.inputs:
         raise TrainingError(
-            f"head {name!r} cannot read {config.inputs!r} inputs",
-            hint=f"--inputs {' or '.join(head.inputs)}",
+            f"head {name!r} cannot read {config.inputs!r} inputs", hint=f"--inputs {' or '.join(head.inputs)}"
         )
     wanted = head.inputs if config.inputs == "auto" else (config.inputs,)
     cached = [inputs for inputs in wanted if all(name in cache.shapes for name in ARRAYS[inputs])]
@@ -265,7 +263,7 @@ def _fine_tuned(cache: FeatureCache, config: TrainConfig) -> str:
 
 
 def replaced_inputs(cache: FeatureCache, config: TrainConfig) -> str:
-    """Says which inputs a head reads for lack of those it is meant for, "" where it reads these."""
+    """Says that a head reads other inputs than its usual ones, which are not cached; "" where it does not."""
     usual, inputs = head_class(config).inputs[0], choose_inputs(cache, config)
     if config.inputs != "auto" or config.audio or config.visual or inputs == usual:
         return ""
@@ -332,21 +330,19 @@ def feature_statistics(
     Of the inputs, or of what `temporal` makes of them.
     """
     chunks = torch.split(torch.unique(train.videos), 64)
-    sums: dict[str, list[Tensor]] = {"audio": [], "visual": []}
-    for chunk, (audio, visual) in zip(chunks, features.batches(chunks), strict=True):
+    sums = {"audio": torch.zeros(()), "visual": torch.zeros(())}
+    for chunk, inputs in zip(chunks, features.batches(chunks), strict=True):
         lengths = features.lengths_of(chunk)
-        mask = None if lengths is None else mask_of(lengths, audio.shape[1])
+        mask = None if lengths is None else mask_of(lengths, inputs[0].shape[1])
         if temporal is not None:
-            audio, visual = temporal(audio, visual, mask)
-        for name, values in (("audio", audio), ("visual", visual)):
+            inputs = temporal(*inputs, mask)
+        for name, values in zip(sums, inputs, strict=True):
             inside = values if mask is None else values[mask]
             flat = inside.flatten(0, -2).double().cpu()
-            sums[name].append(
-                torch.stack((flat.sum(0), flat.square().sum(0), torch.full_like(flat[0], len(flat))))
-            )
+            parts = flat.sum(0), flat.square().sum(0), torch.full_like(flat[0], len(flat))
+            sums[name] = sums[name] + torch.stack(parts)
     result = {}
-    for name, parts in sums.items():
-        total, squares, count = torch.stack(parts).sum(0)
+    for name, (total, squares, count) in sums.items():
         mean = total / count
         std = (squares / count - mean.square()).clamp_min(0).sqrt()
         result[name] = (mean.float(), std.float())
@@ -398,39 +394,21 @@ def _split(cache: FeatureCache, task: Task, name: str, device: torch.device) -> 
             f"{cache.path}: no sample of split {name!r} has features",
             hint=shlex.join(["avel", "inspect", str(cache.path)]),
         )
-    _check_labelled(cache, name, samples)
-    targets = task.targets(cache, samples)
-    videos, labels, video_labels = (
-        torch.from_numpy(values).to(device)
-        for values in (samples.video, targets.labels, targets.video_labels)
-    )
-    ids = np.array(cache.video_ids, object)[samples.video]
-    return Split(
-        name,
-        samples.number,
-        ids,
-        samples.leaked,
-        samples.known,
-        targets.has_video_label,
-        videos,
-        labels,
-        video_labels,
-    )
-
-
-def _check_labelled(cache: FeatureCache, split: str, samples: CachedSamples) -> None:
-    """Refuses samples of train and val of which not even the classes are known.
-
-    In test they are allowed, and `evaluate` counts them. `check_labels` asks for more where it is needed.
-    """
     unknown = np.flatnonzero(~samples.labelled)
-    if len(unknown) and split != "test":
+    if len(unknown) and name != "test":  # `check_labels` asks for more than classes where it is needed
         raise TrainingError(
-            f"{cache.path}: the events of {len(unknown)} of {len(samples)} {split} samples are not known, "
+            f"{cache.path}: the events of {len(unknown)} of {len(samples)} {name} samples are not known, "
             f"the first is sample {samples.number[unknown[0]]} "
             f"({cache.video_ids[samples.video[unknown[0]]]})",
             hint="label them, or take them out of the split; only test may lack labels",
         )
+    targets = task.targets(cache, samples)
+    tensors = (
+        torch.from_numpy(values).to(device)
+        for values in (samples.video, targets.labels, targets.video_labels)
+    )
+    ids = np.array(cache.video_ids, object)[samples.video]
+    return Split(name, samples.number, ids, samples.leaked, samples.known, targets.has_video_label, *tensors)
 
 
 def check_labels(cache: FeatureCache, splits: Mapping[str, Split], config: TrainConfig) -> None:
@@ -444,33 +422,25 @@ def check_labels(cache: FeatureCache, splits: Mapping[str, Split], config: Train
     task, train = choose_task(cache, config.task), splits["train"]
     weak_labels, by_videos = weak_labels_of(config, task.name), config.selects_by_videos(task.name)
     by_class = weak_labels == "event"
-    if not by_class:
-        _check_known(cache, train, "--supervision weak" if weak_labels is None else "--weak-labels event")
-    if not by_videos:
-        _check_known(cache, splits["val"], "--select-by videos")
-    by_video_labels = []
-    if by_class:
-        by_video_labels.append((train, "--supervision full"))
-    if by_videos:
-        by_video_labels.append((splits["val"], "--select-by segments"))
-    for split, hint in by_video_labels:
-        if not split.has_video_label.any():
+    without_times = "--supervision weak" if weak_labels is None else "--weak-labels event"
+    for split, needs_videos, without, instead in (
+        (train, by_class, without_times, "--supervision full"),
+        (splits["val"], by_videos, "--select-by videos", "--select-by segments"),
+    ):
+        if needs_videos and not split.has_video_label.any():
             raise TrainingError(
                 f"{cache.path}: no {split.name} sample has events of one class, so there are no video labels",
-                hint=hint,
+                hint=instead,
+            )
+        if not needs_videos and not split.known.all():
+            raise TrainingError(
+                f"{cache.path}: of {int((~split.known).sum())} of {len(split)} {split.name} samples only the "
+                "classes are known, not when they are",
+                hint=without,
             )
     why = task.obstacle(train.to_train_on(weak_labels).video_labels if by_class else train.labels)
     if why:
         raise TrainingError(f"{cache.path}: the train split holds {'videos of ' if by_class else ''}{why}")
-
-
-def _check_known(cache: FeatureCache, split: Split, hint: str) -> None:
-    if not split.known.all():
-        raise TrainingError(
-            f"{cache.path}: of {int((~split.known).sum())} of {len(split)} {split.name} samples only the "
-            "classes are known, not when they are",
-            hint=hint,
-        )
 
 
 def note_left_out(cache: FeatureCache, train: Split) -> None:

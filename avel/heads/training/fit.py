@@ -43,7 +43,6 @@ class TrialOutcome:
         train_seconds: time of its training steps; of M stacked trials an M-th of the time.
         test_score, best_test_score: None where no test sample has known events.
         state: weights and buffers at the best validation epoch.
-        last_gain: last epoch with a better validation score than all before; `patience` counts from it.
     """
 
     trial: Trial
@@ -56,7 +55,6 @@ class TrialOutcome:
     failure: str = ""
     train_seconds: float = 0.0
     state: dict[str, Tensor] = field(default_factory=dict)
-    last_gain: int = 0
 
 
 def fit(
@@ -96,7 +94,11 @@ def fit(
 
 
 class Training:
-    """State of training between epochs: trials that still train, their optimizer, their data orders."""
+    """State of training between epochs: trials that still train, their optimizer, their data orders.
+
+    Attributes:
+        last_gain: trial -> last epoch that scored better on val than all before; `patience` counts from it.
+    """
 
     def __init__(self, trials: Sequence[Trial], data: Data, device: torch.device) -> None:
         reuse_freed_memory()
@@ -105,6 +107,7 @@ class Training:
         self.by_videos = self.config.selects_by_videos(data.task.name)
         self.outcomes = [TrialOutcome(trial) for trial in trials]
         self.alive = list(self.outcomes)
+        self.last_gain = dict.fromkeys(self.outcomes, 0)
         models = [make_model(trial, data) for trial in trials]
         self.group: TrialGroup = Stacked(models, device) if len(models) > 1 else Alone(models[0], device)
         self.threads = (
@@ -244,14 +247,14 @@ class Training:
         # Chosen by videos, many epochs may have the same score: the latest of them has learned most
         better = val_score > outcome.val_score
         if better:
-            outcome.last_gain = outcome.epochs
+            self.last_gain[outcome] = outcome.epochs
         if better or (self.by_videos and val_score == outcome.val_score):
             outcome.val_score, outcome.test_score = val_score, test_score
             outcome.best_epoch = outcome.epochs
             outcome.state = self.group.state(place)
 
     def _done(self, outcome: TrialOutcome) -> bool:
-        epochs_without_gain = outcome.epochs - outcome.last_gain
+        epochs_without_gain = outcome.epochs - self.last_gain[outcome]
         return (
             0 < self.config.patience <= epochs_without_gain
             or bool(outcome.failure)
@@ -308,11 +311,9 @@ def learning_rate(config: HeadConfig, epoch: int) -> float:
     return lr
 
 
-def arithmetic(config: TrainConfig, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+def arithmetic(config: TrainConfig, device: torch.device) -> torch.autocast:
     """Returns a context in which matrix products are computed in the config's dtype."""
-    if config.dtype == "float32":
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, torch.bfloat16)
+    return torch.autocast(device.type, torch.bfloat16, enabled=config.dtype == "bfloat16")
 
 
 def can_stack(config: TrainConfig, data: Data, device: torch.device) -> bool:

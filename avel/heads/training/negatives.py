@@ -7,7 +7,6 @@ import torch
 
 from avel.errors import TrainingError
 from avel.heads.config import TrainConfig
-from avel.heads.tasks.task import Task
 from avel.heads.training.data import Data, Split, arrays_of, join, load_features
 from avel.stores.datasets.labels import cut_labels
 from avel.stores.feature_samples import NO_SAMPLE
@@ -23,7 +22,20 @@ def add_negatives(data: Data, config: TrainConfig) -> Data:
     features = data.features
     negatives = open_negatives(config.negatives, features.cache, features.inputs)
     more = load_features(negatives, features.inputs, config, features.device)
-    train = _with_negatives(data.splits["train"], data.task, features.cache, negatives)
+    count = len(negatives.video_ids)
+    targets = data.task.background_targets(count, features.cache.grid_segments)
+    labels = cut_labels(targets.labels, negatives.lengths)
+    samples = Split(
+        "train",
+        np.full(count, NO_SAMPLE),
+        np.array(negatives.video_ids, object),
+        np.zeros(count, bool),
+        np.ones(count, bool),
+        targets.has_video_label,
+        torch.arange(count, device=features.device) + len(features.cache.video_ids),
+        *(torch.from_numpy(values).to(features.device) for values in (labels, targets.video_labels)),
+    )
+    train = join((data.splits["train"], samples))
     lengths = None
     if features.lengths is not None or more.lengths is not None:
         both = np.concatenate((features.cache.lengths, negatives.lengths))
@@ -68,21 +80,3 @@ def open_negatives(path: str, cache: FeatureCache, inputs: str) -> FeatureCache:
                 f"{path}: video {found_ids[0]!r} {what}", hint="--negatives takes clips without any event"
             )
     return negatives
-
-
-def _with_negatives(train: Split, task: Task, cache: FeatureCache, negatives: FeatureCache) -> Split:
-    """Returns the train split and after it all videos of another cache, as samples without events."""
-    count, device = len(negatives.video_ids), train.videos.device
-    targets = task.background_targets(count, cache.grid_segments)
-    labels = cut_labels(targets.labels, negatives.lengths)
-    more = Split(
-        train.name,
-        np.full(count, NO_SAMPLE),
-        np.array(negatives.video_ids, object),
-        np.zeros(count, bool),
-        np.ones(count, bool),
-        targets.has_video_label,
-        torch.arange(count, device=device) + len(cache.video_ids),
-        *(torch.from_numpy(values).to(device) for values in (labels, targets.video_labels)),
-    )
-    return join((train, more))

@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from avel.config import Setting, resolve, settings_of
@@ -13,17 +12,9 @@ from avel.heads.models.head import head_class
 from avel.heads.training.trials import Trial
 
 
-@dataclass(frozen=True)
-class Planned:
-    """A trial of a sweep, and the values of the swept settings in it."""
-
-    trial: Trial
-    settings: dict[str, Any]
-
-
 def plan(
     base: TrainConfig | None, options: Mapping[str, Any], settings: Mapping[str, Sequence[Any]]
-) -> list[Planned]:
+) -> list[Trial]:
     """Lists the trials of a sweep, all combinations of `settings` on top of `options`, by all seeds.
 
     Raises:
@@ -32,7 +23,7 @@ def plan(
     """
     for key, values in settings.items():
         check_varied("sweep", key, values)
-    planned: dict[TrainConfig, Planned] = {}
+    planned: dict[TrainConfig, Trial] = {}
     for values in itertools.product(*settings.values()):
         swept = dict(zip(settings, values, strict=True))
         config = resolve(TrainConfig, "train-head", base=base, options={**options, **swept})
@@ -42,11 +33,11 @@ def plan(
         for seed in range(config.seed, config.seed + config.seeds):
             name = ",".join(f"{key}={value}" for key, value in (chosen | {"seed": seed}).items())
             name = name.replace("/", "%2F")  # files are named after it
-            trial = Trial(name, dataclasses.replace(config, seed=seed, seeds=1))
-            if trial.config in planned:
-                twin = planned[trial.config].trial.name
-                raise ConfigError(f"a sweep that trains {twin} again as {name}", hint="give each value once")
-            planned[trial.config] = Planned(trial, chosen)
+            trial = Trial(name, dataclasses.replace(config, seed=seed, seeds=1), chosen)
+            if (twin := planned.setdefault(trial.config, trial)) is not trial:
+                raise ConfigError(
+                    f"a sweep that trains {twin.name} again as {name}", hint="give each value once"
+                )
     return list(planned.values())
 
 
@@ -101,15 +92,35 @@ def check_varied(what: str, key: str, values: Any) -> None:
         raise ConfigError(f"a {what} over {key!r} without values", hint="--set theta=0,0.03 has two")
 
 
-def stackable_groups(
-    planned: Sequence[Planned], stacks: Callable[[TrainConfig], bool]
-) -> list[list[Planned]]:
+def settings_text(settings: Mapping[str, Any]) -> str:
+    """Writes varied settings for people, numbers with four digits.
+
+    >>> settings_text({"lr": 1.23456e-3, "d_e": 64})
+    'lr=0.001235, d_e=64'
+    """
+    values = {key: f"{value:.4g}" if isinstance(value, float) else value for key, value in settings.items()}
+    return ", ".join(f"{key}={value}" for key, value in values.items()) or "as given"
+
+
+def check_comparable(configs: Iterable[TrainConfig], task: str) -> None:
+    """Checks that all trials choose their epochs by the same kind of labels, so that one can be the best.
+
+    Raises:
+        ConfigError: some choose by videos, others by segments.
+    """
+    if len({config.selects_by_videos(task) for config in configs}) > 1:
+        raise ConfigError(
+            "some trials would choose epochs by videos, others by segments: scores that are not comparable",
+            hint="choose by one of the two in all trials, with --select-by, or make a run for each",
+        )
+
+
+def stackable_groups(trials: Sequence[Trial], stacks: Callable[[TrainConfig], bool]) -> list[list[Trial]]:
     """Groups trials that train as one program: they differ in seed and buffered settings alone."""
-    groups: dict[Any, list[Planned]] = {}
-    for item in planned:
-        config = item.trial.config
+    groups: dict[Any, list[Trial]] = {}
+    for trial in trials:
+        config = trial.config
         free: dict[str, Any] = dict.fromkeys(head_class(config).buffered)
         alike = dataclasses.replace(config, seed=0, head=dataclasses.replace(config.head, **free))
-        key = alike if stacks(config) else item.trial.name
-        groups.setdefault(key, []).append(item)
+        groups.setdefault(alike if stacks(config) else trial.name, []).append(trial)
     return list(groups.values())

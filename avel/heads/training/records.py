@@ -1,7 +1,7 @@
 """Files of trained trials: weights `trials/NAME.safetensors`, then the record `trials/NAME.json`."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,23 +122,21 @@ def task_of(run: Run) -> Task:
     return TASKS[inputs.task](inputs.categories, inputs.tracks)
 
 
-def write_trial(
-    run: Run, outcome: TrialOutcome, widths: Widths, inputs: str, settings: Mapping[str, Any]
-) -> None:
+def write_trial(run: Run, outcome: TrialOutcome, widths: Widths, inputs: str) -> None:
     """Writes a trial's weights, then the record that says it is done."""
     name, config = outcome.trial.name, outcome.trial.config
     if outcome.state:
         save_tensors(_path(run, name, "safetensors"), outcome.state)
     record = {
         "name": name,
-        "settings": dict(settings),
+        "settings": outcome.trial.settings,
         "seed": config.seed,
         "config": as_dict(dataclasses.replace(config, project=projected_width(config, widths))),
         "widths": as_dict(widths),
         "inputs": inputs,
     }
     measured = {field.name: getattr(outcome, field.name) for field in dataclasses.fields(outcome)}
-    del measured["trial"], measured["state"], measured["last_gain"]
+    del measured["trial"], measured["state"]
     write_document(_path(run, name, "json"), record | measured)
 
 
@@ -172,19 +170,18 @@ def read_trained(run: Run) -> list[TrialRecord]:
     """Reads the trials that are done and stayed finite.
 
     Raises:
-        TrainingError: all failed.
-        StoreError: there is none, or a damaged one.
+        TrainingError: every trial of the run failed.
+        StoreError: no trial is done yet, or one is damaged.
     """
     trials = read_trials(run)
-    trained = [trial for trial in trials if trial.trained]
-    if not trained and len(trials) == len(run.read_inputs(HeadInputs).trials):
-        raise TrainingError(
-            f"{run.path}: no trial stayed finite; {trials[0].name}: {trials[0].failure}",
-            hint="a lower --lr into another run folder",
-        )
-    if not trained:
+    if trained := [trial for trial in trials if trial.trained]:
+        return trained
+    if len(trials) < len(run.read_inputs(HeadInputs).trials):
         raise StoreError(f"{run.path}: no trained trial", hint="give the same avel train-head command again")
-    return trained
+    raise TrainingError(
+        f"{run.path}: no trial stayed finite; {trials[0].name}: {trials[0].failure}",
+        hint="a lower --lr into another run folder",
+    )
 
 
 def trained_groups(trials: Iterable[TrialRecord]) -> dict[str, list[TrialRecord]]:
@@ -211,6 +208,7 @@ def load_head(run: Path | str, trial: str | None = None, device: torch.device | 
 
     Raises:
         MissingPathError, StoreError: there is no such run or trial, or it is damaged.
+        TrainingError: every trial of the run failed.
     """
     opened = Run.open(run, "heads")
     if trial is not None:

@@ -27,10 +27,8 @@ def start_from(model: Model, path: Path | str) -> str:
         state = plain_state(_read(path))
         if any(name.startswith("head.") for name in state):
             return _load_own(model, state)
-        if set(state) == set(model.head.state_dict()):
-            return _load_own(model.head, state)
         layout = model.head.layout()
-        if layout is None:
+        if layout is None or set(state) == set(model.head.state_dict()):
             return _load_own(model.head, state)
         load_layout(model.head, layout, state)
     except ConfigError as error:

@@ -1,8 +1,8 @@
 """Groups of trials that are trained together: many stacked into one batched program, or one alone."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -14,10 +14,14 @@ from avel.heads.models.head import HeadOutput, Model
 
 @dataclass(frozen=True)
 class Trial:
-    """One network to train: its name in the run, and its whole config; the seed is `config.seed`."""
+    """One network to train: its name in the run, its whole config, and the settings that a sweep varied.
+
+    The seed is `config.seed`.
+    """
 
     name: str
     config: TrainConfig
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 class TrialGroup(Protocol):
@@ -63,13 +67,20 @@ class Stacked:
         return list(self.weights.values())
 
     def losses(self, audio: Tensor, visual: Tensor, targets: Tensor, lengths: Tensor | None = None) -> Tensor:
-        over_trials = torch.vmap(self._one_loss, in_dims=(0, 0, 0, 0, None if lengths is None else 0))
-        losses: Tensor = over_trials((self.weights, self.buffers), audio, visual, targets, lengths)
+        def of_one(state: Any, targets: Tensor, *inputs: Tensor | None) -> Tensor:
+            output = functional_call(self.template, state, inputs)
+            return self.template.loss(output, targets)
+
+        of_all = torch.vmap(of_one, in_dims=(0, 0, 0, 0, None if lengths is None else 0))
+        losses: Tensor = of_all((self.weights, self.buffers), targets, audio, visual, lengths)
         return losses
 
     def logits(self, audio: Tensor, visual: Tensor, lengths: Tensor | None = None) -> Tensor:
-        over_trials = torch.vmap(self._one_logits, in_dims=(0, None, None, None))
-        logits: Tensor = over_trials((self.weights, self.buffers), audio, visual, lengths)
+        def of_one(state: Any) -> Tensor:
+            logits: Tensor = functional_call(self.template, state, (audio, visual, lengths)).logits
+            return logits
+
+        logits: Tensor = torch.vmap(of_one)((self.weights, self.buffers))
         return logits
 
     def clip(self, limit: float) -> None:
@@ -101,23 +112,6 @@ class Stacked:
             self.weights[name] = new
         self.buffers = {name: value[places].clone() for name, value in self.buffers.items()}
         optimizer.param_groups[0]["params"] = self.parameters()
-
-    def _one_loss(
-        self,
-        state: tuple[dict[str, Tensor], ...],
-        audio: Tensor,
-        visual: Tensor,
-        targets: Tensor,
-        lengths: Tensor | None,
-    ) -> Tensor:
-        output: HeadOutput = functional_call(self.template, state, (audio, visual, lengths))
-        return self.template.loss(output, targets)
-
-    def _one_logits(
-        self, state: tuple[dict[str, Tensor], ...], audio: Tensor, visual: Tensor, lengths: Tensor | None
-    ) -> Tensor:
-        output: HeadOutput = functional_call(self.template, state, (audio, visual, lengths))
-        return output.logits
 
 
 class Alone:

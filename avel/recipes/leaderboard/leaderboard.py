@@ -100,7 +100,7 @@ def _note_long(loaded: LoadedCache, configs: Mapping[str, TrainConfig], folder: 
         with suppress(ConfigError, TrainingError):  # the reason is printed when its turn comes
             if not (folder / name).exists():
                 loaded.data_and_model(config)
-                groups += [[item.trial] for item in plan(config, {}, {})]
+                groups += [[trial] for trial in plan(config, {}, {})]
     if groups:
         note_long_training(groups, loaded.data, loaded.device)
 

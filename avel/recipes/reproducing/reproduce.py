@@ -206,8 +206,8 @@ def _measured(row: PaperRow, repetitions: Repetitions, against: Repetitions) -> 
         _over_seeds(each.accuracy_percent for each in figures),
         _over_seeds(each.accuracy_holding_background_percent for each in figures),
         _over_seeds(each.events.f1_percent for each in figures),
-        _over_seeds(each.validation_accuracy_percent for each in figures),
-        _over_seeds(each.accuracy_at_best_test_epoch_percent for each in figures),
+        _over_seeds(each.validation_score_percent for each in figures),
+        _over_seeds(each.score_at_best_test_epoch_percent for each in figures),
         {} if repetitions is against else differences(own, others, repetitions[0][1].task),
     )
 

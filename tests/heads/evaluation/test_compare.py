@@ -9,7 +9,7 @@ import pytest
 from avel.cli import cli
 from avel.console import DONE, ERROR
 from avel.console import run as run_command
-from avel.errors import StoreError, UnknownNameError
+from avel.errors import ConfigError, StoreError, UnknownNameError
 from avel.heads.evaluation.compare import Agreement, Comparison, compare
 from avel.heads.evaluation.predictions import Predictions, write_predictions
 from avel.heads.models.head import Widths
@@ -60,8 +60,8 @@ def write_run(
     for place, (settings, seeds) in enumerate(predicted.items()):
         swept = {"theta": float(settings.removeprefix("theta="))} if settings else {}
         for seed, rows in enumerate(seeds):
-            trial = Trial(f"{settings},seed={seed}".strip(","), train_config(seed=seed, **swept))
-            write_trial(run, TrialOutcome(trial, 9, 4, val[place]), Widths(8, 8, 3), "encoded", swept)
+            trial = Trial(f"{settings},seed={seed}".strip(","), train_config(seed=seed, **swept), swept)
+            write_trial(run, TrialOutcome(trial, 9, 4, val[place]), Widths(8, 8, 3), "encoded")
             probabilities = 0.1 + 0.7 * np.eye(3, dtype=np.float32)[np.array(rows)[samples]]
             ids = np.array(["-a", "_b", "c"], object)[samples]
             about = np.array(samples) + 10, ids, np.zeros(len(samples), bool), LABEL[samples]
@@ -110,7 +110,7 @@ def test_clips_that_one_run_lacks_are_left_out(tmp_path: Path) -> None:
 
 def test_of_a_sweep_the_best_on_validation_is_compared_unless_named(tmp_path: Path) -> None:
     sweep = write_run(tmp_path / "s", {"theta=0.0": B, "theta=0.03": A}, val=(0.6, 0.9))
-    assert compare(sweep, sweep).a.settings == "theta=0.03"
+    assert compare(sweep, write_run(tmp_path / "b", {"": B})).a.settings == "theta=0.03"
     found = compare(sweep, sweep, settings_b="theta=0.0")
     assert (found.a.settings, found.b.settings) == ("theta=0.03", "theta=0.0")
     assert found.differences["accuracy"].points == pytest.approx(100 * 2 / 12)
@@ -118,6 +118,13 @@ def test_of_a_sweep_the_best_on_validation_is_compared_unless_named(tmp_path: Pa
         compare(sweep, sweep, settings_a="theta=1")
     with pytest.raises(StoreError, match="no predictions of split 'val'"):
         compare(sweep, sweep, split="val")
+
+
+def test_a_run_is_not_compared_with_itself(tmp_path: Path) -> None:
+    sweep = write_run(tmp_path / "s", {"theta=0.0": B, "theta=0.03": A}, val=(0.6, 0.9))
+    for settings in (None, "theta=0.03"):
+        with pytest.raises(ConfigError, match=r"s \(theta=0\.03\) with itself"):
+            compare(sweep, f"{tmp_path}/../{tmp_path.name}/s", settings_b=settings)
 
 
 def test_the_command_prints_both_or_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -42,7 +42,7 @@ def run(tmp_path: Path) -> Path:
     for seed, predicted in BY_SEED.items():
         trial = Trial(f"seed={seed}", train_config(seed=seed))
         fitted = TrialOutcome(trial, 9, 4 + seed, 0.8, 10 / 12, 7, 11 / 12)
-        write_trial(opened, fitted, Widths(8, 8, 3), "encoded", {})
+        write_trial(opened, fitted, Widths(8, 8, 3), "encoded")
         items.append(predictions(trial.name, predicted))
     write_predictions(opened, items)
     return opened.path
@@ -71,10 +71,10 @@ def test_numbers_worked_out_by_hand(run: Path) -> None:
     assert group.accuracy_holding_background_percent.mean == pytest.approx(100 * (6 + 8) / 16)
     segments = group.segment_f1_percent.mean  # 2 and 4 events' segments found right of 7 and 5, 7 are true
     assert segments == pytest.approx(50 * (2 * 6 / (7 + 7) + 2 * 5 / (7 + 7)))
-    assert group.validation_accuracy_percent == Spread(pytest.approx(80.0), 0.0)
+    assert group.validation_score_percent == Spread(pytest.approx(80.0), 0.0)
     assert group.recall_percent == {"bell": 100.0, "dog, barking": pytest.approx(70.0)}
     assert group.background_recall_percent == pytest.approx(90.0)
-    assert group.accuracy_at_best_test_epoch_percent.mean == pytest.approx(1100 / 12)
+    assert group.score_at_best_test_epoch_percent.mean == pytest.approx(1100 / 12)
     assert group.interval_percent is not None
     low, high = group.interval_percent
     assert 70 < low < 1000 / 12 < high <= 87.5
@@ -101,7 +101,7 @@ def test_the_event_decoder_is_shown_beside_argmax(run: Path) -> None:
 
 def test_the_best_test_epoch_was_found_by_argmax_and_is_shown_with_it_alone(run: Path) -> None:
     group = evaluate(run, decoder="event").groups["tacma"]
-    assert group.accuracy_at_best_test_epoch_percent == Spread(None, None)
+    assert group.score_at_best_test_epoch_percent == Spread(None, None)
 
 
 def test_samples_of_a_tag_are_evaluated_apart(run: Path) -> None:

@@ -9,14 +9,16 @@ from typing import Any
 
 import pytest
 
+import avel
 import avel.heads.train
 from avel.cli import cli
 from avel.console import DONE, USAGE
 from avel.console import run as run_command
-from avel.errors import MissingPathError, StoreError
+from avel.errors import MissingPathError, StoreError, TrainingError
 from avel.heads.evaluation.compare import compare
+from avel.heads.evaluation.evaluate import evaluate
 from avel.heads.evaluation.evaluation import Evaluation, FailedTrial
-from avel.heads.evaluation.runs import RunLine, list_runs, run_headline, run_table
+from avel.heads.evaluation.runs import RunLine, best_line, list_runs, run_headline, run_table
 from avel.heads.train import sweep, train_head
 from avel.pipeline.config import PretrainConfig
 from avel.stores.runs import Run
@@ -150,10 +152,41 @@ def test_trials_that_failed_are_counted_and_a_group_of_them_keeps_its_line(tmp_p
         ("lr=0.001", 2, 1),
         ("lr=1e+38", 0, 2),
     ]
-    header, _, evaluated, failed = (re.split("  +", row) for row in run_table(lines))
+    header, _, evaluated, failed = (re.split("  +", row) for row in run_table(lines)[:4])
     assert header[:5] == ["run", "settings", "seeds", "failed", "test"]
     assert evaluated[1:4] == ["mlp lr=0.001", "2", "1"]
     assert failed[1:4] == ["mlp lr=1e+38", "2", "failed"]
+    assert "failed: lr: lr=1e+38,seed=0: the scores are not finite after epoch 1" in run_table(lines)
+
+
+def test_a_run_all_of_whose_trials_failed_says_why(tmp_path: Path) -> None:
+    runs, cache = tmp_path / "runs", write_cache(tmp_path / "c.h5")
+    why = "seed=0: the scores are not finite after epoch 1"
+    with pytest.raises(TrainingError, match=why):
+        train_head(cache, runs / "a", head="mlp", lr=1e38, epochs=1, seeds=2)
+    (line,) = list_runs(runs)
+    assert (line.state, line.seeds, line.failed, line.failure) == ("not finished", 0, 2, why)
+    assert f"failed: a: {why}" in run_table([line])
+    for read in (lambda: avel.report([runs / "a"], tmp_path / "report"), lambda: evaluate(runs / "a")):
+        with pytest.raises(TrainingError, match=why):
+            read()
+
+
+def test_no_run_is_the_best_where_validation_scores_are_of_several_kinds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs, cache = tmp_path / "runs", write_cache(tmp_path / "c.h5")
+    for supervision in ("full", "weak"):
+        train_head(cache, runs / supervision, head="mlp", epochs=1, supervision=supervision)
+    lines = list_runs(runs)
+    assert [line.selected_by for line in lines] == ["segments", "videos"]
+    assert not any(line.differences for line in lines)
+    assert best_line(lines) is None
+    assert run_command(cli, ["runs", str(runs)]) == DONE
+    shown = capsys.readouterr()
+    told = " ".join((shown.out + shown.err).split())
+    assert "2 runs; their validation scores are of several kinds, so none is the best" in told
+    assert f"next: avel runs {runs} --against RUN" in told
 
 
 def test_runs_are_compared_with_one_of_them(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:

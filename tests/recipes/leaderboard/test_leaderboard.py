@@ -58,7 +58,7 @@ def test_each_line_is_what_evaluate_and_compare_find(board: Leaderboard, out: Pa
         assert line.interval_percent == group.interval_percent
         assert line.event_f1_percent == group.events.f1_percent
         assert line.segment_f1_percent == group.segment_f1_percent
-        assert line.best_test_epoch_percent == group.accuracy_at_best_test_epoch_percent
+        assert line.best_test_epoch_percent == group.score_at_best_test_epoch_percent
         if line.head == "tacma":
             assert line.differences == {}
         else:
