@@ -12,8 +12,8 @@ plain         the forward pass of the CNNs as they are written, on inputs that l
               floats; the batch, threads and dtype of the cache
 folded        the same with batch norms folded into the convolutions, as avel runs them
 cache         the whole call but for loading the encoder: reading, decoding, cropping, CNNs, writing
-CNNs / cache  fraction of the call's seconds that its CNNs take (without the forward pass of one segment, which
-              measures the memory of a batch). It does not change with the speed of the machine
+CNNs / cache  fraction of the call's seconds that its CNNs take, without the forward pass of one segment that
+              measures the memory of a batch. It does not change with the speed of the machine
 
 With two dtypes their features are compared, too. Each row is of one clock: the wall's, or the processor's
 over all threads. On a machine that others use, read the latter and give `--threads 1`, because threads that
