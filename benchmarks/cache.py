@@ -1,4 +1,4 @@
-"""How near `avel cache-features` comes to the bare backbones: clips/s of both, taken in turns.
+"""Compares `avel cache-features` with the forward pass of its backbones alone: clips/s of both, in turns.
 
     python benchmarks/cache.py --dtypes float32,bfloat16
     python benchmarks/cache.py --visual-backbone mobilenet_v2 --audio-backbone yamnet
@@ -8,16 +8,17 @@
 Backbones are any that avel has, with random weights; hf:clip (the vision tower of ViT-B/32), hf:ast and
 hf:wav2vec2 (both base) are made of transformers' own settings, and nothing is downloaded.
 
-"plain" is the forward of the same CNNs, as they are written, with the same batch, threads and dtype on frames
-and patches, or windows of the waveform, that lie in memory, cropped and in floats; "folded" the same with
-batch norms folded into the convolutions, as avel runs them. "cache" is the whole call but for loading the
-encoder, which is timed within it: reading, decoding, cropping, CNNs, parts, merging. Two dtypes' features are
-compared as well. "CNNs / cache" is the part of the cache's seconds that passes in its CNNs (the forward of
-one segment, which shows what memory a batch needs, does not count): both are of the same seconds, so it
-holds still where the speed of the machine does not. Each row is of one clock: the wall's, or the processor's
-over all threads, for a machine that others use; give it `--threads 1` then, because threads that wait for
-each other count as busy. A call takes a tenth of a second beside its clips, so let them take ten seconds or
-more.
+plain         the forward pass of the CNNs as they are written, on inputs that lie in memory, cropped and in
+              floats; the batch, threads and dtype of the cache
+folded        the same with batch norms folded into the convolutions, as avel runs them
+cache         the whole call but for loading the encoder: reading, decoding, cropping, CNNs, writing
+CNNs / cache  fraction of the call's seconds that its CNNs take, without the forward pass of one segment that
+              measures the memory of a batch. It does not change with the speed of the machine
+
+With two dtypes their features are compared, too. Each row is of one clock: the wall's, or the processor's
+over all threads. On a machine that others use, read the latter and give `--threads 1`, because threads that
+wait for each other count as busy. A call takes a tenth of a second beside its clips: give it clips for ten
+seconds or more.
 """
 
 from __future__ import annotations

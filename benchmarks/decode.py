@@ -1,10 +1,9 @@
-"""Where reading a clip spends its time, and what each decision of `avel/pipeline` is worth.
+"""Measures the steps of reading a clip, and what each decision of `avel/pipeline/media` saves.
 
     python benchmarks/decode.py --clips ../shared/data/clips
 
-Prints CPU time a clip. All ways take turns on every clip in one process with one thread, so that a busy
-machine slows all of them; the figure is the median over rounds of the sum over clips. How other programs
-read the same clips (FFmpeg's command line, OpenCV, torchcodec) is measured by benchmarks/extract.py.
+Prints CPU time a clip: the median over rounds. All ways take turns on every clip in one process with one
+thread, so that a busy machine slows all of them. benchmarks/extract.py compares with other programs.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The community's AVE files in and out again: seconds of import and export, and the most memory they hold.
+"""Measures import and export of AVE's published files: seconds, and the most memory that both hold.
 
     python benchmarks/exchange.py
     python benchmarks/exchange.py --rows 200

@@ -1,4 +1,4 @@
-"""How near staging comes to the limit of decoding: clips/s of six ways, taken in turns on the same clips.
+"""Compares staging with bare decoding and other programs: clips/s of six ways, in turns on the same clips.
 
     python benchmarks/extract.py --clips ../shared/data/clips ../shared/data/semireal/AVE
 
@@ -9,8 +9,8 @@
 (e) avel's decoding and scaling alone
 (f) `avel extract` whole: JPEG, log-mel, writing, manifest, and the start of its processes
 
-Every way runs `--workers` processes with one codec thread each. (a) starts a process a clip, as a script
-would; the others' processes are started and warm, but for (f). Ways that are not installed are named.
+Every way runs `--workers` processes with one codec thread each. (a) starts a process for each clip, as a
+script would; (f) starts its own; those of the others run already. Ways that are not installed are named.
 """
 
 from __future__ import annotations

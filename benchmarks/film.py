@@ -1,4 +1,4 @@
-"""What memory `avel extract` takes for a film of any length: the most that its decoding process has held.
+"""Measures the memory of `avel extract` on a film of any length: the most that its decoding process has held.
 
     python benchmarks/film.py --minutes 120
 

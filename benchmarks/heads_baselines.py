@@ -1,4 +1,4 @@
-"""What benchmarks/heads.py compares with: the bare products of a TACMA epoch, and a plain training loop."""
+"""Baselines of benchmarks/heads.py: the bare matrix products of a TACMA epoch, and a plain training loop."""
 
 from __future__ import annotations
 

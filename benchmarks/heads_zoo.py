@@ -1,8 +1,8 @@
-"""Seconds an epoch of every head on one label a segment, at AVE's size, beside the products of its layers.
+"""Times an epoch of AVE's size of every head, beside the matrix products of its layers: `heads.py zoo`.
 
 Times one step (forward, backward, clipping and Adam; features made up and in memory) and counts the steps of
-an epoch of AVE's 3339 train clips. The products are those that the same step asks torch for, recorded and
-repeated alone, into buffers that are there: no activation, softmax, norm, reshape or optimizer is among them.
+an epoch of AVE's 3339 train clips. The products that the step asks torch for are recorded, and repeated
+alone.
 """
 
 from __future__ import annotations

@@ -3,12 +3,10 @@
     python benchmarks/kills.py
     python benchmarks/kills.py --kills 20 --seed 1 --commands pretrain cache-features
 
-They are `extract`, `pretrain`, `cache-features`, `train-head` and `sweep`. A call runs in a process of its
-own, which gets SIGKILL after a random part of the time that it takes undisturbed, and is given again until
-it ends. Then its files are compared with those of a call that nobody disturbed, byte by byte, but for
-records that hold times, dates and process numbers (NOT_COMPARED), and for the seconds of training in the
-record of each trial. Of a store's manifest the entries are compared, without the time and memory that each
-clip took.
+A call runs in a process of its own, which gets SIGKILL after a random part of the time that it takes
+undisturbed, and is given again until it ends. Then its files are compared with those of an undisturbed call,
+byte by byte. Left out are records of times, dates and process numbers (NOT_COMPARED), the seconds of training
+in the record of each trial, and in a store's manifest the time and memory that each clip took.
 """
 
 from __future__ import annotations
@@ -74,7 +72,7 @@ def main() -> None:
                 cache, path, {"lr": [0.001, 0.0003]}, head="mlp", seeds=2, epochs=8, together="never"
             )
 
-        # in forks, since a fork cannot use torch's threads that ran here; a crash of FFmpeg would end all
+        # In a fork each: forks cannot use torch's threads once these have run in this process
         for call, target in ((composed, dataset), (extracted, store), (cached, cache)):
             _undisturbed(call, target)
         calls = dict(zip(COMMANDS, (extracted, pretrained, cached, trained, swept), strict=True))

@@ -1,4 +1,4 @@
-"""AV-BT that also trains the last block of MobileNetV2, from activations computed once, for `folds.py`."""
+"""AV-BT that also trains the last block of MobileNetV2, on activations computed once: for folds.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How near AV-BT training comes to its limits: clips/s of the loader, of the network, and of both together.
+"""Measures AV-BT training beside its limits: clips/s of the loader, of the network, and of both together.
 
     python benchmarks/pretrain.py clips.zarr --visual-weights random --audio-weights random
 
@@ -7,10 +7,10 @@
 (c) forward, loss, backward and LARS on one batch that is already on the device, augmentation included
 (d) training: (b) and (c) together, as `avel pretrain` runs them
 
-(a) and (b) take turns, so do (c) and (d); medians. "d / limit" is (d) over the slower of (b) and (c). Beside
-them stand the step's floating-point operations, the bytes that weights, gradients and momenta move, the bytes
-that all operators read and write (an upper bound: no cache, nothing fused), and what a large matrix product
-reaches here.
+(a) and (b) take turns, so do (c) and (d); medians. "d / limit" is (d) over the slower of (b) and (c). Printed
+as well: the step's floating-point operations, the bytes that weights, gradients and momenta move, the bytes
+that all operators read and write (as if no cache held them and nothing were fused), and what a large matrix
+product reaches here.
 """
 
 from __future__ import annotations

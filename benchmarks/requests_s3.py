@@ -2,9 +2,9 @@
 
     python benchmarks/requests_s3.py --clips 4 24 104
 
-Small clips go into an S3 server on loopback, the one of the tests, whose log is counted. The difference
-between two runs is what their further clips took. "Other run" asks whether another run has begun: once a
-second for each decoder, so it grows with the time. So does the lock.
+Small clips go into the S3 server of the tests, whose log is counted. The difference between two runs is what
+the further clips took. "Other run" asks whether another run has begun: once a second for each decoder. It
+grows with the time, as does the lock.
 """
 
 from __future__ import annotations

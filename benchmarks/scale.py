@@ -1,13 +1,12 @@
-"""What the number of clips costs: `avel extract`, the same command with nothing to do, `avel inspect`.
+"""Measures `avel extract`, the same command with nothing to do, and `avel inspect` on very many clips.
 
     python benchmarks/scale.py
     python benchmarks/scale.py --clips 1000 10000 100000 1000000
 
-The clips are empty files with a table of one event each, and decoding is faked: a clip is staged at once and
-without chunks, so that what is left is the work of the parent process: reading the dataset, planning, dask,
-the manifest. What the system takes to write chunks is not in the figures. Each measurement runs in a process
-of its own, whose processor time and highest resident memory are reported, imports included. The exponent is
-that of the cost since the row before with fewer clips: 1 is linear.
+The clips are empty files with a table of one event each, and decoding is faked: a clip is staged at once, and
+no chunk is written. What is left is the work of the parent process: reading the dataset, planning, dask, the
+manifest. Each measurement runs in a process of its own, whose processor time and highest resident memory are
+reported, imports included. The exponent tells how the cost grows from the row with fewer clips: 1 is linear.
 """
 
 from __future__ import annotations

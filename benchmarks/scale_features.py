@@ -1,4 +1,4 @@
-"""What rows of a feature cache cost: seconds and memory to open it.
+"""Measures the seconds and the memory that opening a feature cache of many rows takes.
 
     python benchmarks/scale_features.py
     python benchmarks/scale_features.py --rows 1000000
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def _in_new_process(function: Callable[..., Any], *given: object) -> Any:
-    """Calls a function in a process of its own, which counts what this one held when it began as its peak."""
+    """Calls a function in a process of its own, so that no other call's memory is in its peak."""
     with ProcessPoolExecutor(1, get_context("spawn")) as process:
         return process.submit(function, *given).result()
 

@@ -1,4 +1,4 @@
-"""What `avel pack` wins and costs: files, packing, one clip staged again, random and sequential reads.
+"""Measures `avel pack`: files, packing, packing again after one clip was staged again, reads.
 
     python benchmarks/shards.py
     python benchmarks/shards.py --clips 512 --sizes 64 256 --folder /mnt/disk

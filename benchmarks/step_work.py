@@ -1,4 +1,4 @@
-"""What one training step computes and moves: floating-point operations, and bytes that operators touch."""
+"""Counts what one training step computes and moves: floating-point operations, and bytes."""
 
 from __future__ import annotations
 
@@ -19,13 +19,12 @@ ALLOCATING = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_st
 
 @dataclass(frozen=True)
 class StepWork:
-    """Of one step.
+    """Operations and bytes of one step.
 
     Attributes:
-        operations: floating-point operations of convolutions and matrix products, each of its own size; the
-            Bi-LSTMs, a thousandth of them, are counted only where they run as matrix products.
-        bytes_touched: what operators read and write, one by one. More than memory sees: what a cache still
-            holds, or a compiler fuses, is counted each time.
+        operations: floating-point operations of convolutions and matrix products. Bi-LSTMs, a thousandth of
+            these, are counted only where they run as matrix products.
+        bytes_touched: bytes that each operator reads and writes, without regard to caches and fusion.
     """
 
     operations: float

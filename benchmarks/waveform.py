@@ -1,12 +1,12 @@
-"""What the waveform costs `avel extract`: processor time with and without it, in turns.
+"""Measures what the waveform adds to `avel extract`: processor time with and without it, in turns.
 
     python benchmarks/waveform.py --clips ../shared/data/semireal/AVE --count 24 --rounds 16
     python benchmarks/waveform.py --clips ../shared/data/semireal/AVE --count 24 --rounds 10 --by-clip
 
 A round is two runs of the command, of one worker each, into new stores; the processor time is that of all
 their processes, their start included. With `--by-clip` a round stages each clip twice in this process, with
-the waveform and without, so that other work on the machine disturbs both alike; nothing is started.
-What comes first changes from turn to turn. Beside the ratios of rounds stands that of the fastest of each.
+the waveform and without, so that other work on the machine disturbs both alike. The order changes from turn
+to turn. Printed are the ratios of the rounds, and that of the fastest of each.
 """
 
 from __future__ import annotations

@@ -65,7 +65,6 @@ ELSEWHERE = {
     '[project.entry-points."avel.dataset_formats"]': "tests/stores/datasets/test_formats.py installs it",
     "python -m pytest tests/heads/models/test_contract.py -k gated": "needs that package beside a checkout",
     "# watch_wandb.py": "needs an account; tests/stores/test_watching.py calls such a function",
-    "# watch_mlflow.py": "needs MLflow; tests/stores/test_watching.py calls such a function",
     "$ avel cache-features small.zarr vectors.h5": "downloads the weights of ResNet-18 and VGGish",
     "$ avel cache-features small.zarr small.h5": "needs those vectors; tests/pipeline/caching makes its own",
     "$ avel extract LLP": "tests/recipes/test_parsing.py runs them on clips in that layout",

@@ -1,4 +1,4 @@
-"""Caches of clips whose events are heard, seen or both, several at once, with a known answer."""
+"""Caches of clips whose events are audible, visible or both, several at once, with a known answer."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Two caches compared clip by clip: cosine, largest deviation, samples and videos that one lacks."""
+"""Two caches compared clip by clip: cosine, largest difference, samples and videos that one lacks."""
 
 from dataclasses import replace
 from pathlib import Path

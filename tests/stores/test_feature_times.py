@@ -1,4 +1,4 @@
-"""Features of any window and hop on a grid: by loops written out, and by the cases that one meets."""
+"""Features of any window and hop on a grid: against loops, and in the usual cases."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Scores and losses of heads that ask when and what: the published decision, in loops."""
+"""Scores and losses of heads with relevance and category: the published decision, in loops."""
 
 import numpy as np
 import pytest

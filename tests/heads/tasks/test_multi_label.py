@@ -1,4 +1,4 @@
-"""Several labels a segment: targets, losses, points and blocks against what one writes out by hand."""
+"""Several labels a segment: targets, losses, points and blocks against what is written out by hand."""
 
 from pathlib import Path
 

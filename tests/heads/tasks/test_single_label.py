@@ -1,4 +1,4 @@
-"""What follows from one label a segment: losses and blocks, against what one writes out by hand."""
+"""One label a segment: losses and blocks against what is written out by hand."""
 
 import numpy as np
 import pytest

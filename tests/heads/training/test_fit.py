@@ -1,4 +1,4 @@
-"""TrialGroup side by side: each equals its own training, keeps its own best epoch, ends by itself."""
+"""Trials trained together: each equals its separate training, keeps its own best epoch, ends by itself."""
 
 import dataclasses
 import math

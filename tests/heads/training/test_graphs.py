@@ -1,4 +1,4 @@
-"""Steps as CUDA graphs, by graphs that are captured and replayed without CUDA: the same training."""
+"""Steps as CUDA graphs, captured and replayed by a stand-in for CUDA: the training is the same."""
 
 import dataclasses
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""TrialGroup on a GPU, followed without one: all that is theirs lies there, stacked or alone."""
+"""Trials on a stand-in for a GPU: all their tensors lie there, stacked or alone."""
 
 import dataclasses
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Features computed on a GPU, followed without one: everything lies there, and is sent once."""
+"""Features computed on a stand-in for a GPU: everything lies there, and is sent once."""
 
 from pathlib import Path
 from typing import Any

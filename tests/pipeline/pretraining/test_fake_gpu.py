@@ -1,4 +1,4 @@
-"""Training steps of AV-BT on a GPU, followed without one: nothing is left behind, the host never waits."""
+"""Training steps of AV-BT on a stand-in for a GPU: all tensors lie there, the host never waits."""
 
 from typing import Any, Literal
 

@@ -1,4 +1,4 @@
-"""Tables of events: ids and classes are text as written, and what cannot be used is named with its line."""
+"""Tables of events: ids and classes stay as written, and what cannot be used is named with its line."""
 
 from pathlib import Path
 
