@@ -80,7 +80,7 @@ class FeatureCache:
 
     `named` are the features beside its own, by the names of their encoders. `lengths` (V,) are the segments
     of each video, T or fewer; features after them are 0 and mean nothing. `source_sha256` (V,) are the hashes
-    of the videos' files, b"" where nobody knows. `temporal` names the weights that `read_temporal` reads.
+    of the videos' files, b"" where nobody knows.
 
     >>> cache = FeatureCache.open("features.h5")                        # doctest: +SKIP
     >>> cache.f_a[cache.samples.video[cache.samples.split == "train"]].shape  # doctest: +SKIP
@@ -101,7 +101,6 @@ class FeatureCache:
     named: dict[str, NamedFeatures]
     lengths: NDArray[np.int64]
     source_sha256: NDArray[np.bytes_]
-    temporal: tuple[str, ...]
 
     @classmethod
     def open(cls, path: Path | str) -> "FeatureCache":
@@ -218,16 +217,27 @@ class FeatureCache:
         with open_hdf5(self.path, hint) as file:
             return read_verified_rows(_array_of(file, name, hint), self.checksums[name], rows, hint)
 
-    def read_temporal(self) -> dict[str, NDArray[np.float32]]:
-        """Reads the weights of the Bi-LSTMs that made f_a and f_v of cnn_a and cnn_v: name -> values.
+    @property
+    def has_temporal(self) -> bool:
+        """True if it keeps the weights that `read_temporal` reads."""
+        return any(name.startswith(TEMPORAL) for name in self.checksums)
 
-        They are those of an `avel.temporal.Temporal`; empty where the cache keeps none.
+    def read_temporal(self) -> dict[str, NDArray[np.float32]]:
+        """Reads the weights that made f_a and f_v of cnn_a and cnn_v, those of an `avel.temporal.Temporal`.
+
+        Name -> values; empty where the cache keeps none.
 
         Raises:
             StoreError: they are damaged.
         """
+        weights = {name: sums for name, sums in self.checksums.items() if name.startswith(TEMPORAL)}
         with open_hdf5(self.path, CACHE_AGAIN) as file:
-            return {name.removeprefix(TEMPORAL): _read_rows(file, name) for name in self.temporal}
+            return {
+                name.removeprefix(TEMPORAL): read_verified_rows(
+                    array_of(file, name, CACHE_AGAIN), sums, slice(None), CACHE_AGAIN
+                )
+                for name, sums in weights.items()
+            }
 
     def check_holds(self, name: str) -> None:
         """Checks that the cache holds an array of that name.
@@ -323,7 +333,12 @@ class FeatureCache:
 
         All else was compared with the digest when the cache was opened.
         """
-        return list(filter(None, map(self._fault_of, self.shapes)))
+        found = [*map(self._fault_of, self.shapes)]
+        try:
+            self.read_temporal()
+        except StoreError as error:
+            found.append(error.message)
+        return [*filter(None, found)]
 
     def _fault_of(self, name: str) -> str:
         """Names the first damaged row, or the first 64 rows together that hold a value that is not finite."""
@@ -392,9 +407,7 @@ def write_features(
     with new_hdf5(path, room) as file:
         for name, values in columns.items():
             file[name] = values
-        for name, values in weights.items():
-            write_rows(file, name, values, np.float32)
-        sums: dict[str, NDArray[np.uint32]] = {}
+        sums = {name: write_rows(file, name, values, np.float32) for name, values in weights.items()}
         written: dict[int, ArrayLike] = {}
         for name, source in features.items():
             # f_a and cnn_a of an import are one source: to copy the first is faster than to read files again
@@ -452,9 +465,11 @@ def _content_digest(
     columns: Mapping[str, NDArray[Any]],
     checksums: Mapping[str, NDArray[np.uint32]],
 ) -> str:
-    """Returns 16 hex digits over provenance, columns, and the checksums of the cache's own arrays."""
+    """Returns 16 hex digits over provenance, columns, and checksums of own arrays and weights."""
     features_made = {key: value for key, value in provenance.items() if key not in (*INPUTS, GROUP)}
-    own = sorted((name, sums) for name, sums in checksums.items() if name in OWN_ARRAYS)
+    own = sorted(
+        (name, sums) for name, sums in checksums.items() if name in OWN_ARRAYS or name.startswith(TEMPORAL)
+    )
     numbers = [(name, columns[name]) for name in COLUMNS]
     return digest_of([features_made, float(segment_seconds)], chain(numbers, own))
 
@@ -483,8 +498,10 @@ def _read(path: Path, file: h5py.File) -> FeatureCache:
     named = read_named(path, provenance)
     arrays = [*(name for name in OWN_ARRAYS if name in file), *named]
     columns = {name: read_column(file, name, dtype, CACHE_AGAIN) for name, dtype in COLUMNS.items()}
+    weights = [name for name in file if name.startswith(TEMPORAL) and not name.endswith(CHECKSUMS)]
+    places = {name: place_in_file(name) for name in arrays} | {name: name for name in weights}
     sums = {
-        name: read_column(file, place_in_file(name) + CHECKSUMS, np.uint32, CACHE_AGAIN) for name in arrays
+        name: read_column(file, place + CHECKSUMS, np.uint32, CACHE_AGAIN) for name, place in places.items()
     }
     missing = zip(
         columns["missing_sample"].tolist(),
@@ -507,7 +524,6 @@ def _read(path: Path, file: h5py.File) -> FeatureCache:
         named,
         columns["lengths"],
         columns["source_sha256"],
-        tuple(name for name in file if name.startswith(TEMPORAL) and not name.endswith(CHECKSUMS)),
     )
     try:
         _check(
@@ -528,15 +544,6 @@ def _read(path: Path, file: h5py.File) -> FeatureCache:
     except StoreError as error:
         raise StoreError(f"{path}: {error.message}", hint=CACHE_AGAIN) from None
     return cache
-
-
-def _read_rows(file: h5py.File, name: str) -> NDArray[np.float32]:
-    """Reads an array with its checksums; raises StoreError where it is damaged."""
-    sums = read_column(file, name + CHECKSUMS, np.uint32, CACHE_AGAIN)
-    array = array_of(file, name, CACHE_AGAIN)
-    if len(array) != len(sums):
-        raise StoreError(f"{file.filename}: {name} has not one checksum for each row", hint=CACHE_AGAIN)
-    return read_verified_rows(array, sums, slice(None), CACHE_AGAIN)
 
 
 def _array_of(file: h5py.File, name: str, hint: str) -> h5py.Dataset:

@@ -253,7 +253,7 @@ def _fine_tuned(cache: FeatureCache, config: TrainConfig) -> str:
             f"head {head!r} reads no f_a and f_v, so it has no Bi-LSTMs of AV-BT to fine-tune",
             hint="avel heads lists what each head reads",
         )
-    if not cache.temporal:
+    if not cache.has_temporal:
         raise TrainingError(
             f"{cache.path}: keeps no Bi-LSTMs to fine-tune",
             hint="avel cache-features STORE CACHE --encoder RUN --keep-cnn keeps those of an encoder without "

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -122,6 +123,16 @@ def test_damaged_bi_lstms_are_found(tmp_path: Path) -> None:
     cache.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
     with pytest.raises(StoreError, match=r"row 0 of temporal.audio_lstm.weight_ih_l0 is damaged"):
         FeatureCache.open(cache).read_temporal()
+    (fault,) = FeatureCache.open(cache).faults()
+    assert "row 0 of temporal.audio_lstm.weight_ih_l0" in fault
+
+
+def test_a_cache_without_one_of_its_weights_is_refused(tmp_path: Path) -> None:
+    cache = write_encoded(tmp_path / "c.h5")
+    with h5py.File(cache, "r+") as file:
+        del file["temporal.visual_linear.weight"]
+    with pytest.raises(StoreError, match="its content does not match its digest"):
+        FeatureCache.open(cache)
 
 
 def test_what_cannot_be_fine_tuned_is_refused(tmp_path: Path) -> None:
