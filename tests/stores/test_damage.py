@@ -354,7 +354,7 @@ def test_weights_that_do_not_fit_or_are_no_tensors_are_refused(files: Path, file
 @pytest.mark.parametrize(
     ("key", "text", "says"),
     [
-        ("format", "2", "no encoder of format 3"),
+        ("format", "2", "no encoder of format 4"),
         ("encoder", "{", "encoder is damaged: no JSON"),
         ("encoder", "{}", "visual is missing"),
         ("pretrained", "7", "pretrained is 7, not a list of 2"),
