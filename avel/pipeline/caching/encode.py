@@ -18,7 +18,6 @@ from avel.device import hardware_of, pinned
 from avel.errors import StaleError, StoreError
 from avel.nn import mask_of, put_inside
 from avel.pipeline.caching.key import has_agva
-from avel.pipeline.caching.parts import Arrays, Parts
 from avel.pipeline.config import BACKBONES, CacheConfig
 from avel.pipeline.encoders.build import build_cnn, build_encoder, model_folders
 from avel.pipeline.encoders.encoder import CNNs, Encoder, check_crop
@@ -27,6 +26,7 @@ from avel.pipeline.encoders.waveform import windows
 from avel.pipeline.pretraining.augment import centre_crop
 from avel.progress import Progress
 from avel.stores.clips import ClipStore
+from avel.stores.feature_parts import Arrays, Parts
 from avel.stores.features import FeatureCache
 
 AHEAD = 2

@@ -153,7 +153,7 @@ def _pretrain(
     if config.start_from:
         load_start(projected, Path(config.start_from))
     lengths = own_lengths(store, video_ids)
-    clips = source_of_each(store, video_ids) if isinstance(store, ClipStore) else video_ids
+    clips = [*source_of_each(store, video_ids).items()] if isinstance(store, ClipStore) else video_ids
     inputs = {
         **_about(store, config),
         "clips": len(video_ids),

@@ -465,7 +465,7 @@ def test_errors_name_the_way_out(store: Path, run: Path, tmp_path: Path) -> None
 
 
 def test_interrupted_parts_of_other_settings_are_not_used(store: Path, run: Path, tmp_path: Path) -> None:
-    from avel.pipeline.caching.parts import Parts
+    from avel.stores.feature_parts import Parts
 
     path = tmp_path / "c.h5"
     other = Parts.of(path, {"other": 1})

@@ -90,7 +90,7 @@ class Parts:
                 parts[path] = part
             except StoreError as error:
                 note(f"{error.message}; its clips are computed again")
-                path.unlink()
+                path.unlink(missing_ok=True)
         return parts
 
     def write(self, sources: Mapping[str, str], arrays: Arrays, *, cnn: str, hardware: str) -> dict[str, Row]:
