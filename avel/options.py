@@ -43,7 +43,8 @@ def settings(
     """Gives a command `--config`, `--set`, and one option for each setting of `config_type`.
 
     The command receives the resolved config as `config`; it is also printed to stderr. Where `store` is a
-    feature cache, the settings in the config's `of_clips`, which have no effect on one, are not printed.
+    feature cache, the settings in the config's `of_clips`, which have no effect on one, are not printed; nor
+    are those of CNNs beside an `encoder`.
 
     Args:
         stage: the config's table in a TOML file.
@@ -62,7 +63,10 @@ def settings(
             if not vary:
                 config = resolve(config_type, stage, sets=sets, **sources)
                 on_cache = "store" in values and kind_of(values["store"]) == "cache"
-                note(to_toml(config, stage, config_type.of_clips if on_cache else ()).strip())
+                idle: Collection[str] = config_type.of_clips if on_cache else ()
+                if not on_cache and values.get("encoder") is not None:  # it has CNNs of its own
+                    idle = [kind for kind in ("visual", "audio") if not config.changed([kind])]
+                note(to_toml(config, stage, idle).strip())
                 return command(config=config, **values)
             sets, several = varied(sets)
             first = {
