@@ -11,6 +11,7 @@ from avel.ahead import read_ahead
 from avel.config import as_dict
 from avel.device import hardware_of, pinned
 from avel.digests import digest_of
+from avel.errors import TrainingError
 from avel.grid import evenly_spaced
 from avel.pipeline.config import AugmentConfig
 from avel.pipeline.encoders.encoder import Encoder
@@ -32,10 +33,10 @@ SEED = 0
 class FrozenVectors(Batches):
     """cnn_v (V, T, k, Dv) of k frames a segment and cnn_a (V, T, Da), in batches like a `ClipLoader`'s.
 
-    Kept in float16: its rounding is far below what one frame differs from the next. `together` draws one of
-    the k for all segments of a clip, which keeps an augmentation of the clip consistent along time. On a GPU
-    with room for them they lie there; else a thread gathers each batch while the one before is used.
-    `lengths` (V,) are the segments of each video where these have lengths of their own.
+    Kept in float16, whose rounding is far below the difference between frames. `together` draws one of the k
+    for all segments of a clip, so that they have the same augmentation. On a GPU with room for them they lie
+    there; else a thread gathers each batch while the one before is used. `lengths` (V,) are the segments
+    of each video where these have lengths of their own.
     """
 
     def __init__(
@@ -150,37 +151,45 @@ def compute_vectors(
 
     Of centre crops, or of frames under `augmentation`: a clip's id, and the place of a frame among the k of
     its segment, decide the draw. Threads read the next clips meanwhile.
+
+    Raises:
+        TrainingError: a vector is not finite in float16.
     """
     encoder.eval()
     device = next(encoder.parameters()).device
     limit = FRAMES_AT_ONCE[device.type]
     at_once = max(1, limit // (store.grid.segments * min(frames, store.grid.frames_per_segment)))
-    batches = [
-        range(start, min(start + at_once, len(video_ids))) for start in range(0, len(video_ids), at_once)
-    ]
+    batches = [video_ids[start : start + at_once] for start in range(0, len(video_ids), at_once)]
 
-    def read(places: range) -> tuple[range, Tensor, Tensor]:
-        images, log_mel = zip(*(read_segments(store, video_ids[n], frames) for n in places), strict=True)
-        return places, pinned(torch.stack(images), device), pinned(torch.stack(log_mel), device)
+    def read(some: Sequence[str]) -> tuple[Sequence[str], Tensor, Tensor]:
+        images, log_mel = zip(*(read_segments(store, video_id, frames) for video_id in some), strict=True)
+        return some, pinned(torch.stack(images), device), pinned(torch.stack(log_mel), device)
 
     audio, visual = [], []
-    for places, images, log_mel in read_ahead(read, batches, threads=workers):
+    for some, images, log_mel in read_ahead(read, batches, threads=workers):
         groups = images.to(device, non_blocking=True).transpose(1, 2).flatten(0, 1)  # a clip's n-th frames
         if augmentation is None:
             cropped = centre_crop(groups, encoder.spec.crop_size)
         else:
-            numbers = [int(digest_of(video_ids[place]), 16) for place in places]
+            numbers = [int(digest_of(video_id), 16) for video_id in some]
             drawn = [(SEED, inside, clip) for clip in numbers for inside in range(images.shape[2])]
             cropped = augment_clips(groups, augmentation, drawn)
         with torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
             cnn_a = encoder.cnn_audio(log_mel.to(device, non_blocking=True))
             of_groups = encoder.cnn_visual(cropped)
-            cnn_v = of_groups.view(len(places), -1, *of_groups.shape[1:]).transpose(1, 2)
+            cnn_v = of_groups.view(len(some), -1, *of_groups.shape[1:]).transpose(1, 2)
         audio.append(cnn_a.half().cpu())
         visual.append(cnn_v.half().cpu())
         if progress is not None:
-            progress.advance(len(places))
-    return torch.cat(audio), torch.cat(visual)
+            progress.advance(len(some))
+    cnn_a, cnn_v = torch.cat(audio), torch.cat(visual)
+    for kind, values in ("audio", cnn_a), ("visual", cnn_v):
+        if not values.isfinite().all():
+            raise TrainingError(
+                f"vectors of the {kind} CNN are not finite in float16, which ends at 65504",
+                hint=f"other --{kind}-weights, or another --{kind}-backbone",
+            )
+    return cnn_a, cnn_v
 
 
 def source_of_each(store: ClipStore, video_ids: Sequence[str]) -> dict[str, str]:

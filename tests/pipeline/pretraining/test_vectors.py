@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from avel.digests import digest_of
-from avel.errors import StoreError
+from avel.errors import StoreError, TrainingError
 from avel.pipeline.config import AugmentConfig
 from avel.pipeline.encoders.build import build_encoder
 from avel.pipeline.encoders.encoder import Encoder
@@ -105,6 +105,15 @@ def test_together_all_segments_take_the_frame_of_one_draw() -> None:
 def test_cells_of_agva_are_kept_as_well(store: ClipStore) -> None:
     _, cnn_v = compute_vectors(tiny(agva=True), store, store.staged[:1], 2)
     assert cnn_v.shape == (1, 10, 2, 4, 128)
+
+
+def test_vectors_too_large_for_float16_are_refused_with_the_cnn_that_gives_them(store: ClipStore) -> None:
+    encoder = tiny()
+    with torch.no_grad():
+        for weight in encoder.audio.parameters():
+            weight.mul_(1e3)
+    with pytest.raises(TrainingError, match="audio CNN are not finite in float16"):
+        compute_vectors(encoder, store, store.staged[:1], 1)
 
 
 @pytest.fixture
