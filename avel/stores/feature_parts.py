@@ -56,7 +56,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Parts:
-    """The finished parts of one recipe; those of another lie in another folder and are never looked at."""
+    """Finished parts of one recipe; those of another lie in another folder and are never looked at."""
 
     folder: Path
 
