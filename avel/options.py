@@ -42,8 +42,9 @@ def settings(
 ) -> Callable[[F], F]:
     """Gives a command `--config`, `--set`, and one option for each setting of `config_type`.
 
-    The command receives the resolved config as `config`, which is also printed to stderr. Settings in its
-    `of_clips` have no effect on a feature cache, and are not printed where `store` is one.
+    The command receives the resolved config as `config`, which is also printed to stderr. Settings without
+    effect are not printed: those in its `of_clips` where `store` is a feature cache, and those of CNNs beside
+    an `encoder`.
 
     Args:
         stage: the config's table in a TOML file.
@@ -63,7 +64,10 @@ def settings(
                 config = resolve(config_type, stage, sets=sets, **sources)
                 _check_used(sets, [config])
                 on_cache = "store" in values and kind_of(values["store"]) == "cache"
-                note(to_toml(config, stage, config_type.of_clips if on_cache else ()).strip())
+                idle: Collection[str] = config_type.of_clips if on_cache else ()
+                if not on_cache and values.get("encoder") is not None:  # it has CNNs of its own
+                    idle = [kind for kind in ("visual", "audio") if not config.changed([kind])]
+                note(to_toml(config, stage, idle).strip())
                 return command(config=config, **values)
             sets, several = varied(sets)
             first = {

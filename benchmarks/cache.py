@@ -42,7 +42,6 @@ from avel.config import digest, resolve
 from avel.pipeline.caching.cache import cache_features
 from avel.pipeline.caching.encode import PartEncoder, Work, part_encoder
 from avel.pipeline.caching.key import recipe
-from avel.pipeline.caching.parts import Parts
 from avel.pipeline.config import CacheConfig, ExtractConfig
 from avel.pipeline.encoders.encoder import Encoder, unit
 from avel.pipeline.staging.plan import stored_settings
@@ -53,6 +52,7 @@ from avel.stores.clips import ClipStore
 from avel.stores.datasets.dataset import make_dataset
 from avel.stores.datasets.sample import Video
 from avel.stores.diff import diff
+from avel.stores.feature_parts import Parts
 from avel.stores.location import locate
 from avel.stores.manifest import Entry, ManifestWriter
 from avel.text import table

@@ -181,8 +181,7 @@ def read_clips(store: Path, out: Path, config: PretrainConfig, groups: Path) -> 
     @lru_cache(2)
     def drawn(frames: int, augmented: bool) -> Pair:
         augmentation = config.augmentation if augmented else None
-        folder = out / f"vectors-{frames}{'-augmented' * augmented}"
-        some = frozen_vectors(encoder, clips, names, frames, folder, augmentation)
+        some = frozen_vectors(encoder, clips, names, frames, out / "vectors", augmentation)
         audio, visual = (each.new_zeros(len(places), *each.shape[1:]) for each in some)
         audio[torch.tensor(known)], visual[torch.tensor(known)] = some
         return audio, visual

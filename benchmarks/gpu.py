@@ -42,7 +42,6 @@ from avel.heads.training.graphs import EAGER_STEPS
 from avel.heads.training.trials import Trial
 from avel.pipeline.caching.cache import cache_features
 from avel.pipeline.caching.encode import PartEncoder
-from avel.pipeline.caching.parts import Parts
 from avel.pipeline.caching.request import make_request
 from avel.pipeline.config import CacheConfig, PretrainConfig
 from avel.pipeline.encoders.build import build_encoder
@@ -53,6 +52,7 @@ from avel.pipeline.pretraining.schedule import make_optimizer
 from avel.pipeline.pretraining.training import Trainer, determinism, move_to_device
 from avel.progress import Progress, set_verbosity
 from avel.stores.clips import ClipStore
+from avel.stores.feature_parts import Parts
 from avel.stores.features import FeatureCache
 from avel.stores.runs import Run
 

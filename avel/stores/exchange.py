@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from avel.errors import ConfigError, DatasetError, MissingPathError
+from avel.errors import ConfigError, DatasetError, MissingPathError, UnknownNameError
 from avel.grid import Grid
 from avel.progress import note
 from avel.stores.ave_files import (
@@ -101,7 +101,7 @@ def import_features(
 
     Raises:
         BusyError: another process is making this cache, or adding to it.
-        ConfigError: both `source` and features by video id, or neither.
+        ConfigError: both `source` and features by video id, or neither; another `maps_dtype`.
         MissingPathError: no feature files, or no annotations.
         DatasetError: clips without features, and no `leave_out`; shapes, orders or labels that contradict the
             annotations.
@@ -109,6 +109,8 @@ def import_features(
     """
     cache = Path(cache)
     check_can_write(cache)
+    if maps_dtype not in ("float16", "float32"):
+        raise UnknownNameError("maps_dtype", maps_dtype, ("float16", "float32"))
     sources: dict[FeatureModality, Any] = {"audio": audio, "visual": visual}
     by_id = {
         modality: each if isinstance(each, GivenFeatures) else GivenFeatures(Path(each))

@@ -14,7 +14,7 @@ import pytest
 
 from avel.cli import cli
 from avel.console import DONE, USAGE, run
-from avel.errors import DatasetError, MissingPathError, StoreError
+from avel.errors import ConfigError, DatasetError, MissingPathError, StoreError
 from avel.stores.datasets.formats import read_dataset
 from avel.stores.exchange import import_features
 from avel.stores.export import export_features
@@ -334,6 +334,8 @@ def test_a_number_too_large_for_float16_is_refused_not_made_an_infinity(tmp_path
     assert not (tmp_path / "cache.h5").exists()
     import_features(tmp_path / "ave", tmp_path / "cache.h5", maps_dtype="float32")
     assert FeatureCache.open(tmp_path / "cache.h5").read("maps").max() == 1e5
+    with pytest.raises(ConfigError, match="float64"):
+        import_features(tmp_path / "ave", tmp_path / "other.h5", maps_dtype="float64")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("how", ["external", "link", "soft link"])

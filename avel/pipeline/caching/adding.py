@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from avel.errors import ConfigError, MissingPathError, StaleError
-from avel.pipeline.caching.parts import Gathered, Row
 from avel.pipeline.config import CacheConfig
 from avel.progress import note
 from avel.stores.clips import ClipStore
 from avel.stores.feature_adding import check_new_names
+from avel.stores.feature_parts import Gathered, Row
 from avel.stores.features import FeatureCache
 from avel.stores.named_features import MAPS, MAPS_ENDING, FeatureModality, NewFeatures
 from avel.stores.provenance import NETWORK

@@ -17,7 +17,6 @@ from avel.config import resolve
 from avel.errors import ConfigError, StaleError, StoreError
 from avel.pipeline.caching.adding import check_target, named_features, refuse_replaced
 from avel.pipeline.caching.key import pretraining_seed, refuse_vectors
-from avel.pipeline.caching.parts import PART_VIDEOS, Gathered, Parts, Row
 from avel.pipeline.caching.request import (
     Request,
     Reusable,
@@ -32,6 +31,7 @@ from avel.pipeline.encoders.header import read_temporal
 from avel.stores.cache_lock import lock_cache
 from avel.stores.clips import ClipStore
 from avel.stores.feature_adding import add_features, note_dropped, stored_features
+from avel.stores.feature_parts import PART_VIDEOS, Gathered, Parts, Row
 from avel.stores.feature_samples import samples_of_videos
 from avel.stores.features import FeatureCache, write_features
 from avel.stores.files import check_can_write

@@ -18,7 +18,6 @@ from avel.device import hardware_of, pinned
 from avel.errors import StaleError, StoreError
 from avel.nn import mask_of, put_inside
 from avel.pipeline.caching.key import has_agva
-from avel.pipeline.caching.parts import Arrays, Parts
 from avel.pipeline.config import BACKBONES, CacheConfig
 from avel.pipeline.encoders.build import build_cnn, build_encoder, model_folders
 from avel.pipeline.encoders.encoder import CNNs, Encoder, check_crop
@@ -27,6 +26,7 @@ from avel.pipeline.encoders.waveform import windows
 from avel.pipeline.pretraining.augment import centre_crop
 from avel.progress import Progress
 from avel.stores.clips import ClipStore
+from avel.stores.feature_parts import Arrays, Parts
 from avel.stores.features import FeatureCache
 
 AHEAD = 2
@@ -38,7 +38,7 @@ class Work:
     """Inputs that all parts have in common; pickles, so that a part can be computed in any process.
 
     `cnn_from` is a cache whose CNN vectors are taken instead of computing them again. Two are equal if they
-    have the same `token`, which is that of one call: before the next call store and caches may change.
+    are of one call, which the `token` says: store and caches may change before the next one.
     """
 
     store: str = field(compare=False)
@@ -197,17 +197,16 @@ class PartEncoder:
 
     def encode(self, clips: Clips) -> dict[str, Tensor]:
         """Returns the arrays of one batch that the cache keeps: (B, T, ...) by name."""
-        vectors = self.vectors(clips)
         lengths = None if clips.lengths is None else torch.tensor(clips.lengths, device=self.device)
+        vectors = self.vectors(clips.inputs, lengths)
         every = vectors | self.temporal(vectors, lengths)
         return {name: every[name] for name in self._arrays}
 
-    def vectors(self, clips: Clips) -> dict[str, Tensor]:
+    def vectors(self, inputs: Mapping[str, Tensor], lengths: Tensor | None) -> dict[str, Tensor]:
         """Runs the CNNs on one batch, and puts 0 after the end of shorter clips: (B, T, ...) by name."""
-        if clips.lengths is None:
-            return self.cnn(clips.inputs)
-        lengths = torch.tensor(clips.lengths, device=self.device)
-        values_of = self.cnn(clips.inputs, lengths=lengths)
+        if lengths is None:
+            return self.cnn(inputs)
+        values_of = self.cnn(inputs, lengths=lengths)
         mask = mask_of(lengths, self.clips.grid.segments)
         return {name: put_inside(values[0], mask) for name, values in values_of.items()}
 
@@ -319,9 +318,9 @@ class TemporalEncoder(PartEncoder):
         lengths = tuple(self._vectors.lengths[places].tolist()) if self._own_lengths else None
         return Clips(part, video_ids, inputs, {}, lengths)
 
-    def vectors(self, clips: Clips) -> dict[str, Tensor]:
+    def vectors(self, inputs: Mapping[str, Tensor], lengths: Tensor | None) -> dict[str, Tensor]:
         """Returns the vectors as they were read."""
-        return {name: values.to(self.device) for name, values in clips.inputs.items()}
+        return {name: values.to(self.device) for name, values in inputs.items()}
 
 
 def part_encoder(work: Work, device: str = "cpu") -> PartEncoder:

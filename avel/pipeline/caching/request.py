@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from avel.config import settings_of
 from avel.errors import StoreError
 from avel.pipeline.caching.key import annotations_digest, recipe, refuse_stale
-from avel.pipeline.caching.parts import Row
 from avel.pipeline.config import BackboneConfig, CacheConfig
 from avel.stores.clips import ClipStore
+from avel.stores.feature_parts import Row
 from avel.stores.features import FeatureCache, cache_command
 from avel.stores.named_features import FeatureModality
 from avel.values import default_text, split_set
 
 if TYPE_CHECKING:
     from avel.pipeline.caching.encode import Work
-    from avel.pipeline.caching.parts import Parts
+    from avel.stores.feature_parts import Parts
 
 B = TypeVar("B", bound=BackboneConfig)
 

@@ -22,8 +22,8 @@ from avel.device import choose_device, choose_dtype, explain_full_memory, note_s
 from avel.errors import AvelError
 from avel.pipeline.caching.encode import Encoded, PartEncoder, Work, part_encoder
 from avel.pipeline.caching.forecast import check_batch_fits, note_long_encoding
-from avel.pipeline.caching.parts import Row
 from avel.progress import Progress
+from avel.stores.feature_parts import Row
 
 if TYPE_CHECKING:
     from avel.pipeline.staging.cluster import Versions

@@ -117,8 +117,10 @@ class Backbone(nn.Module, ABC):
         Raises:
             MissingPathError: no such file.
         """
+        if weights == PUBLISHED:
+            return next(iter(cls.published), PUBLISHED)  # one name for the same weights
         path = Path(weights)
-        if weights in (RANDOM, PUBLISHED) or not (path.is_file() or path.suffix or path.parent != Path(".")):
+        if weights == RANDOM or not (path.is_file() or path.suffix or path.parent != Path(".")):
             return weights
         if not path.is_file():
             raise MissingPathError(f"{weights}: no such weights file", hint=cls._choices())

@@ -57,14 +57,15 @@ def correlation(
     """Returns C of Eq. 1, its mean over the clips of all processes: (B, T, D), (B, T, D) -> (D, D).
 
     The mean over clips of Z_a^T Z_v is one product over clips and time together: D x D numbers instead of
-    Algorithm 1's B x D x D. With `mask` (B, T) what is after the end of a clip does not enter.
+    Algorithm 1's B x D x D. With `mask` (B, T) neither what is after the end of a clip enters, nor a clip
+    of one segment, which has no correlation over time.
     """
     if correlate == "batch":
         c = over_batch(z_a, mask).flatten(0, 1).T @ over_batch(z_v, mask).flatten(0, 1)
         return summed(c, same_gradient=True)
-    clips = summed(z_a.new_full((), len(z_a)))
+    clips = z_a.new_full((), len(z_a)) if mask is None else (mask.sum(1) > 1).sum().to(z_a.dtype)
     c = over_time(z_a, mask).flatten(0, 1).T @ over_time(z_v, mask).flatten(0, 1)
-    return summed(c, same_gradient=True) / clips
+    return summed(c, same_gradient=True) / summed(clips).clamp(min=1)
 
 
 def avbt_loss(

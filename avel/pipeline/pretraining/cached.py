@@ -15,7 +15,7 @@ from avel.pipeline.config import (
     PretrainConfig,
     VisualBackboneConfig,
 )
-from avel.pipeline.encoders.vectors import NAME, VectorsConfig, width_of
+from avel.pipeline.encoders.vectors import NAME, VectorsConfig, read_vectors, width_of
 from avel.progress import note
 from avel.stores.features import FeatureCache
 
@@ -62,12 +62,14 @@ def read_by(config: PretrainConfig) -> tuple[VectorsConfig, VectorsConfig]:
     return audio, visual
 
 
-def as_float16(cache: FeatureCache, config: VectorsConfig, vectors: Tensor) -> Tensor:
-    """Returns vectors of a cache as training holds them: any shape -> the same.
+def read_float16(cache: FeatureCache, config: VectorsConfig, videos: NDArray[np.int64]) -> Tensor:
+    """Reads the vectors of videos as training holds them: float16 (n, T, D).
 
     Raises:
+        StoreError: what `read_vectors` raises.
         TrainingError: one is too large for float16.
     """
+    vectors = read_vectors(cache, config, videos)
     halves = vectors.half()
     if not halves.isfinite().all():
         raise TrainingError(
@@ -76,18 +78,3 @@ def as_float16(cache: FeatureCache, config: VectorsConfig, vectors: Tensor) -> T
             hint="divide the features by a number before avel import-features",
         )
     return halves
-
-
-def train_places(cache: FeatureCache) -> NDArray[np.int64]:
-    """Returns the places of the videos of train samples; of all videos where no sample has a split.
-
-    Raises:
-        TrainingError: there is none.
-    """
-    split = cache.samples.split
-    if not (split != "").any():
-        return np.arange(len(cache.video_ids))
-    places = np.unique(cache.samples.video[split == "train"])
-    if not len(places):
-        raise TrainingError(f"{cache.path}: no train sample", hint="give the dataset's splits, or none")
-    return places

@@ -44,7 +44,7 @@ class EpochMeans:
     def line(self) -> str:
         """Returns the loss and its two terms, for the progress line."""
         return (
-            f"loss {self.loss:.1f} (on-diagonal {self.on_diagonal:.1f}, off-diagonal {self.off_diagonal:.1f})"
+            f"loss {self.loss:.4g} (on-diagonal {self.on_diagonal:.4g}, off-diagonal {self.off_diagonal:.4g})"
         )
 
 

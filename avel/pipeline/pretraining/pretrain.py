@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,8 +25,8 @@ from avel.pipeline.config import PretrainConfig
 from avel.pipeline.encoders.build import build_encoder
 from avel.pipeline.encoders.encoder import Encoder, check_crop
 from avel.pipeline.encoders.saved import encoder_digest
-from avel.pipeline.encoders.vectors import NAME, read_vectors
-from avel.pipeline.pretraining.cached import as_float16, read_by, train_places, vector_config
+from avel.pipeline.encoders.vectors import NAME
+from avel.pipeline.pretraining.cached import read_by, read_float16, vector_config
 from avel.pipeline.pretraining.checkpoint import load_start
 from avel.pipeline.pretraining.footprint import choose_clips_at_once, measure_footprint, note_long_pretraining
 from avel.pipeline.pretraining.loader import Batches, ClipLoader, steps_per_epoch
@@ -125,16 +126,20 @@ def training_videos(store: ClipStore | FeatureCache) -> list[str]:
         TrainingError: there is none.
     """
     if isinstance(store, FeatureCache):
-        return [store.video_ids[place] for place in train_places(store)]
-    splits = store.dataset.split_of_video()
-    wanted = [video_id for video_id in store.staged if video_id in splits]  # clips outlive their dataset
-    if any(splits.values()):
-        wanted = [video_id for video_id in wanted if "train" in splits[video_id]]
+        where, there, split = str(store.path), plural(len(store), "cached clip"), store.samples.split
+        places = store.samples.video[split == "train"] if (split != "").any() else np.arange(len(store))
+        wanted = [store.video_ids[place] for place in np.unique(places)]
+    else:
+        where, there = store.location.url, plural(len(store.staged), "staged clip")
+        splits = store.dataset.split_of_video()
+        wanted = [video_id for video_id in store.staged if video_id in splits]  # clips outlive their dataset
+        if any(splits.values()):
+            wanted = [video_id for video_id in wanted if "train" in splits[video_id]]
     if not wanted:
-        look = shlex.join(["avel", "inspect", store.location.url])
         raise TrainingError(
-            f"{store.location.url}: no train sample among {plural(len(store.staged), 'staged clip')}",
-            hint=f"{look} shows what is staged and its splits; without splits all clips are trained on",
+            f"{where}: no train sample among {there}",
+            hint=f"{shlex.join(['avel', 'inspect', where])} shows clips and splits; without splits all clips "
+            "are trained on",
         )
     return wanted
 
@@ -153,7 +158,7 @@ def _pretrain(
     if config.start_from:
         load_start(projected, Path(config.start_from))
     lengths = own_lengths(store, video_ids)
-    clips = source_of_each(store, video_ids) if isinstance(store, ClipStore) else video_ids
+    clips = [*source_of_each(store, video_ids).items()] if isinstance(store, ClipStore) else video_ids
     inputs = {
         **_about(store, config),
         "clips": len(video_ids),
@@ -222,56 +227,38 @@ def make_batches(
     config: PretrainConfig,
 ) -> Batches:
     """Returns batches of frames, or of frozen CNNs' vectors; fits the standardisation if asked for."""
-    device, workers = next(encoder.parameters()).device, reading_threads(config.workers)
-    lengths = own_lengths(store, video_ids)
+    workers, lengths = reading_threads(config.workers), own_lengths(store, video_ids)
+    fits = config.standardise and not config.start_from
+    how: dict[str, Any] = {
+        "batch_size": config.batch_size,
+        "seed": config.seed,
+        "rank": rank(),
+        "world": world_size(),
+        "device": next(encoder.parameters()).device,
+        "lengths": lengths,
+    }
     if isinstance(store, FeatureCache):
         places = store.places_of_videos(video_ids)
-        audio, visual = (
-            as_float16(store, each, read_vectors(store, each, places)) for each in read_by(config)
+        cnn_a, cnn_v = (read_float16(store, each, places) for each in read_by(config))
+        cnn_v = cnn_v.unsqueeze(2)
+    elif config.freeze_backbone:
+        path = Path(config.frozen.vectors or run / VECTORS)
+        augmentation = config.augmentation if config.frozen.augment else None
+        cnn_a, cnn_v = frozen_vectors(
+            encoder, store, video_ids, config.frozen.frames, path, augmentation, config.dtype, workers
         )
-        return _drawn(encoder, (audio, visual.unsqueeze(2)), lengths, config)
-    if not config.freeze_backbone:
-        if config.standardise and not config.start_from:
+    else:
+        if fits:
             some = [video_ids[place] for place in evenly_spaced(len(video_ids), STANDARD_CLIPS)]
             vectors = compute_vectors(encoder, store, some, 1, workers=workers)
             standardise(encoder, *vectors, own_lengths(store, some))
         return ClipLoader(
-            store,
-            video_ids,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            workers=workers,
-            device=device,
-            decode=config.decode,
-            epochs=config.epochs,
-            rank=rank(),
-            world=world_size(),
-            lengths=lengths,
+            store, video_ids, workers=workers, decode=config.decode, epochs=config.epochs, **how
         )
-    path = Path(config.frozen.vectors or run / VECTORS)
-    augmentation = config.augmentation if config.frozen.augment else None
-    vectors = frozen_vectors(
-        encoder, store, video_ids, config.frozen.frames, path, augmentation, config.dtype, workers
-    )
-    return _drawn(encoder, vectors, lengths, config)
-
-
-def _drawn(
-    encoder: Encoder, vectors: tuple[Tensor, Tensor], lengths: Tensor | None, config: PretrainConfig
-) -> FrozenVectors:
-    """Returns batches of vectors cnn_a, cnn_v; fits the standardisation if asked for."""
-    if config.standardise and not config.start_from:
-        standardise(encoder, *vectors, lengths)
-    return FrozenVectors(
-        *vectors,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        rank=rank(),
-        world=world_size(),
-        together=config.frozen.augment and config.augmentation.augment_per == "clip",
-        device=next(encoder.parameters()).device,
-        lengths=lengths,
-    )
+    if fits:
+        standardise(encoder, cnn_a, cnn_v, lengths)
+    together = config.frozen.augment and config.augmentation.augment_per == "clip"
+    return FrozenVectors(cnn_a, cnn_v, together=together, **how)
 
 
 def _about(store: ClipStore | FeatureCache, config: PretrainConfig) -> dict[str, str]:

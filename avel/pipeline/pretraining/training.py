@@ -44,7 +44,7 @@ class Trainer:
     def epoch(self, number: int, batches: Batches, progress: Progress) -> EpochMeans:
         """Trains one epoch; the numbers of a GPU are read once, at the end, since reading waits."""
         self.model.train()
-        total = torch.zeros(6, device=self.device)
+        total, where = torch.zeros(6, device=self.device), f"epoch {number + 1}/{self.config.epochs}"
         for step, batch in enumerate(batches.epoch(number)):
             set_lrs(self.optimizer, lr_fraction(number * batches.steps + step, batches.steps, self.config))
             values = self.step(*self.inputs(batch, number))
@@ -52,8 +52,9 @@ class Trainer:
             if self.device.type == "cpu":
                 self.shown = EpochMeans(*values.tolist()).line()
             done = (step + 1) * batches.clips // batches.steps - step * batches.clips // batches.steps
-            progress.advance(done, note=f"epoch {number + 1}/{self.config.epochs} {self.shown}".rstrip())
+            progress.advance(done, note=f"{where} {self.shown}".rstrip())
         means = EpochMeans(*(total / batches.steps).tolist())
+        progress.advance(0, note=f"{where} {means.line()}")
         self.shown = f"last epoch {means.line()}"
         return means
 

@@ -1,6 +1,5 @@
 """Vectors of frozen CNNs: computed once for every training clip, kept in files, drawn from like frames."""
 
-import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,9 +9,9 @@ from torch import Tensor
 
 from avel.ahead import read_ahead
 from avel.config import as_dict
-from avel.device import pinned
+from avel.device import hardware_of, pinned
 from avel.digests import digest_of
-from avel.errors import StaleError
+from avel.errors import TrainingError
 from avel.grid import evenly_spaced
 from avel.pipeline.config import AugmentConfig
 from avel.pipeline.encoders.encoder import Encoder
@@ -22,9 +21,9 @@ from avel.pipeline.pretraining.loader import Batch, Batches, batches_of, lengths
 from avel.pipeline.pretraining.parallel import barrier, rank, world_size
 from avel.progress import Progress
 from avel.stores.clips import ClipStore
-from avel.stores.tensors import load_tensors, read_header, save_tensors
+from avel.stores.feature_parts import PART_VIDEOS, Gathered, Parts
 
-PART_VIDEOS = 64
+ARRAYS = ("cnn_a", "cnn_v")
 FRAMES_AT_ONCE = {"cpu": 160, "cuda": 1280}
 """Frames that go through the CNN together, which bounds their memory."""
 SEED = 0
@@ -34,10 +33,10 @@ SEED = 0
 class FrozenVectors(Batches):
     """cnn_v (V, T, k, Dv) of k frames a segment and cnn_a (V, T, Da), in batches like a `ClipLoader`'s.
 
-    Kept in float16: its rounding is far below what one frame differs from the next. `together` draws one of
-    the k for all segments of a clip, which keeps an augmentation of the clip consistent along time. On a GPU
-    with room for them they lie there; else a thread gathers each batch while the one before is used.
-    `lengths` (V,) are the segments of each video where these have lengths of their own.
+    Kept in float16, whose rounding is far below the difference between frames. `together` draws one of the k
+    for all segments of a clip, so that they have the same augmentation. On a GPU with room for them they lie
+    there; else a thread gathers each batch while the one before is used. `lengths` (V,) are the segments
+    of each video where these have lengths of their own.
     """
 
     def __init__(
@@ -105,39 +104,36 @@ def frozen_vectors(
 ) -> tuple[Tensor, Tensor]:
     """Returns cnn_a (V, T, Da) and cnn_v (V, T, k, Dv), float16, from `folder`, or computes them into it.
 
-    Kept in parts of 64 videos, each whole or absent, so that an interrupted run goes on where it stopped; the
-    processes of a run share the missing parts. `dtype` is what the CNNs run in. With `augmentation` each of
-    the k frames has a draw of its own, the same in every run, instead of the centre crop.
+    Kept in parts of 64 videos, like those of a feature cache that is being made, so that an interrupted run
+    goes on where it stopped. Vectors of other CNNs, staging, frames, augmentation or `dtype` (which the CNNs
+    run in) lie in other folders inside `folder`. The processes of a run share the videos that are missing.
 
     Raises:
-        StaleError: `folder` holds vectors of other CNNs, clips, frames or augmentations.
         StoreError: a part is damaged.
     """
-    spec = encoder.spec
-    clips = source_of_each(store, video_ids)
-    made_of = [cnn_digest(encoder), spec.encoder.agva, spec.crop_size, store.digest, clips, frames]
+    cnn, sources = cnn_digest(encoder), source_of_each(store, video_ids)
+    made_of = [cnn, encoder.spec.encoder.agva, encoder.spec.crop_size, store.digest, frames, dtype]
     if augmentation is not None:
-        augmentation = replace(augmentation, crop_size=spec.crop_size)
+        augmentation = replace(augmentation, crop_size=encoder.spec.crop_size)
         made_of.append(as_dict(augmentation))
-    if dtype != "float32":
-        made_of.append(dtype)
-    wanted = digest_of(made_of)
-    starts = {
-        folder / f"part-{first // PART_VIDEOS:04}.safetensors": first
-        for first in range(0, len(video_ids), PART_VIDEOS)
-    }
-    missing = [(path, first) for path, first in starts.items() if not _is_kept(path, wanted)]
-    barrier()  # no process writes before all have the same list of missing parts
-    own = [(path, first, video_ids[first : first + PART_VIDEOS]) for path, first in missing]
-    own = own[rank() :: world_size()]
-    with Progress(sum(len(some) for _, _, some in own), "clips", of="CNN vectors") as progress:
-        for path, first, some in own:
-            cnn_a, cnn_v = compute_vectors(
-                encoder, store, some, frames, progress, augmentation, first, dtype, workers
-            )
-            save_tensors(path, {"cnn_a": cnn_a, "cnn_v": cnn_v}, key=wanted)
+    parts = Parts(folder / digest_of(made_of))
+    there = parts.finished(sources)
+    missing = [video_id for video_id in video_ids if video_id not in there]
+    barrier()  # no process writes before all have the same list of missing videos
+    starts = range(0, len(missing), PART_VIDEOS)[rank() :: world_size()]
+    own = [missing[start : start + PART_VIDEOS] for start in starts]
+    hardware = hardware_of(next(encoder.parameters()).device)
+    with Progress(sum(map(len, own)), "clips", of="CNN vectors") as progress:
+        for some in own:
+            vectors = compute_vectors(encoder, store, some, frames, progress, augmentation, dtype, workers)
+            arrays = {name: each.numpy() for name, each in zip(ARRAYS, vectors, strict=True)}
+            some_sources = {video_id: sources[video_id] for video_id in some}
+            parts.write(some_sources, arrays, cnn=cnn, hardware=hardware)
     barrier()
-    return _joined(starts, len(video_ids))
+    places = parts.finished(sources)
+    rows = [places[video_id] for video_id in video_ids]
+    cnn_a, cnn_v = (torch.from_numpy(Gathered(name, rows)[:]) for name in ARRAYS)
+    return cnn_a, cnn_v
 
 
 @torch.inference_mode()
@@ -148,50 +144,58 @@ def compute_vectors(
     frames: int,
     progress: Progress | None = None,
     augmentation: AugmentConfig | None = None,
-    first: int = 0,
     dtype: str = "float32",
     workers: int = 2,
 ) -> tuple[Tensor, Tensor]:
     """Computes cnn_a (V, T, Da) and cnn_v (V, T, k, Dv), float16 on the CPU, in eval mode.
 
-    Of centre crops, or of frames under `augmentation`: the place of a clip, counted from `first`, and that of
-    a frame inside its segment decide the draw. Threads read the next clips meanwhile.
+    Of centre crops, or of frames under `augmentation`: a clip's id, and the place of a frame among the k of
+    its segment, decide the draw. Threads read the next clips meanwhile.
+
+    Raises:
+        TrainingError: a vector is not finite in float16.
     """
     encoder.eval()
     device = next(encoder.parameters()).device
     limit = FRAMES_AT_ONCE[device.type]
     at_once = max(1, limit // (store.grid.segments * min(frames, store.grid.frames_per_segment)))
-    batches = [
-        range(start, min(start + at_once, len(video_ids))) for start in range(0, len(video_ids), at_once)
-    ]
+    batches = [video_ids[start : start + at_once] for start in range(0, len(video_ids), at_once)]
 
-    def read(places: range) -> tuple[range, Tensor, Tensor]:
-        images, log_mel = zip(*(read_segments(store, video_ids[n], frames) for n in places), strict=True)
-        return places, pinned(torch.stack(images), device), pinned(torch.stack(log_mel), device)
+    def read(some: Sequence[str]) -> tuple[Sequence[str], Tensor, Tensor]:
+        images, log_mel = zip(*(read_segments(store, video_id, frames) for video_id in some), strict=True)
+        return some, pinned(torch.stack(images), device), pinned(torch.stack(log_mel), device)
 
     audio, visual = [], []
-    for places, images, log_mel in read_ahead(read, batches, threads=workers):
+    for some, images, log_mel in read_ahead(read, batches, threads=workers):
         groups = images.to(device, non_blocking=True).transpose(1, 2).flatten(0, 1)  # a clip's n-th frames
         if augmentation is None:
             cropped = centre_crop(groups, encoder.spec.crop_size)
         else:
-            drawn = [(SEED, inside, first + clip) for clip in places for inside in range(images.shape[2])]
+            numbers = [int(digest_of(video_id), 16) for video_id in some]
+            drawn = [(SEED, inside, clip) for clip in numbers for inside in range(images.shape[2])]
             cropped = augment_clips(groups, augmentation, drawn)
         with torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
             cnn_a = encoder.cnn_audio(log_mel.to(device, non_blocking=True))
             of_groups = encoder.cnn_visual(cropped)
-            cnn_v = of_groups.view(len(places), -1, *of_groups.shape[1:]).transpose(1, 2)
+            cnn_v = of_groups.view(len(some), -1, *of_groups.shape[1:]).transpose(1, 2)
         audio.append(cnn_a.half().cpu())
         visual.append(cnn_v.half().cpu())
         if progress is not None:
-            progress.advance(len(places))
-    return torch.cat(audio), torch.cat(visual)
+            progress.advance(len(some))
+    cnn_a, cnn_v = torch.cat(audio), torch.cat(visual)
+    for kind, values in ("audio", cnn_a), ("visual", cnn_v):
+        if not values.isfinite().all():
+            raise TrainingError(
+                f"vectors of the {kind} CNN are not finite in float16, which ends at 65504",
+                hint=f"other --{kind}-weights, or another --{kind}-backbone",
+            )
+    return cnn_a, cnn_v
 
 
-def source_of_each(store: ClipStore, video_ids: Sequence[str]) -> list[list[str]]:
-    """Returns the id of each clip with the SHA-256 of the file that it was staged from."""
+def source_of_each(store: ClipStore, video_ids: Sequence[str]) -> dict[str, str]:
+    """Returns the SHA-256 of the file that each clip was staged from, by the clip's id."""
     source_of = store.staged_entries.by_id("source_sha256")
-    return [[video_id, source_of[video_id]] for video_id in video_ids]
+    return {video_id: source_of[video_id] for video_id in video_ids}
 
 
 def read_segments(store: ClipStore, video_id: str, frames: int) -> tuple[Tensor, Tensor]:
@@ -200,31 +204,3 @@ def read_segments(store: ClipStore, video_id: str, frames: int) -> tuple[Tensor,
     pictures = torch.from_numpy(store.frames(video_id, store.grid.frames_at(inside))).permute(0, 3, 1, 2)
     images = pictures.reshape(store.grid.segments, len(inside), *pictures.shape[1:])
     return images, torch.from_numpy(store.log_mel(video_id))
-
-
-def _is_kept(path: Path, wanted: str) -> bool:
-    """Says whether a part is there; raises StaleError if it is of other inputs, StoreError if damaged."""
-    if not path.is_file():
-        return False
-    if read_header(path, _remove(path)).get("key") != wanted:
-        parts = f"{shlex.quote(str(path.parent))}/part-*.safetensors"
-        raise StaleError(
-            f"{path}: vectors of other CNNs, clips or frames",
-            hint=f"remove them: rm {parts}; or keep them, and name another folder with --frozen-vectors",
-        )
-    return True
-
-
-def _remove(path: Path) -> str:
-    return f"remove it: {shlex.join(['rm', str(path)])}"
-
-
-def _joined(starts: dict[Path, int], clips: int) -> tuple[Tensor, Tensor]:
-    """Joins all parts, copied in one by one, since concatenating would hold everything twice."""
-    whole: dict[str, Tensor] = {}
-    for path, first in starts.items():
-        for name, part in load_tensors(path, _remove(path))[0].items():
-            if name not in whole:
-                whole[name] = part.new_empty(clips, *part.shape[1:])
-            whole[name][first : first + len(part)] = part
-    return whole["cnn_a"], whole["cnn_v"]

@@ -21,7 +21,6 @@ from avel.errors import MissingPathError, StaleError, StoreError
 from avel.nn import mask_of
 from avel.pipeline.caching.encode import PartEncoder, Work
 from avel.pipeline.caching.key import encoder_file_digest
-from avel.pipeline.caching.parts import Parts
 from avel.pipeline.config import BACKBONES, CacheConfig, ExtractConfig
 from avel.pipeline.encoders.encoder import Encoder
 from avel.pipeline.encoders.header import FOLDER, is_of_folder
@@ -29,6 +28,7 @@ from avel.pipeline.encoders.hub import folder_name
 from avel.pipeline.encoders.saved import load_encoder
 from avel.pipeline.encoders.vectors import VectorsConfig
 from avel.stores.documents import typed
+from avel.stores.feature_parts import Parts
 from avel.stores.features import FeatureCache
 from avel.stores.files import sha256_file
 from avel.stores.named_features import (

@@ -184,8 +184,7 @@ class _Stages:
         config = resolve(PretrainConfig, "pretrain", base=self.pretraining, options=changes)
         if config.freeze_backbone:
             vectors = config.frozen.vectors or str(self.out / "frozen-vectors")
-            differs = "-agva" * config.encoder.agva + f"-{name}" * config.frozen.augment
-            frozen = dataclasses.replace(config.frozen, vectors=vectors + differs)
+            frozen = dataclasses.replace(config.frozen, vectors=vectors)
             config = dataclasses.replace(config, frozen=frozen)
         run = self.out / "encoders" / f"{name}-seed{seed}"
         pretrain(self.store, run, config)

@@ -7,7 +7,8 @@ from unittest import mock
 
 import torch
 
-from avel.pipeline.caching import cache, encode, parts
+from avel.pipeline.caching import cache, encode
+from avel.stores import feature_parts as parts
 
 READ = encode.PartEncoder.read
 GATHER = parts.Gathered.__getitem__

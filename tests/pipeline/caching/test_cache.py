@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from avel.cli import cli
-from avel.console import ERROR
+from avel.console import DONE, ERROR
 from avel.console import run as run_command
 from avel.errors import BusyError, ConfigError, MissingPathError, StaleError, StoreError
 from avel.pipeline.caching.cache import cache_features
@@ -104,6 +104,16 @@ def test_samples_that_could_not_be_staged_are_absent_by_name(store: Path, run: P
     assert cache.samples.number.tolist() == [0, 1, 2, 3, 5, 6, 7, 8, 9, 10, 11]
     assert cache.samples.video.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0]
     assert cache.samples.leaked.tolist() == [False] * 10 + [True]
+
+
+def test_settings_of_cnns_are_not_told_beside_an_encoder(
+    store: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["cache-features", str(store), str(tmp_path / "f.h5"), "--encoder", str(run)]
+    assert run_command(cli, words) == DONE
+    told = capsys.readouterr().err
+    assert "batch_size = 8" in told
+    assert "weights" not in told
 
 
 def test_a_second_call_does_nothing_and_needs_no_torch(store: Path, run: Path, tmp_path: Path) -> None:
@@ -472,7 +482,7 @@ def test_errors_name_the_way_out(store: Path, run: Path, tmp_path: Path) -> None
 
 
 def test_interrupted_parts_of_other_settings_are_not_used(store: Path, run: Path, tmp_path: Path) -> None:
-    from avel.pipeline.caching.parts import Parts
+    from avel.stores.feature_parts import Parts
 
     path = tmp_path / "c.h5"
     other = Parts.of(path, {"other": 1})

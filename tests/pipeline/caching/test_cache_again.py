@@ -14,9 +14,9 @@ from avel.cli import cli
 from avel.errors import StaleError, StoreError
 from avel.pipeline.caching import cache as module
 from avel.pipeline.caching.cache import cache_features
-from avel.pipeline.caching.parts import Parts
 from avel.pipeline.config import PretrainConfig
 from avel.stores.cache_lock import lock_cache
+from avel.stores.feature_parts import Parts
 from avel.stores.features import FeatureCache
 from avel.stores.runs import Run
 from tests.pipeline.caching.small_stores import NAMES, RANDOM_TINY, encoder_run, write_store

@@ -20,11 +20,11 @@ from avel.pipeline.caching import cache as module
 from avel.pipeline.caching import workers
 from avel.pipeline.caching.cache import cache_features
 from avel.pipeline.caching.encode import Encoded, Work
-from avel.pipeline.caching.parts import Parts
 from avel.pipeline.caching.request import make_request
 from avel.pipeline.caching.workers import devices_of
 from avel.pipeline.staging.cluster import SchedulerLostError
 from avel.stores.clips import ClipStore
+from avel.stores.feature_parts import Parts
 from avel.stores.features import FeatureCache
 from tests.pipeline.caching.small_stores import RANDOM_TINY, encoder_run, write_store
 from tests.pipeline.configs import cache_config

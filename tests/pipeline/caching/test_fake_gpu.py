@@ -8,9 +8,9 @@ import torch
 
 from avel.pipeline.caching import encode
 from avel.pipeline.caching.encode import Clips, PartEncoder, Work
-from avel.pipeline.caching.parts import Parts
 from avel.pipeline.config import CacheConfig
 from avel.pipeline.encoders.build import build_encoder
+from avel.stores.feature_parts import Parts
 from tests.fake_cuda import CUDA, Watch, fake_cuda
 from tests.pipeline.configs import pretrain_config
 

@@ -13,9 +13,9 @@ import pytest
 from avel.errors import AvelError
 from avel.pipeline.caching import workers
 from avel.pipeline.caching.encode import Work
-from avel.pipeline.caching.parts import Parts
 from avel.pipeline.caching.workers import place_of
 from avel.pipeline.config import CacheConfig
+from avel.stores.feature_parts import Parts
 
 
 def kill_itself(work: Any, sources: Any) -> None:

@@ -166,7 +166,8 @@ def test_progress_shows_the_last_epochs_means(
     pretrain(store, tmp_path / "run", ON_GPU, epochs=2, batch_size=6)
     first = Run.open(tmp_path / "run").metrics()[0]
     assert notes[0] == "epoch 1/2"
-    assert notes[1].startswith(f"epoch 2/2 last epoch loss {first['loss']:.1f} (on-diagonal ")
+    assert notes[1].startswith(f"epoch 1/2 loss {first['loss']:.4g} (on-diagonal ")
+    assert notes[2].startswith(f"epoch 2/2 last epoch loss {first['loss']:.4g} (on-diagonal ")
 
 
 def test_a_gpu_that_is_not_there_is_refused() -> None:

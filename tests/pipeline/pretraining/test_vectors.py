@@ -1,11 +1,14 @@
-"""Vectors of frozen CNNs: what the CNNs give, kept in parts, refused when stale."""
+"""Vectors of frozen CNNs: what the CNNs give, kept in parts, never taken for others."""
 
+from collections.abc import Callable
 from pathlib import Path
 
+import h5py
 import pytest
 import torch
 
-from avel.errors import StaleError, StoreError
+from avel.digests import digest_of
+from avel.errors import StoreError, TrainingError
 from avel.pipeline.config import AugmentConfig
 from avel.pipeline.encoders.build import build_encoder
 from avel.pipeline.encoders.encoder import Encoder
@@ -51,12 +54,13 @@ def test_vectors_are_the_cnns_of_centre_crops(store: ClipStore) -> None:
 def test_augmented_vectors_are_the_cnns_of_augmented_frames(store: ClipStore, per: str) -> None:
     encoder = tiny()
     config = AugmentConfig(augment_per=per, crop_size=28, flip=True)  # type: ignore[arg-type]
-    _, cnn_v = compute_vectors(encoder, store, store.staged[2:4], 2, augmentation=config, first=2)
+    _, cnn_v = compute_vectors(encoder, store, store.staged[2:4], 2, augmentation=config)
     for clip, video_id in enumerate(store.staged[2:4], 2):
         for place, frame in enumerate((1, 3)):
             for segment in range(10):
                 picture = store.frames(video_id, [segment * GRID.frames_per_segment + frame])
-                drawn = draw(config, 0, place, clip, 0 if per == "clip" else 1 + segment)
+                number = int(digest_of(video_id), 16)
+                drawn = draw(config, 0, place, number, 0 if per == "clip" else 1 + segment)
                 single = torch.from_numpy(picture).permute(0, 3, 1, 2)[None]
                 with torch.no_grad():
                     visual = encoder.cnn_visual(augment(single, [drawn], 28))[0, 0]
@@ -65,7 +69,16 @@ def test_augmented_vectors_are_the_cnns_of_augmented_frames(store: ClipStore, pe
                 )
 
 
-def test_kept_vectors_of_other_augmentations_are_refused_whatever_the_seed(
+def test_the_draw_of_a_frame_depends_on_its_clip_alone(store: ClipStore) -> None:
+    config = AugmentConfig(crop_size=28)
+    some, every = (
+        compute_vectors(tiny(), store, names, 2, augmentation=config)[1]
+        for names in (store.staged[3:], store.staged)
+    )
+    torch.testing.assert_close(some, every[3:])
+
+
+def test_vectors_of_each_augmentation_are_kept_apart_whatever_the_seed(
     store: ClipStore, tmp_path: Path
 ) -> None:
     def kept(**changes: object) -> torch.Tensor:
@@ -74,11 +87,11 @@ def test_kept_vectors_of_other_augmentations_are_refused_whatever_the_seed(
 
     first = kept()
     assert torch.equal(kept(seed=5, epochs=3), first)
-    for changes in ({"flip": True}, {"crop_scale": (0.5, 1.0)}, {"augment_per": "frame"}):
-        with pytest.raises(StaleError):
-            kept(**changes)
-    with pytest.raises(StaleError):
-        frozen_vectors(tiny(), store, store.staged, 1, tmp_path)
+    assert len([*tmp_path.iterdir()]) == 1
+    others = [kept(**each) for each in ({"flip": True}, {"crop_scale": (0.5, 1.0)}, {"augment_per": "frame"})]
+    others.append(frozen_vectors(tiny(), store, store.staged, 1, tmp_path)[1])
+    assert len([*tmp_path.iterdir()]) == 5
+    assert not any(torch.equal(other, first) for other in others)
 
 
 def test_together_all_segments_take_the_frame_of_one_draw() -> None:
@@ -94,37 +107,63 @@ def test_cells_of_agva_are_kept_as_well(store: ClipStore) -> None:
     assert cnn_v.shape == (1, 10, 2, 4, 128)
 
 
-def test_kept_vectors_are_read_and_parts_that_are_there_stay(
-    store: ClipStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(vectors, "PART_VIDEOS", 2)
-    first = frozen_vectors(tiny(), store, store.staged, 1, tmp_path)
-    names = ["part-0000.safetensors", "part-0001.safetensors", "part-0002.safetensors"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == names
-    (tmp_path / names[1]).unlink()
-    computed = []
-    original = vectors.compute_vectors
+def test_vectors_too_large_for_float16_are_refused_with_the_cnn_that_gives_them(store: ClipStore) -> None:
+    encoder = tiny()
+    with torch.no_grad():
+        for weight in encoder.audio.parameters():
+            weight.mul_(1e3)
+    with pytest.raises(TrainingError, match="audio CNN are not finite in float16"):
+        compute_vectors(encoder, store, store.staged[:1], 1)
+
+
+@pytest.fixture
+def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Ids of the clips whose vectors a test computed."""
+    return count_computed(monkeypatch.setattr)
+
+
+def count_computed(put: Callable[[object, str, object], None]) -> list[str]:
+    original, computed = vectors.compute_vectors, list[str]()
 
     def counting(encoder: Encoder, store: ClipStore, ids: list[str], *more: object) -> object:
         computed.extend(ids)
         return original(encoder, store, ids, *more)
 
-    monkeypatch.setattr(vectors, "compute_vectors", counting)
+    put(vectors, "compute_vectors", counting)
+    return computed
+
+
+def parts_of(folder: Path) -> dict[str, Path]:
+    """The parts of one clip each: id -> file."""
+    found = {}
+    for path in folder.glob("*/*.h5"):
+        with h5py.File(path) as file:
+            found[file["video_ids"][0].decode()] = path
+    return found
+
+
+def test_kept_vectors_are_read_and_parts_that_are_there_stay(
+    store: ClipStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, computed: list[str]
+) -> None:
+    monkeypatch.setattr(vectors, "PART_VIDEOS", 2)
+    first = frozen_vectors(tiny(), store, store.staged, 1, tmp_path)
+    assert computed == [*store.staged]
+    paths = parts_of(tmp_path)
+    assert {*paths} == {"c0", "c2", "c4"}
+    paths["c2"].unlink()
+    computed.clear()
     second = frozen_vectors(tiny(seed=0), store, store.staged, 1, tmp_path)
     assert computed == ["c2", "c3"]
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    fewer = frozen_vectors(tiny(), store, store.staged[1:4], 1, tmp_path)
+    assert computed == ["c2", "c3"]
+    assert all(torch.equal(a, b[1:4]) for a, b in zip(fewer, first, strict=True))
 
 
 def one_of_two(rank: int, folder: str, store_url: str) -> None:
     """A process that computes its share of the parts and writes down which clips those were."""
     vectors.PART_VIDEOS = 1
-    original, computed = vectors.compute_vectors, []
-
-    def counting(encoder: Encoder, store: ClipStore, ids: list[str], *more: object) -> object:
-        computed.extend(ids)
-        return original(encoder, store, ids, *more)
-
-    vectors.compute_vectors = counting  # type: ignore[assignment]
+    computed = count_computed(setattr)
     store = ClipStore.open(store_url)
     with process_group(torch.device("cpu")):
         cnn_a, cnn_v = frozen_vectors(tiny(), store, store.staged, 1, Path(folder) / "shared")
@@ -138,8 +177,9 @@ def test_processes_share_the_parts_that_are_missing(
 ) -> None:
     monkeypatch.setattr(vectors, "PART_VIDEOS", 1)
     expected = frozen_vectors(tiny(), store, store.staged, 1, tmp_path / "shared")
-    for number in (1, 2, 4):
-        (tmp_path / "shared" / f"part-{number:04}.safetensors").unlink()
+    for video_id, path in parts_of(tmp_path / "shared").items():
+        if video_id in ("c1", "c2", "c4"):
+            path.unlink()
     run_two_ranks(one_of_two, tmp_path, store.location.url)
     found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
     assert [each["computed"] for each in found] == [["c1", "c4"], ["c2"]]
@@ -147,53 +187,53 @@ def test_processes_share_the_parts_that_are_missing(
         torch.testing.assert_close((each["cnn_a"], each["cnn_v"]), expected)
 
 
-def test_stale_parts_are_refused_before_any_is_computed(
-    store: ClipStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(vectors, "PART_VIDEOS", 1)
-    frozen_vectors(tiny(), store, store.staged, 1, tmp_path)
-    (tmp_path / "part-0000.safetensors").unlink()
-    with pytest.raises(StaleError):
-        frozen_vectors(tiny(seed=7), store, store.staged, 1, tmp_path)
-    assert not (tmp_path / "part-0000.safetensors").exists()
-
-
 def test_vectors_in_bfloat16_are_near_and_never_taken_for_others(store: ClipStore, tmp_path: Path) -> None:
-    exact = frozen_vectors(tiny(), store, store.staged, 2, tmp_path / "exact")
-    half = frozen_vectors(tiny(), store, store.staged, 2, tmp_path / "half", dtype="bfloat16")
+    exact = frozen_vectors(tiny(), store, store.staged, 2, tmp_path)
+    half = frozen_vectors(tiny(), store, store.staged, 2, tmp_path, dtype="bfloat16")
     for one, other in zip(exact, half, strict=True):
         assert not torch.equal(one, other)
         torch.testing.assert_close(
             one.float(), other.float(), rtol=0.05, atol=0.05 * float(one.float().std())
         )
-    with pytest.raises(StaleError):
-        frozen_vectors(tiny(), store, store.staged, 2, tmp_path / "half")
+    again = frozen_vectors(tiny(), store, store.staged, 2, tmp_path)
+    assert all(torch.equal(a, b) for a, b in zip(again, exact, strict=True))
 
 
-@pytest.mark.parametrize("change", ["cnn", "clips", "frames", "store"])
-def test_stale_vectors_are_refused(store: ClipStore, tmp_path: Path, change: str) -> None:
+@pytest.mark.parametrize("change", ["cnn", "frames", "store"])
+def test_vectors_of_other_inputs_are_computed_anew(
+    store: ClipStore, tmp_path: Path, change: str, computed: list[str]
+) -> None:
     frozen_vectors(tiny(), store, store.staged, 1, tmp_path)
+    computed.clear()
     other = ClipStore.open(store.location.url)
     assert other.staged == store.staged
-    other.digest = "other"  # as if other settings had staged the same clips
-    with pytest.raises(StaleError, match=rf"rm {tmp_path}/part-\*\.safetensors"):  # the store is beside them
-        frozen_vectors(
-            tiny(seed=7) if change == "cnn" else tiny(),
-            other if change == "store" else store,
-            store.staged[1:] if change == "clips" else store.staged,
-            2 if change == "frames" else 1,
-            tmp_path,
-        )
+    if change == "store":
+        other.digest = "other"  # as if other settings had staged the same clips
+    encoder, frames = tiny(seed=7 if change == "cnn" else 0), 2 if change == "frames" else 1
+    frozen_vectors(encoder, other, store.staged, frames, tmp_path)
+    assert computed == [*store.staged]
 
 
 @pytest.mark.parametrize("kept", [0, 4, 1000])
-def test_a_damaged_part_is_named(store: ClipStore, tmp_path: Path, kept: int) -> None:
-    frozen_vectors(tiny(), store, store.staged, 1, tmp_path)
-    part = tmp_path / "part-0000.safetensors"
+def test_a_damaged_part_is_named_and_computed_anew(
+    store: ClipStore, tmp_path: Path, kept: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = frozen_vectors(tiny(), store, store.staged, 1, tmp_path)
+    (part,) = tmp_path.glob("*/*.h5")
     part.write_bytes(part.read_bytes()[:kept])
-    with pytest.raises(StoreError, match=r"part-0000\.safetensors: damaged") as caught:
+    again = frozen_vectors(tiny(), store, store.staged, 1, tmp_path)
+    assert f"{part}: " in capsys.readouterr().err
+    assert all(torch.equal(a, b) for a, b in zip(again, first, strict=True))
+
+
+def test_changed_values_of_a_part_are_named(store: ClipStore, tmp_path: Path) -> None:
+    frozen_vectors(tiny(), store, store.staged, 1, tmp_path)
+    (part,) = tmp_path.glob("*/*.h5")
+    with h5py.File(part, "r+") as file:
+        file["cnn_v"][2] = 0
+    with pytest.raises(StoreError, match="row 2 of cnn_v is damaged") as caught:
         frozen_vectors(tiny(), store, store.staged, 1, tmp_path)
-    assert caught.value.hint == f"remove it: rm {part}"
+    assert caught.value.hint == f"remove it, and its clips are computed again: rm {part}"
 
 
 def test_a_batch_takes_one_frame_of_each_segment() -> None:

@@ -1,4 +1,4 @@
-"""Finished parts of a feature cache, an HDF5 file for up to 64 videos each, until they are merged."""
+"""Parts of a feature cache, an HDF5 file of up to 64 videos each; pretraining keeps vectors in such parts."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Parts:
-    """Parts folder of one cache and one recipe; a part of another recipe is never looked at."""
+    """Finished parts of one recipe; those of another lie in another folder and are never looked at."""
 
     folder: Path
 
@@ -90,7 +90,7 @@ class Parts:
                 parts[path] = part
             except StoreError as error:
                 note(f"{error.message}; its clips are computed again")
-                path.unlink()
+                path.unlink(missing_ok=True)
         return parts
 
     def write(self, sources: Mapping[str, str], arrays: Arrays, *, cnn: str, hardware: str) -> dict[str, Row]:
