@@ -29,6 +29,7 @@ class ExportedAnnotations:
     Attributes:
         unknown: clips without known events; ActivityNet's JSON lists them without annotations, DESED's
             table cannot express them.
+        of_one_modality: events that are only heard or only seen, which neither format can say.
         missing: ids of videos that are not staged, whose length is not known; they are left out.
     """
 
@@ -37,14 +38,16 @@ class ExportedAnnotations:
     clips: int
     events: int
     unknown: int
+    of_one_modality: int
     missing: tuple[str, ...]
 
     def headline(self) -> str:
         """Returns the result in one line."""
         contents = f"{plural(self.events, 'event')} of {plural(self.clips, 'clip')}"
         unknown = f", {self.unknown:,} without known events" if self.unknown else ""
+        one = f"; it does not say of {self.of_one_modality:,} that they are only heard or only seen"
         missing = f"; {plural(len(self.missing), 'clip')} not staged and left out" if self.missing else ""
-        return f"{self.path}: {contents}{unknown}{missing}"
+        return f"{self.path}: {contents}{unknown}{one if self.of_one_modality else ''}{missing}"
 
 
 def export_annotations(
@@ -91,13 +94,15 @@ def export_annotations(
         )
     _check(there, kind, store)
     clips = _clips(there, opened)
+    events = [event for clip in clips for event in clip.events or ()]
     write_text(path, TEXT_OF[kind](clips))
     return ExportedAnnotations(
         path=str(path),
         format=kind,
         clips=len(clips),
-        events=sum(len(clip.events or ()) for clip in clips),
+        events=len(events),
         unknown=sum(clip.events is None for clip in clips),
+        of_one_modality=sum(event.modality != "both" for event in events),
         missing=tuple(dict.fromkeys(each.video_id for each in chosen if each.video_id not in staged)),
     )
 

@@ -65,6 +65,14 @@ def test_what_is_written_reads_back(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert run(cli, [*words, "--split", "dev"]) == USAGE
 
 
+def test_a_modality_that_is_lost_is_counted(tmp_path: Path) -> None:
+    heard = Sample(6, "e", (Event("Bell", 1, 2, modality="audio"), Event("Bark", 3, 4)), split="val")
+    written = export_annotations(store(tmp_path / "s.zarr", heard), tmp_path / "a.json", split="val")
+    assert (written.events, written.of_one_modality) == (2, 1)
+    told = "2 events of 1 clip; it does not say of 1 that they are only heard or only seen"
+    assert written.headline().endswith(told)
+
+
 def test_a_table_holds_one_split(tmp_path: Path) -> None:
     made = store(tmp_path / "s.zarr")
     with pytest.raises(ConfigError, match="samples of test, train, and DESED has a table for each split"):
