@@ -11,6 +11,8 @@ import torch
 from torch import nn
 
 from avel.heads.config import TrainConfig
+from avel.heads.training.fit import make_model
+from avel.heads.training.trials import Trial
 from avel.pipeline.caching.cache import cache_features
 from avel.pipeline.encoders.build import build_encoder
 from avel.pipeline.pretraining.vectors import compute_vectors
@@ -113,18 +115,22 @@ def test_folds_are_predicted_by_encoders_that_have_not_seen_them(tmp_path: Path)
         audio, visual = (each.clone() for each in clips.drawn(2, False))
         audio[place] += 1 + audio[place].flip(1)
         other = dataclasses.replace(clips, drawn=lambda frames, augmented: (audio, visual))
-        return folds.avbt(other, 0, 3, epochs=2)[0]
+        return folds.avbt(other, 0, 3, epochs=2)[0][0]
 
-    usual = folds.avbt(clips, 0, 3, epochs=2)[0]
+    (usual, visual), weights = folds.avbt(clips, 0, 3, epochs=2)
     same = [torch.equal(changed(fold), usual) for fold in range(folds.FOLDS)]
     assert same == [True, True, False, False, False], "fold 0 is held out, fold 1 chooses the epoch"
-    random = folds.avbt(clips, 0, 3, epochs=0)[0]
+    random = folds.avbt(clips, 0, 3, epochs=0)[0][0]
     assert not torch.equal(random, usual)
 
-    unseen = folds.Unseen(clips, 0, (usual, usual), "usual")
+    unseen = folds.Unseen(clips, 0, (usual, usual), "usual", {})
     data = unseen.data(TrainConfig())
     assert (data.widths.audio, data.widths.visual) == (8, 8)
     assert torch.equal(data.features.of(torch.arange(20))[0], usual)
+    tuned = folds.Unseen(clips, 0, clips.middle, "tuned", weights).data(TrainConfig())
+    temporal = make_model(Trial("", TrainConfig()), tuned).temporal
+    assert temporal is not None
+    torch.testing.assert_close(temporal(*tuned.features.of(torch.arange(20))), (usual, visual))
 
 
 def test_the_last_block_gives_the_vectors_of_the_whole_cnn(tmp_path: Path) -> None:
