@@ -47,6 +47,7 @@ from avel.pipeline.pretraining.training import Trainer
 from avel.pipeline.pretraining.vectors import FrozenVectors, frozen_vectors
 from avel.progress import Progress, note, set_verbosity
 from avel.stores.clips import ClipStore
+from avel.stores.datasets.labels import take
 from avel.stores.features import TEMPORAL, FeatureCache
 from avel.stores.runs import Run
 from avel.stores.tensors import load_tensors, save_tensors
@@ -135,6 +136,9 @@ FINE_TUNED = (BASE, "random Bi-LSTMs", "half of the clips", "a quarter of the cl
 FUSING = {"avel": {"head": "avel"}, "psp": {"head": "psp"}}
 """Heads that read the CNNs' vectors, at their published settings but standardised, 10 epochs of patience."""
 WIDE = ("CNN vectors", "AV-BT beside CNN vectors")
+FEW = ", a quarter of the labels"
+FEW_LABELS = (BASE, "CNN vectors", BASE + TUNED, "random Bi-LSTMs" + TUNED)
+"""Features and weights for heads that learn from a quarter of the train samples, in half the steps."""
 EPOCHS = 50
 TUNING = {"warmup_epochs": 1, "lr_scale_backbone": 0.1}
 """Settings of the epochs in which the last block learns."""
@@ -271,13 +275,23 @@ def tune(
 
 
 class Unseen(FoldCache):
-    """One fold, with features of an encoder that was trained without it; or weights, to be fine-tuned."""
+    """One fold, with features of an encoder that was trained without it; or weights, to be fine-tuned.
+
+    With `few`, the seed of a draw, heads learn from a quarter of the train samples.
+    """
 
     def __init__(
-        self, clips: Clips, fold: int, features: Pair, name: str, temporal: Mapping[str, Tensor]
+        self,
+        clips: Clips,
+        fold: int,
+        features: Pair,
+        name: str,
+        temporal: Mapping[str, Tensor],
+        few: int | None = None,
     ) -> None:
         super().__init__(clips.cache, clips.fold, fold, FOLDS)
-        self.features, self.temporal, self.fold = features, temporal, f"{self.fold}, {name}"
+        self.features, self.temporal, self.few = features, temporal, few
+        self.fold = f"{self.fold}, {name}"
 
     def read(self, config: TrainConfig) -> Data:
         """Reads the samples of the cache, with these features in the place of its own."""
@@ -289,6 +303,10 @@ class Unseen(FoldCache):
             temporal=TemporalSizes.of(self.temporal) if self.temporal else None,
         )
         features = dataclasses.replace(data.features, tensors=self.features)
+        if self.few is not None:
+            train = data.splits["train"]
+            drawn = np.random.default_rng(self.few).permutation(len(train))[: len(train) // 4]
+            data.splits["train"] = take(train, np.sort(drawn))
         return dataclasses.replace(data, features=features, widths=widths, temporal=self.temporal)
 
 
@@ -334,15 +352,17 @@ def evaluate_folds(
 ) -> Evaluated:
     """Trains a head on every fold with every seed, and evaluates it on the fold that it has not seen."""
     items, epochs = [], []
+    few, encoder = encoder.endswith(FEW), encoder.removesuffix(FEW)
     tuned, encoder = encoder.endswith(TUNED), encoder.removesuffix(TUNED)
+    told = f"{encoder}{TUNED * tuned}{FEW * few}"
     for seed in range(seeds):
         parts = []
         for fold in range(FOLDS):
             features = clips.middle if tuned else features_of(clips, out, encoder, fold, seed)
             weights = weights_of(clips, out, encoder, fold, seed) if tuned else {}
-            path = out / "heads" / f"{encoder}{TUNED * tuned}, {name}".replace(" ", "-") / f"{fold}-{seed}"
-            note(f"== {encoder}, {name}, fold {fold}, seed {seed}")
-            unseen = Unseen(clips, fold, features, f"{encoder} {seed}", weights)
+            path = out / "heads" / f"{told}, {name}".replace(" ", "-") / f"{fold}-{seed}"
+            note(f"== {told}, {name}, fold {fold}, seed {seed}")
+            unseen = Unseen(clips, fold, features, f"{encoder} {seed}", weights, seed if few else None)
             train_head(unseen, path, resolve(TrainConfig, "train-head", options=settings), seed=seed)
             run = Run.open(path, "heads")
             parts.append(read_predictions(run)[HELD_OUT][0])
@@ -389,6 +409,10 @@ def main() -> None:
             wide = usual | ({"merge": "concatenate"} if head == "mlp" else {})
             asked |= {f"{head}, {name}": (name, head, wide if name in WIDE else usual) for name in ENCODERS}
             asked |= {f"{head}, {name}{TUNED}": (name + TUNED, head, usual) for name in FINE_TUNED}
+            for name in FEW_LABELS:
+                settings = wide if name in WIDE else usual
+                longer = settings | {"epochs": 2 * settings["epochs"]}
+                asked |= {f"{head}, {name}{FEW}": (name + FEW, head, longer)}
         patient = STANDARD | {"patience": 10, "together": "never"}
         asked |= {
             f"{head}, CNN vectors": ("CNN vectors", head, each | patient) for head, each in FUSING.items()
