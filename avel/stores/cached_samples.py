@@ -138,7 +138,7 @@ def check_samples(samples: CachedSamples, videos: int, categories: int) -> None:
         if len(numbers) and not 0 <= numbers.min() <= numbers.max() < count:
             raise StoreError(f"{of} is of {what} {numbers.max()}, there are {count}")
     if (samples.known & classes.known).any() or not classes.known[classes.sample].all():
-        raise StoreError("classes are given for a sample with known events, or with classes_known false")
+        raise StoreError("classes are given for a sample whose events are known, or whose classes are not")
     if not samples.known[events.sample].all():
         raise StoreError("an event is of a sample whose events are not known")
     if not (np.isfinite(events.offset_seconds) & (events.onset_seconds >= 0)).all():

@@ -357,7 +357,7 @@ def test_weights_that_do_not_fit_or_are_no_tensors_are_refused(files: Path, file
         ("format", "2", "no encoder of format 4"),
         ("encoder", "{", "encoder is damaged: no JSON"),
         ("encoder", "{}", "visual is missing"),
-        ("pretrained", "7", "pretrained is 7, not a list of 2"),
+        ("pretrained", "7", "pretrained is not a JSON object"),
     ],
 )
 def test_an_encoder_with_a_wrong_header_is_named(
