@@ -13,13 +13,13 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 thread_limit: int | None = None
-"""Most threads of this process, as `limit_threads` was told; None for one a core."""
+"""Most threads of this process, set by `limit_threads`; None for one per core."""
 
 
 def limit_threads(count: int | None) -> None:
-    """Lets this process compute and read with so many threads; None for one a core.
+    """Limits the threads with which this process computes and reads; None allows one per core.
 
-    torch reads its number from the environment when it is imported. If it is imported already, it is told.
+    torch reads its limit from the environment when it is imported. If it is imported already, this sets it.
     """
     global thread_limit
     thread_limit = count
@@ -41,12 +41,12 @@ def usable_cores() -> int:
 
 
 def reading_threads(asked: int | None) -> int:
-    """Returns how many threads read: as many as asked for, or one a core, 16 at most."""
+    """Returns how many threads read: the number asked for, else one per core, 16 at most."""
     return asked or min(MOST_THREADS, usable_cores())
 
 
 def begin_ahead(begin: Callable[[Item], Result], items: Iterable[Item], ahead: int) -> Iterator[Result]:
-    """Yields `begin` of every item in order, having called it for `ahead` more items already."""
+    """Yields `begin(item)` of every item in order, after it has called it for the next `ahead` items too."""
     begun: deque[Result] = deque()
     for item in items:
         begun.append(begin(item))
@@ -59,7 +59,7 @@ def begin_ahead(begin: Callable[[Item], Result], items: Iterable[Item], ahead: i
 def read_ahead(
     read: Callable[[Item], Result], items: Iterable[Item], *, threads: int = 1, ahead: int = 1
 ) -> Iterator[Result]:
-    """Yields `read` of every item in order.
+    """Yields `read(item)` of every item in order.
 
     `ahead` + `threads` - 1 items are read, or being read, before they are asked for.
     """

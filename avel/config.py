@@ -424,7 +424,7 @@ def convert(setting: Setting, value: Any, source: str) -> Any:
         result = coerce(kind, value)
     except (TypeError, ValueError, OverflowError):
         raise ConfigError(f"{source}: {name}={value!r} is not {describe(kind)}") from None
-    may_be_infinite = not setting.numeric  # as limits of memory and time
+    may_be_infinite = not setting.numeric  # such as limits of memory and time
     for item in result if isinstance(result, tuple) else (result,):
         if setting.low is not None and item is not None and not item >= setting.low:
             raise ConfigError(f"{source}: {name}={value!r} must be at least {setting.low:g}")

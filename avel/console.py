@@ -23,15 +23,15 @@ from avel.text import as_plain, csv_cell, printable, wrapped
 DONE, ERROR, USAGE, SOME_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
 """Exit codes: all done, error, wrong usage, finished but some clips failed, interrupted."""
 LONGEST_CHOICES = 20
-"""Most characters of the choices that help shows beside a flag; more of them stand in its text."""
+"""Most characters of choices that help shows beside a flag; longer ones go into its help text."""
 MOST_LISTED = 16
-"""Most choices that help lists; for more of them it names the command that does."""
+"""Most choices that help lists; where there are more, it names the command that lists them."""
 FLAG_COLUMNS = 24
 """Width of the column of flags; the help of longer ones begins in the next line."""
 EVERY_COMMAND = "Every command"
 """Heading of the options that all commands take."""
 UNBROKEN = "\0"
-"""Stands for a hyphen while help is broken into lines, so that `--no-augment` keeps to one of them."""
+"""Stands for a hyphen while help is broken into lines, so that `--no-augment` stays on one line."""
 
 
 class Formatter(click.HelpFormatter):

@@ -97,7 +97,7 @@ def pinned(values: Tensor, device: torch.device) -> Tensor:
 
 
 def decodes_jpeg(device: torch.device, decode: str) -> bool:
-    """Returns whether a GPU decodes JPEG files: as asked for, or for auto where it has an engine for that.
+    """Returns whether a GPU decodes JPEG files: as `decode` says, for "auto" if it has a JPEG engine.
 
     Without the engine, nvJPEG decodes one file at a time on the calling thread, slower than a few cores.
     """

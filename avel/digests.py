@@ -1,4 +1,4 @@
-"""Digests by which files and settings are known again; imports neither numpy nor torch."""
+"""Computes digests that identify settings and arrays; imports neither numpy nor torch."""
 
 from __future__ import annotations
 

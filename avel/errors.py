@@ -41,7 +41,7 @@ class ConfigError(AvelError):
 
 
 MOST_CHOICES, FEW = 50, 5
-"""An error lists so many choices at most, enough for a stage's settings; of more (videos), it lists FEW."""
+"""An error lists up to MOST_CHOICES choices, enough for a stage's settings; of more only the first FEW."""
 
 
 class UnknownNameError(ConfigError):

@@ -14,13 +14,13 @@ from avel.text import duration, size
 LONG_SECONDS = 600.0
 """Work that takes longer than this is announced with its duration."""
 USABLE = 0.9
-"""Fraction of the free memory that is planned with; the rest is for what kernels and the allocator take."""
+"""Fraction of the free memory that work may take; kernels and the allocator need the rest."""
 BYTES_PER_WEIGHT = 4 * 4
 """Float32 bytes of a weight, its gradient and two states of the optimizer."""
 
 
 def note_long(seconds: float, work: str, advice: str) -> None:
-    """Says how long work takes on this CPU, and what takes less, where that is long."""
+    """Notes how long work takes on this CPU, and how to shorten it, if it takes over LONG_SECONDS."""
     if seconds > LONG_SECONDS:
         note(f"about {duration(seconds)} on this CPU for {work}; {advice}")
 

@@ -58,7 +58,7 @@ class Grid:
             raise ConfigError(
                 f"{plural(chunk, 'segment')} of {self.frames_per_segment} frames "
                 f"of {self.size} x {self.size} pixels take {gib:.0f} GiB, "
-                f"and at most {MOST_CHUNK_GIB} are held",
+                f"more than the {MOST_CHUNK_GIB} GiB that avel holds in memory",
                 hint="make segment_seconds, fps or size smaller",
             )
 

@@ -24,8 +24,8 @@ def reuse_freed_memory() -> None:
     """Makes glibc keep memory that a training step frees for the next one, instead of returning it.
 
     glibc keeps blocks up to a certain size. It raises this size to that of the largest block freed so far, up
-    to 32 MiB (mallopt(3), M_MMAP_THRESHOLD), so one block is allocated and freed. It does not harm other
-    allocators.
+    to 32 MiB (mallopt(3), M_MMAP_THRESHOLD). So this function allocates one block and frees it. Other
+    allocators are not affected.
     """
     torch.empty(LARGE_BLOCK_BYTES, dtype=torch.uint8)
 

@@ -1,6 +1,6 @@
 """Networks that encoders and heads share, since pipeline and heads never import each other.
 
-Of the modules beside it `device`, `memory` and `forecast` import torch too, and no others.
+Of the modules beside it only `device`, `memory`, `forecast` and `temporal` import torch too.
 """
 
 import functools
@@ -99,7 +99,7 @@ def _try_bfloat16_lstm(device: torch.device) -> None:
 
     Float32 and bfloat16 inputs take different ways in torch, so it tries both.
     """
-    # In a fork of the random state, which belongs to the caller
+    # Fork the random state, so that the caller's stays as it is
     with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=[]):
         lstm = nn.LSTM(8, 8, batch_first=True, bidirectional=True).to(device)
         for dtype in (torch.float32, torch.bfloat16):
@@ -113,14 +113,14 @@ def _try_bfloat16_lstm(device: torch.device) -> None:
 def recur(
     network: nn.RNNBase, features: Tensor, mask: Tensor | None = None, start: Any = None
 ) -> tuple[Tensor, Any]:
-    """Runs a recurrent network over clips, each to its own end: (B, T, D), (B, T) -> (B, T, H), last states.
+    """Runs a recurrent network over each clip up to its end: (B, T, D), (B, T) -> (B, T, H), last states.
 
     States after the end of a clip are 0. Without `mask` all have T segments.
     """
     if mask is None:
         hidden, last = network(features, start)
         return hidden, last
-    lengths = mask.sum(1).cpu()  # where torch wants them
+    lengths = mask.sum(1).cpu()  # torch accepts lengths on the CPU only
     packed = rnn.pack_padded_sequence(features, lengths, batch_first=True, enforce_sorted=False)
     states, last = network(packed, start)
     return rnn.pad_packed_sequence(states, batch_first=True, total_length=mask.shape[1])[0], last

@@ -42,15 +42,15 @@ def settings(
 ) -> Callable[[F], F]:
     """Gives a command `--config`, `--set`, and one option for each setting of `config_type`.
 
-    The command receives the resolved config as `config`, which is also printed to stderr. Settings without
-    effect are not printed: those in its `of_clips` where `store` is a feature cache, and those of CNNs beside
-    an `encoder`.
+    The command receives the resolved config as `config`, which is also printed to stderr, without settings
+    that have no effect. These are the config's `of_clips` if `store` is a feature cache, and the unchanged
+    settings of CNNs if the command is given an `encoder`.
 
     Args:
         stage: the config's table in a TOML file.
         presets: settings by the name of their preset, for `--preset`.
-        vary: for a sweep: the command receives no config but `settings`, name -> values of each setting that
-            has several in `--set`, and the other given settings as keywords.
+        vary: for a sweep: a setting may have several values in `--set`. The command receives these as
+            `settings`, name -> values, and the other given settings as keywords, instead of `config`.
     """
     options = settings_of(config_type)
 
@@ -155,10 +155,10 @@ def _check_sweep(
 
 
 def _check_used(sets: Sequence[str], configs: Sequence[Any]) -> None:
-    """Checks that each setting of `--set` is one of some config, not of a component that is not chosen.
+    """Checks that each setting of `--set` has an effect in one of the configs.
 
     Raises:
-        ConfigError: one is not.
+        ConfigError: one has none, since it belongs to a component that is not chosen.
     """
     used = {key for config in configs for each in settings_of(config) for key in (each.name, each.key)}
     for item in sets:
@@ -252,7 +252,7 @@ def _sources(metavar: str, presets: Collection[str] | None) -> list[Callable[[An
     if presets:
         choice = click.Choice(sorted(presets))
         added.append(
-            click.option("--preset", type=choice, help="Settings by a name, such as those of the paper.")
+            click.option("--preset", type=choice, help="Named set of settings, such as the paper's.")
         )
     return added
 
@@ -286,7 +286,7 @@ def dataset_options(command: F) -> F:
             "--format",
             type=choices,
             default="auto",
-            help="Format of the dataset; auto goes by its files.",
+            help="Format of the dataset; auto finds it by the files.",
         ),
         click.option(
             "--format-set",

@@ -52,7 +52,7 @@ class Registry(Generic[T]):
         self._entries: dict[str, T] = {}
 
     def register(self, name: str) -> Callable[[E], E]:
-        """Returns a decorator that registers a class as `name`, which its `Config`, if any, gets too.
+        """Returns a decorator that registers a class as `name`, and gives `name` to its `Config`, if any.
 
         A class without a `Config` of its own gets one derived from that of its base.
 

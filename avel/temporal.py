@@ -16,9 +16,9 @@ class TemporalSizes:
 
     Attributes:
         audio, visual: width of the CNNs' vectors, Da and Dv.
-        audio_narrow, visual_narrow: width of what the Bi-LSTMs read; a Linear makes wider vectors so narrow.
+        audio_narrow, visual_narrow: input width of the Bi-LSTMs; a Linear projects wider vectors to it.
         hidden: half of D, the width of f_a and f_v.
-        cells: of the visual maps, where AGVA attends over them; 0 without it.
+        cells: number of cells of a visual map, over which AGVA attends; 0 without AGVA.
     """
 
     audio: int

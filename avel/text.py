@@ -90,7 +90,7 @@ def from_plain(kind: Any, plain: Any, field: str = "") -> Any:
 
 
 _hints = cache(typing.get_type_hints)
-"""Returns the types of a dataclass's fields by name; a file of metrics has as many dataclasses as lines."""
+"""Returns the types of a dataclass's fields by name; cached, as a metrics file has a dataclass per line."""
 
 
 def describe(kind: Any) -> str:
@@ -158,7 +158,7 @@ def listed(names: Iterable[object]) -> str:
 
 
 def html_table(title: str, rows: Mapping[str, object]) -> str:
-    """Returns a small table for notebooks, a row a fact.
+    """Returns a small table for notebooks, one row per fact.
 
     >>> html_table("ave.h5", {"clips": 24})
     '<table><caption>ave.h5</caption><tr><th>clips</th><td>24</td></tr></table>'

@@ -76,7 +76,7 @@ class ExtractConfig:
     )
     time_limit: float = option(
         60.0,
-        "A clip fails as timeout after so many seconds for every ten segments, or so many without progress.",
+        "Seconds for every ten segments, or seconds without progress, after which a clip fails as timeout.",
         numeric=False,
         low=0.1,
     )
@@ -145,8 +145,8 @@ class EncoderConfig:
     """Settings of an encoder beside its CNNs (Section 3.2.1)."""
 
     agva: bool = option(False, "Audio-guided visual attention before the visual Bi-LSTM (Table 4).")
-    visual_width: int = option(512, "Wider visual vectors go through a learned Linear to this.", low=1)
-    audio_width: int = option(128, "Wider audio vectors go through a learned Linear to this.", low=1)
+    visual_width: int = option(512, "Width to which a learned Linear reduces wider visual vectors.", low=1)
+    audio_width: int = option(128, "Width to which a learned Linear reduces wider audio vectors.", low=1)
     hidden: int = option(128, "Bi-LSTM units per direction; features are twice as wide.", low=1)
 
 
@@ -297,7 +297,7 @@ class PretrainConfig(FromClipsOrCache):
         shown="as many as fit",
     )
     workers: int | None = option(
-        None, "Threads that read and decode frames.", numeric=False, low=1, shown="one a core, 16 at most"
+        None, "Threads that read and decode frames.", numeric=False, low=1, shown="one per core, 16 at most"
     )
     decode: Literal["auto", "gpu", "cpu"] = option(
         "auto",
@@ -359,7 +359,7 @@ class CacheConfig(FromClipsOrCache):
     )
     batch_size: int = option(8, "Clips that go through the encoder at once.", numeric=False, low=1)
     workers: int | None = option(
-        None, "Threads that read and decode frames.", numeric=False, low=1, shown="one a core, 16 at most"
+        None, "Threads that read and decode frames.", numeric=False, low=1, shown="one per core, 16 at most"
     )
     device: str = option(
         "auto", "cpu, cuda:0, several as cuda:0,cuda:1, or auto: every GPU, or the CPU.", numeric=False

@@ -21,7 +21,7 @@ from avel.stores.hdf5 import array_of, open_hdf5
 from avel.text import plural
 
 KEYS = ("avadataset", "dataset")
-"""Possible names of the one array, the first that is there is taken."""
+"""Possible names of the one array; the first of them that the file has is read."""
 AUDIO_FILE, MAPS_FILE, VECTORS_FILE = "audio_feature.h5", "visual_feature.h5", "visual_feature_vec.h5"
 SEGMENT_LABELS = ("labels.h5", "right_labels.h5", "right_label.h5")
 EVENT_LABELS, CLASS_FRACTIONS, PRESENCE = "mil_labels.h5", "prob_label.h5", "labels_closs.h5"
@@ -63,9 +63,9 @@ def find_files(paths: Sequence[Path]) -> dict[str, Path]:
     if twice := [path for path in paths if files.get(path.name, path) != path]:
         raise StoreError(f"{twice[0]} and {files[twice[0].name]} are both given", hint="leave one out")
     if AUDIO_FILE not in files or not {MAPS_FILE, VECTORS_FILE} & set(files):
-        shown = ", ".join(sorted(files)) or "none of the known files"
+        shown = ", ".join(sorted(files)) or "none is there"
         raise MissingPathError(
-            f"{folder or 'given files'}: {shown}",
+            f"{folder or 'given files'}: no audio and visual features among the known files: {shown}",
             hint=f"need {AUDIO_FILE} and {MAPS_FILE} or {VECTORS_FILE}, from the dataset's page, AVE-ECCV18",
         )
     return files
@@ -146,7 +146,7 @@ class Truth:
 
 
 def check_label_files(files: dict[str, Path], truth: Truth, present: NDArray[np.bool_]) -> list[str]:
-    """Compares each label file with the annotations of rows that have features; returns a finding each.
+    """Compares label files with the annotations of rows that have features; returns one finding per file.
 
     Raises:
         DatasetError: so many rows have another event that the files must be in another row order.
@@ -175,7 +175,7 @@ def check_label_files(files: dict[str, Path], truth: Truth, present: NDArray[np.
 def check_order_files(
     orders: dict[str, list[int]], dataset: Dataset, present: NDArray[np.bool_]
 ) -> list[str]:
-    """Compares each order file with the rows of its split that have features; returns a finding each."""
+    """Compares order files with the rows of their splits that have features; returns one finding per file."""
     findings = []
     absent = {sample.number for sample, there in zip(dataset.samples, present, strict=True) if not there}
     for split, order in orders.items():

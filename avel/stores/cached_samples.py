@@ -41,8 +41,8 @@ class CachedSamples:
         leaked: (R,) bool, a val or test sample whose video is also in train.
         known: (R,) bool, whether its events are known; a known sample without any is all background.
         events: the events of all samples; background is class K-1 and never an event.
-        tag: (R,) a word by which samples are evaluated apart, "" for none.
-        classes: classes of samples of which no more is known.
+        tag: (R,) a word; samples of each tag are evaluated separately, too. "" for none.
+        classes: classes of samples whose events are not known.
     """
 
     number: NDArray[np.int64]
@@ -85,7 +85,7 @@ class CachedSamples:
         return np.where(self.known, by_events, by_classes)
 
     def video_classes(self, categories: int) -> NDArray[np.int8]:
-        """Returns which classes each sample holds, 1 or 0; all 0 where nobody knows: (R, C)."""
+        """Returns 1 for each class that a sample holds, else 0; all 0 where they are not known: (R, C)."""
         return video_classes(self.events, self.classes, categories)
 
     def columns(self) -> dict[str, NDArray[Any]]:
@@ -138,7 +138,7 @@ def check_samples(samples: CachedSamples, videos: int, categories: int) -> None:
         if len(numbers) and not 0 <= numbers.min() <= numbers.max() < count:
             raise StoreError(f"{of} is of {what} {numbers.max()}, there are {count}")
     if (samples.known & classes.known).any() or not classes.known[classes.sample].all():
-        raise StoreError("classes are of a sample whose events are known, or of one whose classes are not")
+        raise StoreError("classes are given for a sample whose events are known, or whose classes are not")
     if not samples.known[events.sample].all():
         raise StoreError("an event is of a sample whose events are not known")
     if not (np.isfinite(events.offset_seconds) & (events.onset_seconds >= 0)).all():
@@ -166,7 +166,7 @@ def samples_of(columns: Mapping[str, NDArray[Any]]) -> CachedSamples:
 
 
 def _words(column: NDArray[np.bytes_]) -> NDArray[np.object_]:
-    """Returns a column of few words as texts, each held once in memory."""
+    """Returns a column with few different words as texts; equal ones share one object in memory."""
     words = np.unique(column)
     texts = np.array([word.decode() for word in words.tolist()], object)
     return np.asarray(texts[np.searchsorted(words, column)])

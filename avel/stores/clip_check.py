@@ -59,7 +59,7 @@ def damaged_clips(store: ClipStore) -> dict[str, list[str]]:
 
 
 def _check_shapes(store: ClipStore) -> None:
-    """Raises StoreError if an array has not the shape that the store's attributes ask for."""
+    """Raises StoreError if an array does not have the shape that the store's attributes ask for."""
     for name, array in store.arrays.items():
         expected = (len(store), *row_shape(store.attributes, name))
         if array.shape != expected:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 BLOCK_RECORDS = 1024
-"""Records that are made of columns at once."""
+"""Records that are made from the columns at once."""
 
 
 class TableColumns:
@@ -41,7 +41,7 @@ class TableColumns:
 
 
 class Columns(TableColumns, Sequence[T]):
-    """Records as columns, each in one piece; a record is made when it is asked for."""
+    """Records as columns, each contiguous in memory; a record is made when it is asked for."""
 
     def __init__(self, table: pa.Table) -> None:
         super().__init__(table.combine_chunks())

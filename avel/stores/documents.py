@@ -29,7 +29,7 @@ def read_document(kind: type[T], data: bytes, where: object, hint: str, *, key: 
     """Reads the bytes of a sealed JSON file, or what stands under a `key` in it, as the dataclass `kind`.
 
     Raises:
-        StoreError: no JSON, a value missing or of another type, or changed bytes; with file and field.
+        StoreError: not JSON, a value missing or of another type, or changed bytes; with file and field.
     """
     plain = parse(data, where, hint)
     value = typed(kind, plain.get(key) if key else plain, where, hint)
@@ -42,7 +42,7 @@ def parse(data: bytes, where: object, hint: str) -> dict[str, Any]:
     """Reads a JSON object.
 
     Raises:
-        StoreError: it is none.
+        StoreError: `data` is not a JSON object.
     """
     try:
         plain = json.loads(data)

@@ -75,13 +75,13 @@ def import_features(
     `audio` and `visual` name features by video id, with `dataset` for labels and splits. Audio becomes f_a
     and cnn_a, visual vectors become f_v and cnn_v. Visual maps become `maps`, and their means over cells f_v
     and cnn_v. Clips are read 64 at a time, but a .npz or .pt file that holds all of them is read as a whole.
-    Features with a name are added, under that name, to the cache that is there.
+    Features with a name are added, under that name, to the existing cache.
 
     >>> import_features(None, "mine.h5", "videos", audio="beats/", visual="clip/*_clip.npy")  # doctest: +SKIP
 
-    Without them `source` holds AVE's files. Audio (R, T, 128) becomes f_a and cnn_a, visual vectors
-    (R, T, 512) f_v and cnn_v, maps (R, T, 7, 7, 512) maps; where only maps are given, f_v is their mean over
-    the 49 cells. Labels come from the annotations, because `labels.h5` is wrong in places.
+    Without `audio` and `visual`, `source` holds AVE's files. Audio (R, T, 128) becomes f_a and cnn_a, visual
+    vectors (R, T, 512) f_v and cnn_v, maps (R, T, 7, 7, 512) maps; where only maps are given, f_v is their
+    mean over the 49 cells. Labels come from the annotations, because `labels.h5` is wrong in places.
 
     Args:
         source: the published files or their folder; None with `audio` and `visual`.

@@ -81,7 +81,7 @@ def export_features(
         overwrite: replace files that exist.
 
     Raises:
-        DatasetError: a sample in which events of two classes overlap; those files hold one label a segment.
+        DatasetError: a sample in which events of two classes overlap: the files hold one label per segment.
         StoreError: the cache does not hold the level; files are there and `overwrite` is not given; maps are
             there, and the cache holds none.
     """

@@ -1,4 +1,4 @@
-"""Aligns anybody's features with the videos of a dataset or cache, and says which of them cannot be used."""
+"""Aligns features of any source with the videos of a dataset or cache; says which cannot be used."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NO_FEATURES, NOT_FINITE, OTHER_COUNT = "no features", "NaN or infinity", "anothe
 ENDS_EARLY, TRANSPOSED, OTHER_WIDTH = "ends before the grid", "axes look transposed", "another width"
 NO_ARRAY, UNREADABLE = "no vectors or maps of numbers", "cannot be read"
 REMEDIES = {
-    OTHER_COUNT: "--audio-hop or --visual-hop if they are not one a segment, --segments for another T; ",
+    OTHER_COUNT: "--audio-hop or --visual-hop if they are not one per segment, --segments for another T; ",
     UNREADABLE: "--audio-key or --visual-key if files hold several arrays; ",
     TRANSPOSED: "write them with time first; ",
 }
@@ -39,8 +39,8 @@ class GivenFeatures:
         path: folder, pattern or file, as `open_features` takes it.
         name: name by which they are added to a cache that is there; None for those of a new cache.
         key: name of the array or column, where there are several.
-        window_seconds, hop_seconds: what a feature covers, and how far the next is from it; None for both
-            where there is one for each segment.
+        window_seconds, hop_seconds: seconds that a feature covers, and seconds from one feature to the next;
+            None for both where there is one per segment.
     """
 
     path: Path
@@ -51,7 +51,7 @@ class GivenFeatures:
 
     @property
     def timing(self) -> Timing | None:
-        """Timing of the features, None for one a segment."""
+        """Timing of the features, None for one per segment."""
         return Timing.declared(self.window_seconds, self.hop_seconds)
 
 
@@ -215,7 +215,7 @@ def _fault_of(shape: tuple[int, ...], aligned: Aligned, length: int) -> Problem 
 
 
 def _fits(count: int, aligned: Aligned) -> bool:
-    """Returns whether so many features are about as many as the target takes."""
+    """Returns whether `count` features are about as many as a clip of the target has."""
     timing, target = aligned.timing, aligned.target
     if timing is None:
         return count == target.segments
@@ -224,7 +224,7 @@ def _fits(count: int, aligned: Aligned) -> bool:
 
 
 def findings_of(checked: Mapping[FeatureModality, CheckedFeatures], leave_out: bool) -> list[str]:
-    """Returns what was found of each modality, a line each kind of problem.
+    """Returns what was found of each modality, one line for each kind of problem.
 
     Raises:
         DatasetError: there are clips without usable features, or ids that no video has, and `leave_out` is

@@ -1,4 +1,4 @@
-"""Reads anybody's features: a file a clip, or one file of all, in numpy's, torch's, HDF5's or Parquet's form.
+"""Reads features of any source, one file per clip or one of all: numpy's, torch's, HDF5 or Parquet.
 
 A clip's features are (n, D), or maps (n, H, W, C). An array with one more dimension holds a row for each
 clip. Nothing is unpickled.
@@ -27,7 +27,7 @@ from avel.stores.hdf5 import array_of, open_hdf5, read_foreign_texts
 HDF5_ENDINGS = (".h5", ".hdf5")
 ENDINGS = (".npy", ".npz", ".pt", ".pth", *HDF5_ENDINGS, ".parquet")
 ID_NAMES = ("video_id", "video_ids", "videoid", "id", "ids", "name", "names", "video", "videos")
-"""Names of the array or column of clip ids, the first that is there is taken."""
+"""Names of the array or column of clip ids; the first of them that a file has is read."""
 OF_A_CLIP, OF_ALL = (2, 4), (3, 5)
 """Dimensions of one clip's vectors or maps, and of an array with a row for each clip."""
 WRITE_AGAIN = "write the file again"
@@ -59,7 +59,7 @@ def open_features(path: Path, key: str | None = None) -> Iterator[FeatureFiles]:
     """Opens a folder or pattern of files, one for each clip, or one file of all clips.
 
     In a folder a file's path below it, without ending, is the clip's id; in a pattern, `out/*_r21d.npy`, what
-    the star stands for. One file holds an array or group named by each id, or an array with a row a clip.
+    the star stands for. One file holds an array or group named by each id, or an array of one row per clip.
 
     Args:
         key: name of the array to take, where a file holds several; of a Parquet file the column.
@@ -196,7 +196,7 @@ def _clip(path: Path, key: str | None) -> NDArray[Any]:
 
 
 def _of_file(path: Path, entries: Entries, key: str | None) -> FeatureFiles:
-    """Returns the features of all clips in one file: by id, or a row a clip."""
+    """Returns the features of all clips in one file: by id, or one row per clip."""
     where, ids = str(path), _ids(entries, str(path))
     rows = {name for name, value in entries.items() if _dimensions(value) in OF_ALL}
     if key in rows or (key is None and rows):
@@ -226,7 +226,7 @@ def _of_file(path: Path, entries: Entries, key: str | None) -> FeatureFiles:
 
 
 def _only(entries: Entries, key: str | None, dimensions: tuple[int, ...], where: str) -> Any:
-    """Returns the array of that name, or the only one with so many dimensions.
+    """Returns the array of that name, or the only one that has one of these numbers of dimensions.
 
     Raises:
         StoreError: there is none, or several and no key.
@@ -274,7 +274,7 @@ def _ids(entries: Entries, where: str) -> tuple[str, ...] | None:
 
 
 def _of_table(path: Path, key: str | None) -> FeatureFiles:
-    """Returns the features of a Parquet file: a row a clip with lists of vectors, or a row a vector."""
+    """Returns the features of a Parquet file: one row per clip, a list of vectors, or one row per vector."""
     import pyarrow as pa
 
     try:
@@ -290,7 +290,7 @@ def _of_table(path: Path, key: str | None) -> FeatureFiles:
     if named is None:
         raise StoreError(
             f"{path}: no column of ids among {', '.join(names)}",
-            hint=f"name it {ID_NAMES[0]}, one text a row",
+            hint=f"name it {ID_NAMES[0]}, with one text per row",
         )
     chosen = [key] if key in lists else lists if key is None else []
     if len(chosen) != 1:

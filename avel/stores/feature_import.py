@@ -1,4 +1,4 @@
-"""Makes a feature cache of anybody's features: reads, aligns and checks them against a dataset."""
+"""Makes a feature cache of features of any source: reads, aligns and checks them against a dataset."""
 
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -148,7 +148,7 @@ def add_given(
         if not name:
             raise ConfigError(f"{modality} features without a name", hint=f"--{modality}-name NAME")
     if len(set(names.values())) < len(names):
-        raise ConfigError(f"two features named {names['audio']!r}", hint="name them apart")
+        raise ConfigError(f"two features named {names['audio']!r}", hint="give them different names")
     cache = FeatureCache.open(path)
     with ExitStack() as stack:
         usable = find_features(stack, given, target_of_cache(cache), leave_out)
@@ -187,7 +187,7 @@ def find_features(
             reasons.setdefault(name, []).append(f"{modality}: {why}")
     kept = [row for row, name in enumerate(target.video_ids) if name not in reasons]
     if not kept:
-        raise DatasetError("; ".join(findings), hint="no clip is left; see to the files and options")
+        raise DatasetError("; ".join(findings), hint="no clip is left; check the files and options")
     return UsableFeatures(
         {name: each.aligned.take(kept) for name, each in checked.items()},
         {name: "; ".join(why) for name, why in reasons.items()},

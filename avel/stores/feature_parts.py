@@ -122,8 +122,8 @@ class Gathered:
 
     def __init__(self, name: str, places: Sequence[Row]) -> None:
         self._name, self._places = name, places
-        with open_hdf5(places[0].path, _remove(places[0].path)) as file:
-            array = array_of(file, name, _remove(places[0].path))
+        with open_hdf5(places[0].path, _hint(places[0].path)) as file:
+            array = array_of(file, name, _hint(places[0].path))
             self.shape: tuple[int, ...] = (len(places), *array.shape[1:])
             self.dtype: np.dtype[Any] = array.dtype
 
@@ -132,12 +132,12 @@ class Gathered:
         result, done = np.empty((len(chosen), *self.shape[1:]), self.dtype), 0
         for path, neighbours in groupby(chosen, lambda row: row.path):
             rows = [row.index for row in neighbours]
-            with open_hdf5(path, _remove(path)) as file:
-                array, sums = (array_of(file, self._name + end, _remove(path)) for end in ("", CHECKSUMS))
-                result[done : done + len(rows)] = read_verified_rows(array, sums[()], rows, _remove(path))
+            with open_hdf5(path, _hint(path)) as file:
+                array, sums = (array_of(file, self._name + end, _hint(path)) for end in ("", CHECKSUMS))
+                result[done : done + len(rows)] = read_verified_rows(array, sums[()], rows, _hint(path))
             done += len(rows)
         return result
 
 
-def _remove(path: Path) -> str:
+def _hint(path: Path) -> str:
     return f"remove it, and its clips are computed again: {shlex.join(['rm', str(path)])}"

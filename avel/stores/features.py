@@ -263,7 +263,7 @@ class FeatureCache:
             shown = ", ".join(f"{name} {self.shapes[name]}" for name in names)
             raise StoreError(
                 f"{self.path}: {shown} cannot be joined",
-                hint="vectors with vectors, maps with maps of as many cells, each once",
+                hint="join vectors with vectors, or maps with maps of the same number of cells, each once",
             )
 
     def places_of_split(self, split: str | None) -> NDArray[np.int64]:
@@ -534,9 +534,9 @@ def _read(path: Path, file: h5py.File) -> FeatureCache:
             if dtype not in (np.float32, np.float16):
                 raise StoreError(f"{name} is {dtype}, not float32")
             if len(sums[name]) != len(cache):
-                raise StoreError(f"{name + CHECKSUMS} has not one value for each video")
+                raise StoreError(f"{name + CHECKSUMS} does not have one value for each video")
         if len(cache.source_sha256) != len(cache):
-            raise StoreError("source_sha256 has not one value for each video")
+            raise StoreError("source_sha256 does not have one value for each video")
         if cache.grid_segments != cache.shapes["f_a"][1] or not 0 < cache.segment_seconds < math.inf:
             raise StoreError(f"{cache.grid_segments} segments of {cache.segment_seconds} s do not fit f_a")
         if cache.digest != _content_digest(provenance, cache.segment_seconds, columns, sums):

@@ -66,7 +66,7 @@ class Fence:
                 raise
             code = child.wait()
             end = signal.Signals(-code).name if code < 0 else f"exit status {code}"
-            if code not in (0, -signal.SIGKILL):  # 0: it had no file for long, and ended meanwhile
+            if code not in (0, -signal.SIGKILL):  # 0: it ended meanwhile, since it was idle for long
                 break
         return end
 

@@ -16,7 +16,7 @@ from avel.stores.hdf5 import array_of, attribute, open_hdf5_here
 
 IDLE_SECONDS = 60.0
 CPU_SECONDS = 60.0
-"""CPU time for one file, in which HDF5 may go in circles; a second more for every BYTES_PER_SECOND of it."""
+"""CPU time for one file, since HDF5 may loop forever; a second more for every BYTES_PER_SECOND of it."""
 BYTES_PER_SECOND = 1 << 20
 
 

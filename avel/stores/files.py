@@ -24,7 +24,7 @@ WRONG_PLACE = (
     *(errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP),
 )
 """Error codes that the path gives, not the disk."""
-ANOTHER_PLACE = "choose another place, or see to its access rights"
+ANOTHER_PLACE = "choose another place, or check its access rights"
 
 
 @contextmanager

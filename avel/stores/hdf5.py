@@ -1,4 +1,4 @@
-"""Creates HDF5 files, whole or not at all, and reads them without following what leads out of them.
+"""Creates HDF5 files, whole or not at all, and reads them without following links to other files.
 
 The vectors and maps of avel's own files carry a checksum for every row.
 """
@@ -31,7 +31,7 @@ BLOCK_ROWS = 64
 CHECKSUMS = "_crc32c"
 """Suffix of the name of an array's checksums."""
 HDF5_RELEASES = ("v108", "v108")
-"""Forms of HDF5 1.8, whose own checksums keep the library from following a damaged file in circles."""
+"""Oldest and newest file format to write: that of HDF5 1.8, whose checksums stop endless loops in damage."""
 MOST_PACKED = 1100
 """Largest ratio of an array's bytes to its bytes in the file; that of deflate is 1032."""
 FILTERS = {h5z.FILTER_SHUFFLE: "shuffle", h5z.FILTER_DEFLATE: "gzip", h5z.FILTER_FLETCHER32: "fletcher32"}
@@ -102,13 +102,11 @@ def open_hdf5_here(path: Path, hint: str) -> Iterator[h5py.File]:
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError) as error:
         if "unable to lock file" in str(error) or "h5clear" in str(error):
             raise BusyError(
-                f"{path}: is open elsewhere: another program holds it for writing, or left it so",
+                f"{path}: is open elsewhere: another program writes it, or ended without closing it",
                 hint="close it there, then give this command again",
             ) from None
         if isinstance(error, PermissionError):
-            raise StoreError(
-                f"{path}: {os.strerror(errno.EACCES)}", hint="see to its access rights"
-            ) from None
+            raise StoreError(f"{path}: {os.strerror(errno.EACCES)}", hint="check its access rights") from None
         raise StoreError(f"{path}: not a readable HDF5 file: {error}", hint=hint) from None
 
 

@@ -53,7 +53,7 @@ def kind_of(path: str | os.PathLike[str]) -> Kind:
     try:
         return _local_kind(Path(path))
     except PermissionError as error:
-        raise StoreError(f"{path}: {error.strerror}", hint="see to its access rights") from None
+        raise StoreError(f"{path}: {error.strerror}", hint="check its access rights") from None
 
 
 def _local_kind(place: Path) -> Kind:
@@ -136,7 +136,7 @@ def check_paths(command: str, places: Sequence[CommandPath], *, alone: bool = Tr
         raise not_a(meant.partition(" ")[2], place.path, "")
     raise StoreError(
         f"{place.path} is {NAMES[kind]}; avel {command} writes {meant} to {place.name}",
-        hint=f"{place.path}/NAME lies in it" if kind == "runs" else "name a path where nothing is yet",
+        hint=f"name a new path: {place.path}/NAME" if kind == "runs" else "name a path where nothing is yet",
     )
 
 

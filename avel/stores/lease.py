@@ -17,9 +17,9 @@ from avel.stores.files import LOCK, process_runs
 
 RENEW_SECONDS = 10.0
 LAPSE_SECONDS = 60.0
-"""A lock that is not renewed while it is watched for so long, six times RENEW_SECONDS, may be taken over.
+"""A lock may be taken over once it has been watched this long without being renewed: six times RENEW_SECONDS.
 
-So no clocks of two machines are compared.
+The watching run measures this itself, so the clocks of two machines are never compared.
 """
 WATCH_SECONDS = 1.0
 """Time between two looks at another run's lock."""

@@ -1,7 +1,7 @@
 """Reads and writes the manifest of a clip store: one entry per video, with its state and the reason for it.
 
 It is a folder of Parquet parts. Where two parts have an entry of one video, the later part counts. A part is
-whole or absent. Once many of the last parts are of like size, they are merged into one. So parts stay few,
+whole or absent. Once many of the last parts have similar sizes, they are merged into one. So parts stay few,
 and each entry is rewritten few times. A killed merge leaves entries twice, which reads the same.
 
 Entries are kept as columns, since a million objects take minutes and gigabytes.
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 FOLDER = "manifest"
 PART = re.compile(FOLDER + r"/part-(\d{8,18})\.parquet")
 MERGE_AT_PARTS = 16
-"""Once this many of the last parts are of like size, within this factor, they are merged into one."""
+"""Once this many of the last parts have similar sizes, within this factor, they are merged into one."""
 PART_AGAIN = "remove this file, and avel extract stages again the clips that it listed"
 READ_ATTEMPTS = 5
 LONGEST_DETAIL = 500

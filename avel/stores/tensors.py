@@ -1,4 +1,4 @@
-"""Tensors in sealed safetensors files, and in weights of anybody; nothing in them is ever run."""
+"""Tensors in sealed safetensors files, and in weights files of any source, whose code is never run."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def load_tensors(path: Path, hint: str) -> tuple[dict[str, Tensor], dict[str, st
 
     Raises:
         MissingPathError: there is no such file.
-        StoreError: no safetensors file, or bytes of it have changed.
+        StoreError: not a safetensors file, or bytes of it have changed.
     """
     from safetensors.torch import load_file
 
@@ -90,7 +90,7 @@ def read_header(path: Path, hint: str) -> dict[str, str]:
 
     Raises:
         MissingPathError: there is no such file.
-        StoreError: no safetensors file, or a cut one.
+        StoreError: not a safetensors file, or one that is cut short.
     """
     if not path.is_file():
         raise MissingPathError(f"{path}: no such file", hint=hint)
@@ -102,7 +102,7 @@ def read_header(path: Path, hint: str) -> dict[str, str]:
 
 
 def read_state(path: Path | str) -> dict[str, Tensor]:
-    """Reads the state dict in a `.safetensors`, `.pth` or `.pt` file of anybody.
+    """Reads the state dict in a `.safetensors`, `.pth` or `.pt` file of any source.
 
     No code in a file is run: `.safetensors` is read as such, others with `weights_only=True`. What numpy has
     in a checkpoint beside the tensors, such as the state of PANNs' sampler, is skipped.

@@ -352,7 +352,7 @@ def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
         import_features(audio, tmp_path / "mine.h5", annotations=events, audio=audio)
     with pytest.raises(ConfigError, match="neither AVE files nor"):
         import_features(None, tmp_path / "mine.h5", annotations=events)
-    with pytest.raises(MissingPathError, match="no annotations"):
+    with pytest.raises(MissingPathError, match="features: no annotations"):
         import_features(None, tmp_path / "mine.h5", audio=audio, visual=audio)
     words = ["--quiet", "import-features", str(tmp_path / "mine.h5"), "--audio", str(audio)]
     assert run(cli, [*words, "--visual-hop", "1"]) == USAGE

@@ -212,7 +212,7 @@ def test_the_next_step_fits_what_the_place_lacks(tmp_path: Path) -> None:
     for path in (tmp_path / "file" / "a", tmp_path / ("a" * 250)):
         with pytest.raises(WriteError) as refused:
             write_text(path, "")
-        assert refused.value.hint == "choose another place, or see to its access rights"
+        assert refused.value.hint == "choose another place, or check its access rights"
     with pytest.raises(WriteError) as refused, as_write_error(tmp_path):
         raise OSError(errno.ENOSPC, "")
     assert refused.value.hint.startswith("free some space")

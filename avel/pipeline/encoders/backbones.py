@@ -170,7 +170,7 @@ class AudioBackbone(Backbone):
 
     @abstractmethod
     def forward(self, audio: Tensor) -> Tensor:
-        """Computes one vector a segment: (B, 96, 64), or windows in [-1, 1] (B, n) -> (B, D)."""
+        """Computes one vector per segment: (B, 96, 64), or windows in [-1, 1] (B, n) -> (B, D)."""
 
 
 def load_backbone(backbone: Backbone, weights: str, option: str) -> None:

@@ -52,7 +52,7 @@ class CNNs(nn.Module):
         self.visual, self.audio = visual, audio
         self.compiles = False
         self.is_fixed = False
-        self._ways: dict[tuple[str, str, bool], Callable[[Tensor], Any]] = {}
+        self._functions: dict[tuple[str, str, bool], Callable[[Tensor], Any]] = {}
 
     def cnn_audio(self, audio: Tensor) -> Tensor:
         """Runs the CNN of the audio: patches (B, T, 96, 64), or waveform (B, T, n) -> (B, T, Da)."""
@@ -66,15 +66,15 @@ class CNNs(nn.Module):
         """
         module: nn.Module = getattr(self, cnn)
         key = (cnn, method, module.training)
-        if key not in self._ways:
-            way = getattr(module, method) if module.training else folded(module, method, self.is_fixed)
-            self._ways[key] = torch.compile(way) if self.compiles else way
-        way = self._ways[key]
+        if key not in self._functions:
+            plain = getattr(module, method) if module.training else folded(module, method, self.is_fixed)
+            self._functions[key] = torch.compile(plain) if self.compiles else plain
+        function = self._functions[key]
         if self.compiles:
             torch._dynamo.maybe_mark_dynamic(x, 0)  # batches differ by a clip; do not compile for each size
         if x.device.type != "cpu" or torch.is_grad_enabled() or module.training:
-            return way(unit(x))
-        pieces = [way(unit(piece)) for piece in torch.split(x, at_once(cnn, x))]
+            return function(unit(x))
+        pieces = [function(unit(piece)) for piece in torch.split(x, at_once(cnn, x))]
         if isinstance(pieces[0], tuple):
             return tuple(torch.cat(parts) for parts in zip(*pieces, strict=True))
         return torch.cat(pieces)

@@ -18,11 +18,11 @@ from itertools import islice
 from av.audio.frame import AudioFrame
 
 GAP_SECONDS = 0.015
-"""Without jitter, time stamps this far off the count move it. It is less than one lost packet (AAC 21 ms,
-Opus 20 ms), which must become silence, and more than the rounding of Matroska and FLV (1 ms)."""
+"""Without jitter, time stamps that differ by more from the count move it. It is less than one lost packet
+(AAC 21 ms, Opus 20 ms), which must become silence, and more than the rounding of Matroska and FLV (1 ms)."""
 
 DRIFT_SECONDS = 0.15
-"""Time stamps that stay this far off move the count, however much they jitter. It is more than one packet of
+"""Time stamps that always differ by more move the count, however much they jitter: more than one packet of
 AAC at 8 kHz (128 ms), and too little to change the label of a segment of one second."""
 
 COMPARED_FRAMES = 32

@@ -108,7 +108,7 @@ class VideoReader:
         for frame, pts in self._pictures():
             if current is None:
                 current, current_pts = frame, pts
-            elif pts > current_pts:  # drop a picture that is decoded after a later one, as players do
+            elif pts > current_pts:  # drop a picture that is decoded after one of a later time, as players do
                 if pts - current_pts > self._frozen[1] - self._frozen[0]:
                     self._frozen = current_pts, pts
                 after = min(self._clock.slot(pts), slots)

@@ -31,10 +31,11 @@ ORDER_STREAM, FRAME_STREAM = 1, 2
 class Batch:
     """A batch; its tensors may be written over when the next one is asked for.
 
-    clips: places in the loader's list of videos.
-    visual: uint8 frames (B, T, 3, H, W), or vectors of frozen CNNs (B, T, Dv).
-    audio: log-mel patches (B, T, 96, 64), or vectors (B, T, Da).
-    lengths: segments of each clip (B,), after which the rest is padding; None where all have T.
+    Attributes:
+        clips: places in the loader's list of videos.
+        visual: uint8 frames (B, T, 3, H, W), or vectors of frozen CNNs (B, T, Dv).
+        audio: log-mel patches (B, T, 96, 64), or vectors (B, T, Da).
+        lengths: segments of each clip (B,), after which the rest is padding; None where all have T.
     """
 
     clips: list[int]
@@ -117,7 +118,7 @@ class ClipLoader(Batches):
         self.rank, self.world, self.workers = rank, world, workers
         self.epochs = epochs
         self.on_device = store.attributes.frame_codec == "jpeg" and decodes_jpeg(self.device, decode)
-        self._side = _stream(self.device) if self.on_device else None
+        self._side = torch.cuda.Stream(self.device) if self.on_device else None  # type: ignore[no-untyped-call]
         self._free: list[_Buffer] = []
         self._pending: Generator[_Pending] | None = None
         self._next_epoch = 0
@@ -218,10 +219,6 @@ class ClipLoader(Batches):
         frames = torch.empty(clips, grid.segments, side, side, 3, dtype=torch.uint8, pin_memory=pinned)
         log_mel = torch.empty(clips, grid.segments, MEL_FRAMES, MEL_BANDS, pin_memory=pinned)
         return _Buffer(frames, log_mel)
-
-
-def _stream(device: torch.device) -> torch.cuda.Stream:
-    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 @dataclass(eq=False)

@@ -23,7 +23,7 @@ clip's, since its file was hashed, or an object store did not answer."""
 SIGN_SECONDS = 0.05
 """Least time between two signs of one kind, since each wakes the parent, which has no core of its own."""
 IDLE_SECONDS = 300.0
-"""A child without work for so long ends. Its run may have been killed on another machine."""
+"""A child ends after this time without work. Its run may have been killed on another machine."""
 MIB = 1 << 20
 PR_SET_PDEATHSIG = 1
 

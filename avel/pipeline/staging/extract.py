@@ -44,7 +44,7 @@ from avel.stores.shards import read_packing
 from avel.text import duration, plural, size
 
 FORECAST_FROM = 200
-"""With so many clips to stage, or more, a few are staged first to forecast the run."""
+"""From this many clips to stage on, a few are staged first to forecast the run."""
 PARTS_SECONDS = 5.0
 """Time between two parts of the manifest of an object store; a killed run stages again what came after."""
 STAGED_WITH = "# staged with "

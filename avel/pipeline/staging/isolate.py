@@ -41,7 +41,7 @@ MOST_POLL_SECONDS = 1.0
 """Most time that one poll adds to a clip's, since the run may have been stopped meanwhile (Ctrl-Z)."""
 START_SECONDS = 120.0
 KILL_RETRIES = 2
-"""A clip is tried again after so many SIGKILLs. They come from a person, or the kernel short of memory."""
+"""Times that a clip is tried again after a SIGKILL, which a person or a lack of memory causes."""
 
 
 class IsolationError(AvelError):

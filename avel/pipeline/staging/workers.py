@@ -29,6 +29,20 @@ from avel.stores.clip_writer import flush
 from avel.stores.location import locate
 from avel.stores.manifest import Entry, Manifest
 
+THREADS_PER_DECODER = 2
+"""Threads for each decoder: one watches the child while the other waits for the disk."""
+TASK_CLIPS = 32
+"""Most clips of a task. The work of dask and of the manifest for one task is then small for each clip."""
+TASK_SECONDS = 5.0
+"""Seconds after which a task begins no further clip."""
+LEAST_TASKS = 256
+"""Least number of tasks, if there are enough clips, so that all workers end at about the same time."""
+WINDOW = 256
+"""Most tasks that dask has at once, or two for each thread of the workers where that is more. A million tasks
+would take 13 GiB."""
+LOOK_SECONDS = 10.0
+"""Time between two looks at how many threads the workers have."""
+
 
 class Decoders:
     """Children in which one run decodes clips from this process, `most` at once.
@@ -93,20 +107,6 @@ class Decoders:
             )
         return attributes
 
-
-THREADS_A_DECODER = 2
-"""Threads for each decoder: one watches the child while the other waits for the disk."""
-TASK_CLIPS = 32
-"""Most clips of a task. The work of dask and of the manifest for one task is then small for each clip."""
-TASK_SECONDS = 5.0
-"""Seconds after which a task begins no further clip."""
-LEAST_TASKS = 256
-"""Tasks at least, as long as there are so many clips, so that all workers end at about the same time."""
-WINDOW = 256
-"""Most tasks that dask has at once, or two for each thread of the workers where that is more. A million tasks
-would take 13 GiB."""
-LOOK_SECONDS = 10.0
-"""Time between two looks at how many threads the workers have."""
 
 _decoders: dict[str, Decoders] = {}
 _closed: set[str] = set()
@@ -177,7 +177,7 @@ def stage_all(
     try:
         if not scheduler:
             decoders_of(run, store, config, most=min(workers, len(entries))).launch()
-        with cluster(THREADS_A_DECODER * workers, scheduler) as client:
+        with cluster(THREADS_PER_DECODER * workers, scheduler) as client:
             note(f"dask dashboard: {dashboard(client)}", level=1 if scheduler else 2)
             await_worker(client)
             with watching(client):

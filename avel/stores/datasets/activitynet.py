@@ -38,7 +38,7 @@ SUBSET_OF = {"train": "train", "val": "validation", "test": "test", "": ""}
 
 @FORMATS.register("activitynet")
 class ActivityNet(DatasetFormat["ActivityNet.Config"]):
-    """A folder with ActivityNet's JSON: videos of any length, any number of events, also at once.
+    """A folder with ActivityNet's JSON: videos of any length, with any number of events, which may overlap.
 
     Clips have lengths of their own, up to the longest duration that it names.
 

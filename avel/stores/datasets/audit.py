@@ -46,7 +46,7 @@ class Audit:
         categories_with_spaces, categories_with_commas: names that need care where text is split at these.
         events_of_class: class -> number of events.
         events_of_modality: "both", "audio", "visual" -> number of events annotated so.
-        samples_of_events: number of events -> number of samples with so many.
+        samples_of_events: number of events -> number of samples that have this many.
         samples_of_length: event segments -> number of samples; 0 is a sample that is all background.
         samples_of_split: split -> number of samples; "" counts samples in none.
         samples_of_tag: tag -> number of samples, where the dataset tags any.

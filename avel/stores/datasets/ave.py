@@ -44,7 +44,7 @@ class AVE(DatasetFormat[None]):
 
 
 def read_annotations(path: Path) -> tuple[Sample, ...]:
-    """Reads an AVE annotation or split file, a sample a line; a first line whose times are words is a header.
+    """Reads an AVE annotation or split file, one sample per line; skips a header, whose times are words.
 
     Raises:
         DatasetError: a line that is not five fields, or text that is not UTF-8.

@@ -159,7 +159,7 @@ class Dataset:
         )
 
     def class_table(self, samples: Sequence[Sample] | None = None) -> ClassTable:
-        """Returns the classes of samples of which no more is known, of all by default, as columns."""
+        """Returns the classes of samples whose events are not known, by default of all, as columns."""
         import pyarrow as pa
 
         from avel.stores.datasets.labels import ClassTable

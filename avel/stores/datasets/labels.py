@@ -152,7 +152,7 @@ class EventsOnGrid:
     lengths: NDArray[np.int64] | None
 
     def labels(self) -> NDArray[np.int64]:
-        """Returns one class a segment, background where it has none: int64 (R, T).
+        """Returns one class per segment, background where it has none: int64 (R, T).
 
         Raises:
             DatasetError: events of two classes of a sample overlap, or are only visible or only audible.
@@ -176,7 +176,7 @@ class EventsOnGrid:
         sample, category, has = class_segments(self.events, self.segments, self.segment_seconds)
         for place in reversed(range(len(sample))):  # the class that comes first is written last: it wins ties
             labels[sample[place], has[place]] = category[place]
-        return self._without_unlabelled(labels)
+        return self._mark_unlabelled(labels)
 
     def segment_classes(self, modalities: Sequence[int]) -> NDArray[np.int8]:
         """Returns 1 where a segment holds a class, else 0, for each of M modalities: int8 (R, T, M, C).
@@ -189,9 +189,9 @@ class EventsOnGrid:
             chosen = take(self.events, (self.events.modality == modality) | (self.events.modality == 0))
             sample, category, has = class_segments(chosen, self.segments, self.segment_seconds)
             labels[sample, :, place, category] = has
-        return self._without_unlabelled(labels)
+        return self._mark_unlabelled(labels)
 
-    def _without_unlabelled(self, labels: NDArray[Any]) -> NDArray[Any]:
+    def _mark_unlabelled(self, labels: NDArray[Any]) -> NDArray[Any]:
         """Writes UNKNOWN and PADDED into labels, in place: (R, T, ...) -> (R, T, ...)."""
         labels[~self.known] = UNKNOWN
         return cut_labels(labels, self.lengths)

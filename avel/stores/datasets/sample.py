@@ -49,11 +49,11 @@ class Sample:
     Attributes:
         number: its number in the dataset; of AVE the line of the annotation file, from 0.
         events: () where all is background, None where they are not known.
-        categories: the classes of its events where that is all that is known of them; () for no event.
+        categories: the classes of its events, where only these are known; () for no event. Else None.
         quality: rating of the annotation, as the dataset has it.
         split: "train", "val", "test", or "" where the dataset names none.
         where: file and line it was read from, for messages; neither stored nor compared.
-        tag: a word by which samples are evaluated apart, such as "seen" or "unseen" classes; "" for none.
+        tag: a word, such as "seen"; samples of each tag are evaluated separately, too. "" for none.
     """
 
     number: int
@@ -214,7 +214,7 @@ class Samples(Columns[Sample]):
 
     @property
     def classes(self) -> tuple[NDArray[np.int64], pa.Array]:
-        """Classes of samples of which no more is known: their sample (n,), an index, and their name (n,)."""
+        """Classes of samples whose events are not known: index of the sample (n,), name of the class (n,)."""
         import numpy as np
         import pyarrow.compute as pc
 
