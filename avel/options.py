@@ -43,14 +43,14 @@ def settings(
     """Gives a command `--config`, `--set`, and one option for each setting of `config_type`.
 
     The command receives the resolved config as `config`, which is also printed to stderr. Settings without
-    effect are not printed: those in its `of_clips` where `store` is a feature cache, and those of CNNs beside
-    an `encoder`.
+    effect are not printed: those that concern clips (`of_clips`) if `store` is a feature cache, and those of
+    the CNNs if an `encoder` is given, since it has its own.
 
     Args:
         stage: the config's table in a TOML file.
         presets: settings by the name of their preset, for `--preset`.
-        vary: for a sweep: the command receives no config but `settings`, name -> values of each setting that
-            has several in `--set`, and the other given settings as keywords.
+        vary: for a sweep. Instead of `config` the command receives `settings`, name -> values of each setting
+            with several values in `--set`, and all other given settings as keywords.
     """
     options = settings_of(config_type)
 
@@ -132,8 +132,8 @@ def _check_sweep(
     """Checks that a sweep can vary these settings.
 
     Raises:
-        ConfigError: a setting is also given as an option, which would have no effect, or is a list, whose
-            commas separate its items.
+        ConfigError: a setting is also given as an option, which would have no effect; or it is a list, so
+            that commas separate its items.
     """
     for setting in settings_of(config):
         named = next((name for name in (setting.name, setting.key) if name in several), None)
@@ -145,7 +145,8 @@ def _check_sweep(
         swept = f"--set {named}={values}"
         if setting.name in by_option:
             raise ConfigError(
-                f"{flag} {by_option[setting.name]} beside {swept}", hint="give its values in --set alone"
+                f"{flag} {by_option[setting.name]} and {swept} set the same setting",
+                hint="give its values in --set alone",
             )
         if typing.get_origin(setting.value_type) is tuple:
             raise ConfigError(

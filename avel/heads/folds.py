@@ -289,7 +289,7 @@ def _evaluate_settings(
     folds: int,
     group_of: Mapping[str, str] | None,
 ) -> tuple[list[SettingResult], dict[str, str]]:
-    """Returns the results of combinations of settings, and why there are none of the others.
+    """Returns the results of combinations of settings, and for those without results the reason.
 
     Trials that failed in a fold are left out.
 

@@ -314,11 +314,11 @@ def _record_request(
 
 
 def _converted(setting: Setting, values: Range | Sequence[Any]) -> Range | tuple[Any, ...]:
-    """Converts values or bounds to the type of the setting, and files of heads to the names of these."""
+    """Converts values or bounds to the type of the setting; a head given as a file becomes its name."""
     name = setting.name
     if not isinstance(values, Range):
         if typing.get_origin(setting.value_type) is tuple:
-            raise ConfigError(f"a search over {name}, which is a list", hint="give it to all trials")
+            raise ConfigError(f"cannot search over {name}: it is a list", hint="give it to all trials")
         if setting.registry is not None:
             return tuple(setting.registry.named(value) for value in values)
         return tuple(convert(setting, value, "search") for value in values)

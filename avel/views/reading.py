@@ -167,7 +167,7 @@ def open_cache(run: Run) -> FeatureCache:
     if digest != inputs.cache_digest:
         again = shlex.join(["avel", "train-head", str(cache.path), f"{run.path}-again"])
         raise StoreError(
-            f"{cache.path}: digest {digest}, {run.path} was trained on {inputs.cache_digest}: "
+            f"{cache.path}: has digest {digest}, but {run.path} was trained on {inputs.cache_digest}: "
             f"{_differences(cache, inputs)}",
             hint=f"put the old cache back, or {again} --config {shlex.quote(str(run.path / 'config.toml'))}",
         )

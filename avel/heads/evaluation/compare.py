@@ -177,7 +177,7 @@ def compare(
     one, other = read_group(a, split, settings_a), read_group(b, split, settings_b)
     if one.same_as(other):
         raise ConfigError(
-            f"{one.run.path} ({one.name}) with itself",
+            f"cannot compare {one.run.path} ({one.name}) with itself",
             hint="name another run; of a sweep --settings-a and --settings-b name what to compare",
         )
     task = one.task
@@ -240,7 +240,12 @@ def _side(group: GroupPredictions, tallies: dict[str, Tally]) -> ComparedRun:
 
 
 def _agreement(a: NDArray[np.bool_], b: NDArray[np.bool_], inside: NDArray[np.bool_]) -> Agreement:
-    """Returns percents over all pairs of trials: right of A (M_a, R, T), right of B (M_b, R, T), (R, T)."""
+    """Returns who is right, in percent of segments, averaged over all pairs of a trial of A and one of B.
+
+    Args:
+        a, b: where the trials are right, (M_a, R, T) and (M_b, R, T).
+        inside: segments before the end of their clips, (R, T).
+    """
     # The mean over all pairs is the product of the means
     right_a, right_b = a.mean(0)[inside], b.mean(0)[inside]
     parts = (
@@ -255,7 +260,7 @@ def _agreement(a: NDArray[np.bool_], b: NDArray[np.bool_], inside: NDArray[np.bo
 def _clips(
     about: Predictions, task: Task, a: NDArray[np.float64], b: NDArray[np.float64]
 ) -> tuple[ComparedClip, ...]:
-    """Returns the clips, those where A is furthest ahead of B first: percents (R,) of A and of B."""
+    """Returns the clips, those where A is furthest ahead of B first; `a` and `b` are percents (R,)."""
     order = np.argsort(b - a, kind="stable").tolist()
     return tuple(
         ComparedClip(
