@@ -60,7 +60,7 @@ def test_heads_learn_from_the_classes_of_clips_alone(
     assert score > 5 + max(found.trivial_baselines_percent.values())
     assert "leaves out" not in capfd.readouterr().err  # clips of several classes are learned from
     with pytest.raises(
-        TrainingError, match="of 36 of 36 train samples only the classes are known"
+        TrainingError, match="36 of 36 train samples have known classes, but no known times"
     ) as refused:
         train_head(cache, tmp_path / "full", **QUICK)
     assert "--supervision weak" in str(refused.value)

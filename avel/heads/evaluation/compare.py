@@ -7,9 +7,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from avel.errors import ConfigError, StoreError, UnknownNameError
+from avel.errors import ConfigError, UnknownNameError
 from avel.heads.evaluation.paired import Difference, aligned, difference, tally
-from avel.heads.evaluation.predictions import Predictions, check_complete, read_predictions
+from avel.heads.evaluation.predictions import Predictions, check_complete, no_predictions, read_predictions
 from avel.heads.tasks.metrics import Tally
 from avel.heads.tasks.results import Decoder, Spread
 from avel.heads.tasks.task import Task
@@ -217,9 +217,7 @@ def read_group(path: Path | str, split: str, name: str | None = None) -> GroupPr
         raise UnknownNameError("settings", name, groups, where=str(run.path))
     by_split = read_predictions(run)
     if not groups or split not in by_split:
-        raise StoreError(
-            f"{run.path}: no predictions of split {split!r}", hint=f"choose from {', '.join(by_split)}"
-        )
+        raise no_predictions(run, split, by_split)
     chosen = name or max(groups, key=lambda each: mean_val_score(groups[each]))
     of_trial = {item.trial: item for item in by_split[split]}
     check_complete(run, groups[chosen], of_trial, split)

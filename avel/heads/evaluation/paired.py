@@ -149,7 +149,8 @@ def aligned(
     common = [(at, place[number]) for at, number in enumerate(left[0].number.tolist()) if number in place]
     if not common:
         raise StoreError(
-            f"no sample of split {left[0].split!r} in common", hint="compare runs on features of one dataset"
+            f"the runs have no sample of split {left[0].split!r} in common",
+            hint="compare runs on features of one dataset",
         )
     of_a, of_b = (np.array(places) for places in zip(*common, strict=True))
     left, right = [item.take(of_a) for item in left], [item.take(of_b) for item in right]

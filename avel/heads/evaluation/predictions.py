@@ -120,6 +120,13 @@ def check_complete(run: Run, trials: Iterable[TrialRecord], predicted: Container
             )
 
 
+def no_predictions(run: Run, split: str, splits: Iterable[str]) -> StoreError:
+    """Returns the error for a split without predictions, beside those that have some."""
+    return StoreError(
+        f"{run.path}: no predictions of split {split!r}", hint=f"choose from {', '.join(splits)}"
+    )
+
+
 def _schema(task: Task) -> pa.Schema:
     label = pa.int64() if task.one_label else pa.list_(pa.int8(), task.outputs)
     kinds = {

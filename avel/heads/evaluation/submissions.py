@@ -270,7 +270,7 @@ def _as_probabilities(name: str, scores: NDArray[Any], task: Task) -> NDArray[np
     """
     values = np.asarray(scores, np.float64)
     if not np.isfinite(values).all():
-        raise DatasetError(f"{name}: scores that are not finite", hint="save probabilities or logits")
+        raise DatasetError(f"{name}: some scores are not finite", hint="save probabilities or logits")
     if task.are_probabilities(values):
         return values.astype(np.float32)
     note(f"{name}: the scores are not probabilities and are taken for logits")

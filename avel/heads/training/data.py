@@ -434,8 +434,8 @@ def check_labels(cache: FeatureCache, splits: Mapping[str, Split], config: Train
             )
         if not needs_videos and not split.known.all():
             raise TrainingError(
-                f"{cache.path}: of {int((~split.known).sum())} of {len(split)} {split.name} samples only the "
-                "classes are known, not when they are",
+                f"{cache.path}: {int((~split.known).sum())} of {len(split)} {split.name} samples have known "
+                "classes, but no known times",
                 hint=without,
             )
     why = task.obstacle(train.to_train_on(weak_labels).video_labels if by_class else train.labels)

@@ -338,7 +338,7 @@ class Networks:
             return given[wanted]
         if not given:
             raise MissingPathError(
-                f"{origin.where}: made with {kind} weights of hash {wanted[:16]}{before}",
+                f"{origin.where}: was made with {kind} weights of hash {wanted[:16]}{before}",
                 hint=f"--{kind}-weights {what}",
             )
         other, path = next(iter(given.items()))

@@ -105,7 +105,7 @@ def test_a_head_on_joined_names_predicts_what_it_did_on_the_cache(folder: Path, 
     for path in weights(folder):
         words += ["--visual-weights", str(path)]
     assert run(cli, words) == DONE
-    with pytest.raises(MissingPathError, match="'w8': made with visual weights of hash"):
+    with pytest.raises(MissingPathError, match="'w8': was made with visual weights of hash"):
         predict(tmp_path / "run", [clip], device="cpu")
     with pytest.raises(StaleError, match=r"9\.safetensors: has hash .*'w8' was made with visual"):
         predict(tmp_path / "run", [clip], visual_weights=folder / "9.safetensors", device="cpu")
