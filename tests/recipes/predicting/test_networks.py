@@ -156,7 +156,7 @@ def test_what_no_network_of_avels_made_is_named(folder: Path, tmp_path: Path) ->
     opened = FeatureCache.open(cache)
     with pytest.raises(StoreError, match="'clap': avel did not make these features"):
         VideoEncoder(opened, ["clap", "f_v"])
-    with pytest.raises(StoreError, match="'old' does not tell by which weights it was made"):
+    with pytest.raises(StoreError, match="'old' does not say which weights made it"):
         VideoEncoder(opened, ["old", "f_v"])
     encoder = tmp_path / "encoder.safetensors"
     save_encoder(build_encoder(pretrain_config(**RANDOM_TINY, crop_size=42, hidden=4)), encoder)
