@@ -23,15 +23,15 @@ from avel.text import as_plain, csv_cell, printable, wrapped
 DONE, ERROR, USAGE, SOME_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
 """Exit codes: all done, error, wrong usage, finished but some clips failed, interrupted."""
 LONGEST_CHOICES = 20
-"""Most characters of choices that help shows beside a flag; longer ones go into its help text."""
+"""Most characters of choices beside a flag; help lists longer ones in the text of the option."""
 MOST_LISTED = 16
-"""Most choices that help lists; where there are more, it names the command that lists them."""
+"""Most choices that help lists; for more of them it names the command that does."""
 FLAG_COLUMNS = 24
 """Width of the column of flags; the help of longer ones begins in the next line."""
 EVERY_COMMAND = "Every command"
 """Heading of the options that all commands take."""
 UNBROKEN = "\0"
-"""Stands for a hyphen while help is broken into lines, so that `--no-augment` stays on one line."""
+"""Stands for a hyphen while help is broken into lines, so that `--no-augment` keeps to one of them."""
 
 
 class Formatter(click.HelpFormatter):
@@ -108,7 +108,7 @@ class Command(click.Command):
 
 
 def _paths(parameters: Iterable[click.Parameter], context: click.Context) -> list[CommandPath]:
-    """Returns the paths that were given for those of the parameters that take some."""
+    """Returns the paths that were given, for the parameters that take paths."""
     places = []
     for parameter in parameters:
         kind, value = parameter.type, context.params.get(parameter.name or "")

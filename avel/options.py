@@ -42,15 +42,15 @@ def settings(
 ) -> Callable[[F], F]:
     """Gives a command `--config`, `--set`, and one option for each setting of `config_type`.
 
-    The command receives the resolved config as `config`, which is also printed to stderr, without settings
-    that have no effect. These are the config's `of_clips` if `store` is a feature cache, and the unchanged
-    settings of CNNs if the command is given an `encoder`.
+    The command receives the resolved config as `config`, which is also printed to stderr. Settings without
+    effect are not printed: those that concern clips (`of_clips`) if `store` is a feature cache, and those of
+    the CNNs if an `encoder` is given, since it has its own.
 
     Args:
         stage: the config's table in a TOML file.
         presets: settings by the name of their preset, for `--preset`.
-        vary: for a sweep: a setting may have several values in `--set`. The command receives these as
-            `settings`, name -> values, and the other given settings as keywords, instead of `config`.
+        vary: for a sweep. Instead of `config` the command receives `settings`, name -> values of each setting
+            with several values in `--set`, and all other given settings as keywords.
     """
     options = settings_of(config_type)
 
@@ -132,8 +132,8 @@ def _check_sweep(
     """Checks that a sweep can vary these settings.
 
     Raises:
-        ConfigError: a setting is also given as an option, which would have no effect, or is a list, whose
-            commas separate its items.
+        ConfigError: a setting is also given as an option, which would have no effect; or it is a list, so
+            that commas separate its items.
     """
     for setting in settings_of(config):
         named = next((name for name in (setting.name, setting.key) if name in several), None)
@@ -145,7 +145,8 @@ def _check_sweep(
         swept = f"--set {named}={values}"
         if setting.name in by_option:
             raise ConfigError(
-                f"{flag} {by_option[setting.name]} beside {swept}", hint="give its values in --set alone"
+                f"{flag} {by_option[setting.name]} and {swept} set the same setting",
+                hint="give its values in --set alone",
             )
         if typing.get_origin(setting.value_type) is tuple:
             raise ConfigError(
@@ -155,10 +156,10 @@ def _check_sweep(
 
 
 def _check_used(sets: Sequence[str], configs: Sequence[Any]) -> None:
-    """Checks that each setting of `--set` has an effect in one of the configs.
+    """Checks that each setting of `--set` is one of some config, not of a component that is not chosen.
 
     Raises:
-        ConfigError: one has none, since it belongs to a component that is not chosen.
+        ConfigError: one is not.
     """
     used = {key for config in configs for each in settings_of(config) for key in (each.name, each.key)}
     for item in sets:
@@ -252,7 +253,7 @@ def _sources(metavar: str, presets: Collection[str] | None) -> list[Callable[[An
     if presets:
         choice = click.Choice(sorted(presets))
         added.append(
-            click.option("--preset", type=choice, help="Named set of settings, such as the paper's.")
+            click.option("--preset", type=choice, help="Settings by a name, such as those of the paper.")
         )
     return added
 
@@ -286,7 +287,7 @@ def dataset_options(command: F) -> F:
             "--format",
             type=choices,
             default="auto",
-            help="Format of the dataset; auto finds it by the files.",
+            help="Format of the dataset; auto goes by its files.",
         ),
         click.option(
             "--format-set",

@@ -151,7 +151,7 @@ def features_options(command: Callable[..., int]) -> Callable[..., int]:
             values[modality] = None if path is None else GivenFeatures(path, *others)
             if path is None and any(other is not None for other in others):
                 raise ConfigError(
-                    f"--{modality}-name, -key, -window or -hop without --{modality}",
+                    f"--{modality}-name, -key, -window and -hop need --{modality}",
                     hint=f"--{modality} PATH",
                 )
         return command(**values)

@@ -74,14 +74,12 @@ def heads(name: str | None, as_json: bool) -> int:
 @click.option(
     "--trials",
     type=click.IntRange(1),
-    help="Search with so many trials, chosen on validation; the best is trained with all seeds. Needs "
-    "optuna.",
+    help="Search with this number of trials; the best on validation is trained with all seeds. Needs optuna.",
 )
 @click.option(
     "--folds",
     type=click.IntRange(3),
-    help="Evaluate by cross-validation over train and val in so many folds; the best is trained with all "
-    "seeds.",
+    help="Cross-validate over train and val with this number of folds; the best is trained with all seeds.",
 )
 @click.option("--groups", type=PATH, help="With --folds: CSV of video_id,group; a group stays in one fold.")
 @settings(TrainConfig, "train-head", HEAD_PRESETS, vary=True)
@@ -101,11 +99,11 @@ def sweep(
     also takes ranges: LOW..HIGH, or log:LOW..HIGH on a logarithmic scale.
     """
     if trials is not None and folds is not None:
-        raise ConfigError("--trials with --folds", hint="give one of them")
+        raise ConfigError("cannot take --trials and --folds together", hint="give one of them")
     if groups is not None and folds is None:
-        raise ConfigError("--groups without --folds", hint="--folds 5")
+        raise ConfigError("--groups needs --folds", hint="--folds 5")
     if (trials is not None or folds is not None) and options.pop("overwrite"):
-        raise ConfigError("--overwrite with --trials or --folds", hint="name another folder")
+        raise ConfigError("--overwrite does not work with --trials or --folds", hint="name another folder")
     if "negatives" in options:
         options["negatives"] = _negatives(options["negatives"], cache)
     if trials is not None:

@@ -62,7 +62,7 @@ def runs(folder: Path, against: Path | None, as_csv: bool, as_json: bool) -> int
     from avel.heads.evaluation.runs import best_line, run_headline, run_table
 
     if as_csv and as_json:
-        raise ConfigError("--csv with --json", hint="give one of them")
+        raise ConfigError("cannot take --csv and --json together", hint="give one of them")
     found = avel.list_runs(folder, against=against)
     if as_csv:
         show_rows(found)
@@ -107,7 +107,10 @@ def evaluate(
         config = resolve(TrainConfig, "train-head", options=settings)
         found, then = avel.evaluate_checkpoint(run, cache, config, **options), ""
     elif settings:
-        raise ConfigError(f"--set {next(iter(settings))} without --cache", hint="a run has its settings")
+        raise ConfigError(
+            f"--set {next(iter(settings))} needs --cache",
+            hint="leave --set out: a run has its own settings",
+        )
     else:
         found = avel.evaluate(run, **options)
         then = after_training(run) + ("" if in_full else ", or --all for every figure")
@@ -126,7 +129,7 @@ def evaluate(
     "--task",
     type=click.Choice(get_args(TaskChoice)),
     default="auto",
-    help="One label a segment, or any number in audio and visual each; auto: as the events say.",
+    help="One label a segment, or any number in audio and visual each; auto: what the events need.",
 )
 @DECODER
 @ONSET_TOLERANCE

@@ -143,7 +143,9 @@ def plot(run: Path, kind: str, out: Path, as_json: bool, **options: Any) -> int:
     help="Format of --out; auto goes by its ending (.txt: Audacity, .tsv: DESED).",
 )
 @click.option("--preview", type=PATH, help="Draw the events of one video: .png, or .mp4 with a timeline.")
-@click.option("--trial", help="One trial of the run.  [default: the mean of all of its best setting]")
+@click.option(
+    "--trial", help="One trial of the run.  [default: the mean over the trials of its best settings]"
+)
 @click.option("--encoder", type=ENCODER, help="Run of avel pretrain.  [default: where the cache says]")
 @click.option(
     "--visual-weights",
@@ -180,7 +182,7 @@ def doctor(self_test: bool, as_json: bool) -> int:
     Versions, GPU, decoders, disk, memory, and one clip through every stage.
     """
     found = avel.doctor(self_test=self_test)
-    show(found, as_json, next="avel demo demo/" if found.passed else "what stands below each failed check")
+    show(found, as_json, next="avel demo demo/" if found.passed else "do what stands below each failed check")
     return DONE if found.passed else ERROR
 
 

@@ -58,7 +58,7 @@ def evaluate_checkpoint(
     if model.standard_a is not None and not model.standard_a.is_set:
         raise StoreError(
             f"{cache}: no train samples to standardise by, and {file} holds no mean and std",
-            hint="a cache with the train samples that the weights have learned from",
+            hint="name a cache that holds the train samples of these weights",
         )
     predicted = predict_split(model.to(device).eval(), trial, data, split)
     return score_predictions(

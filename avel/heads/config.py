@@ -86,15 +86,15 @@ class TrainConfig:
         listed_by="avel heads NAME",
     )  # fmt: skip
     task: TaskChoice = option(
-        "auto", "One label a segment, or any number in audio and visual each; auto: as the events say."
+        "auto", "One label a segment, or any number in audio and visual each; auto: what the events need."
     )
     supervision: Literal["full", "weak"] = option(
         "full", "Learn from the labels of every segment, or from the video's classes alone."
     )
     weak_labels: Literal["published", "event", "fractions"] = option(
         "published",
-        "What weak supervision tells of a video: its event, or each class's fraction of it; published: as"
-        " the head's own code.",
+        "What a weak label is: the video's event, or each class's fraction of its segments; published: as in "
+        "the head's own code.",
     )
     negatives: str = option(
         "", "Clips without events to learn from too: a folder of videos, a store or a cache.", numeric=False

@@ -178,7 +178,7 @@ def cross_validate(
         first, failure = next(iter(failed.items()))
         raise TrainingError(
             f"{folder}: no settings could be trained in every fold; {first}: {failure}",
-            hint="a lower --lr into another folder",
+            hint="try a lower --lr, with another folder",
         )
     best = max(results, key=lambda each: each.score_percent.mean or 0)
     note(f"\n== the best of {len(results)} settings: {settings_text(best.settings)}")
@@ -239,7 +239,8 @@ def deal(group: NDArray[Any], samples: Split, folds: int, seed: int) -> NDArray[
     dealt = np.unique(of_group[samples.known])
     if len(dealt) < folds:
         raise TrainingError(
-            f"{len(dealt)} groups of videos with known events for {folds} folds", hint="fewer --folds"
+            f"{len(dealt)} groups of videos have known events, too few for {folds} folds",
+            hint="give fewer --folds",
         )
     label = [row.tobytes() for row in samples.video_labels.cpu().numpy()]
     sizes = np.bincount(of_group)
@@ -289,7 +290,7 @@ def _evaluate_settings(
     folds: int,
     group_of: Mapping[str, str] | None,
 ) -> tuple[list[SettingResult], dict[str, str]]:
-    """Returns the results of combinations of settings, and why there are none of the others.
+    """Returns the results of combinations of settings, and for those without results the reason.
 
     Trials that failed in a fold are left out.
 

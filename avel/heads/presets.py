@@ -1,4 +1,4 @@
-"""Named sets of settings of heads: those of the paper (Section 4.1), whatever the defaults become."""
+"""Presets of heads: the paper's settings (Section 4.1), also if the defaults change."""
 
 from collections.abc import Mapping
 from typing import Any

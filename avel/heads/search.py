@@ -162,7 +162,7 @@ def search(
         ended = sorted(_ended_trials(study), key=lambda each: -(each.validation_percent or -1))
         finished = [each for each in ended if each.state == "finished"]
         if not finished:
-            raise TrainingError(f"{folder}: every trial failed", hint="narrower ranges")
+            raise TrainingError(f"{folder}: every trial failed", hint="give narrower ranges")
         best = finished[0].settings
         note(f"\n== the best of {plural(len(ended), 'trial')} on validation: {settings_text(best)}")
         chosen = resolve(TrainConfig, "train-head", base=config, options={**options, **best})
@@ -314,11 +314,11 @@ def _record_request(
 
 
 def _converted(setting: Setting, values: Range | Sequence[Any]) -> Range | tuple[Any, ...]:
-    """Converts values or bounds to the type of the setting, and files of heads to the names of these."""
+    """Converts values or bounds to the type of the setting; a head given as a file becomes its name."""
     name = setting.name
     if not isinstance(values, Range):
         if typing.get_origin(setting.value_type) is tuple:
-            raise ConfigError(f"a search over {name}, which is a list", hint="give it to all trials")
+            raise ConfigError(f"cannot search over {name}: it is a list", hint="give it to all trials")
         if setting.registry is not None:
             return tuple(setting.registry.named(value) for value in values)
         return tuple(convert(setting, value, "search") for value in values)
@@ -326,7 +326,7 @@ def _converted(setting: Setting, values: Range | Sequence[Any]) -> Range | tuple
         none = " or none" if type(None) in typing.get_args(setting.value_type) else ""
         raise ConfigError(
             f"{name}={values} is a range, and {name} is {describe(setting.value_type)}{none}",
-            hint="give its values by commas",
+            hint="give its values, separated by commas",
         )
     low, high = (convert(setting, value, "range") for value in (values.low, values.high))
     return Range(low, high, values.log)

@@ -79,7 +79,7 @@ Theta and all epochs were chosen with --seed 101 and 102, whose clips the demo d
 """
 
 HEAD_SETTINGS: dict[str, Any] = {"seeds": 3, "epochs": 40, "lr": 1e-3, "batch_size": 32, "standardise": True}
-"""Settings of every head: with AVE's lr of 1e-4, so few clips give far too few steps."""
+"""Settings of every head; with the lr of 1e-4 for AVE, so few clips would give far too few steps."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Makes a feature cache of clips without events for `--negatives`, in the way another cache was made."""
+"""Makes a feature cache of clips without events for `--negatives`, like another cache."""
 
 from pathlib import Path
 

@@ -17,7 +17,7 @@ PERPLEXITY, COMPONENTS, SEED = 30.0, 50, 0
 FEWEST_POINTS = 4
 """Distinct points that t-SNE needs: the perplexity is then at least 1."""
 ROUNDING = 1e-6
-"""A feature whose std is a smaller fraction of its largest value does not vary: float32 rounds at 1e-7."""
+"""Fraction of its largest value below which a feature's std counts as 0: float32 rounds at 1e-7."""
 
 
 @dataclass(frozen=True)

@@ -96,8 +96,8 @@ def _open(place: Path | str, cache: FeatureCache) -> ClipStore:
     grid, seconds = store.grid, cache.segment_seconds
     if grid.segment_seconds != seconds or grid.segments < cache.grid_segments:
         raise StaleError(
-            f"{place}: {plural(grid.segments, 'segment')} of {grid.segment_seconds:g} s, "
+            f"{place}: has {plural(grid.segments, 'segment')} of {grid.segment_seconds:g} s, "
             f"{cache.path} has {cache.grid_segments} of {seconds:g} s",
-            hint="--store with the clips that the cache was made from",
+            hint="name the store that the cache was made from with --store",
         )
     return store

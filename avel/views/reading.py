@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avel.errors import StoreError
-from avel.heads.evaluation.predictions import Predictions, read_predictions
+from avel.heads.evaluation.predictions import Predictions, no_predictions, read_predictions
 from avel.heads.tasks.metrics import Labels, confusion
 from avel.heads.tasks.task import Task
 from avel.heads.training.records import TRAIN_AGAIN, HeadInputs, TrialRecord, read_trial, task_of
@@ -76,10 +76,7 @@ class HeadRun:
         """
         chosen = np.flatnonzero(self.split == split)
         if not len(chosen):
-            splits = ", ".join(sorted(set(self.split.tolist())))
-            raise StoreError(
-                f"{self.run.path}: no predictions of split {split!r}", hint=f"choose from {splits}"
-            )
+            raise no_predictions(self.run, split, sorted(set(self.split.tolist())))
         return chosen
 
     def has_predictions(self, split: str) -> bool:
@@ -138,11 +135,11 @@ class HeadRun:
         """Counts segments by label and prediction, summed over trials: (K, K).
 
         Raises:
-            StoreError: segments may have several labels, so that none is taken for another.
+            StoreError: segments may have several labels.
         """
         if not self.task.one_label:
             raise StoreError(
-                f"{self.run.path}: its segments may have several labels, which cannot be confused",
+                f"{self.run.path}: its segments may have several labels, so there is no confusion matrix",
                 hint="avel plot RUN timeline, or avel report",
             )
         places, classes = self.known_places_of(split), self.task.outputs
@@ -167,7 +164,7 @@ def open_cache(run: Run) -> FeatureCache:
     if digest != inputs.cache_digest:
         again = shlex.join(["avel", "train-head", str(cache.path), f"{run.path}-again"])
         raise StoreError(
-            f"{cache.path}: digest {digest}, {run.path} was trained on {inputs.cache_digest}: "
+            f"{cache.path}: has digest {digest}, but {run.path} was trained on {inputs.cache_digest}: "
             f"{_differences(cache, inputs)}",
             hint=f"put the old cache back, or {again} --config {shlex.quote(str(run.path / 'config.toml'))}",
         )

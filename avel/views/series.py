@@ -141,7 +141,10 @@ def sweep_of(runs: Sequence[HeadRun], split: str, setting: str | None = None) ->
             hint="avel sweep CACHE RUN --set NAME=VALUE,VALUE",
         )
     if setting is None and len(swept) > 1:
-        raise ConfigError(f"{where}: {', '.join(swept)} were swept", hint=f"--setting {swept[0]}")
+        raise ConfigError(
+            f"{where}: several settings were swept: {', '.join(swept)}",
+            hint=f"choose one: --setting {swept[0]}",
+        )
     chosen = setting or swept[0]
     if chosen not in swept:
         raise UnknownNameError("swept setting", chosen, swept, where=where)

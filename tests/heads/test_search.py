@@ -156,10 +156,10 @@ def test_failed_trials_are_counted_and_not_chosen(cache: Path, tmp_path: Path) -
         ({"batch_size": Range(0.5, 8)}, "batch_size=0.5 is not a whole number"),
         ({"lr": Range(-1.0, 1.0)}, "lr=-1.0 must be at least 0"),
         ({"theta": Range(0.0, 1.0)}, "no setting named 'theta'"),
-        ({"seed": Range(0, 9)}, "a search over 'seed'"),
-        ({"task": ["single_label", "multi_label"]}, "a search over 'task', of which a run has one"),
-        ({"lr": []}, "a search over 'lr' without values"),
-        ({"merge": "add"}, "a search over 'merge' with 'add', which is not a list"),
+        ({"seed": Range(0, 9)}, "cannot search over 'seed'"),
+        ({"task": ["single_label", "multi_label"]}, "cannot search over 'task': a run has one task"),
+        ({"lr": []}, "cannot search over 'lr': it has no values"),
+        ({"merge": "add"}, "cannot search over 'merge': 'add' is not a list"),
     ],
 )
 def test_what_has_no_range_is_refused_before_anything_is_written(

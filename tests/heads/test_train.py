@@ -260,14 +260,20 @@ def test_results_of_a_sweep_are_in_the_order_of_training(cache: Path, tmp_path: 
     ("settings", "message"),
     [
         ({"theta": [-0.1]}, "must be at least 0"),
-        ({"theta": 0.03}, "with 0.03, which is not a list"),
-        ({"theta": "0.03"}, "with '0.03', which is not a list"),
-        ({"theta": []}, "'theta' without values\n.*theta=0,0.03"),
-        ({"theta": [0, 0.1, 0.0]}, "trains theta=0.0,seed=0 again as theta=0.0,seed=0\n.*each value once"),
-        ({"theta": [0, 0.1], "tacma.theta": [0.2]}, "over 'theta' and 'tacma.theta', one setting"),
+        ({"theta": 0.03}, "over 'theta': 0.03 is not a list"),
+        ({"theta": "0.03"}, "over 'theta': '0.03' is not a list"),
+        ({"theta": []}, "'theta': it has no values\n.*theta=0,0.03"),
+        (
+            {"theta": [0, 0.1, 0.0]},
+            "train theta=0.0,seed=0 twice, also as theta=0.0,seed=0\n.*each value once",
+        ),
+        (
+            {"theta": [0, 0.1], "tacma.theta": [0.2]},
+            "over both 'theta' and 'tacma.theta': they are one setting",
+        ),
         ({"theta": ["none", 0.03]}, "theta='none' is not a number"),
         ({"seed": [1, 2]}, "--seeds"),
-        ({"task": ["single_label", "multi_label"]}, "over 'task', of which a run has one"),
+        ({"task": ["single_label", "multi_label"]}, "cannot sweep over 'task': a run has one task"),
         ({"threshold": [0.1]}, "no setting named 'threshold'"),
         ({"tehta": [0.1]}, "did you mean theta"),
     ],
@@ -433,20 +439,20 @@ def test_a_swept_setting_is_no_option_too(
 ) -> None:
     command = ["sweep", str(cache), str(tmp_path / "run"), "--batch-size", "8", "--set", "batch-size=4,16"]
     assert run_command(cli, command) == USAGE
-    assert "--batch-size 8 beside --set batch_size=4,16" in capsys.readouterr().err
+    assert "--batch-size 8 and --set batch_size=4,16 set the same setting" in capsys.readouterr().err
     command[-1] = "tacma.batch_size=4,16"
     assert run_command(cli, command) == USAGE
-    assert "--batch-size 8 beside --set tacma.batch_size=4,16" in capsys.readouterr().err
+    assert "--batch-size 8 and --set tacma.batch_size=4,16 set the same setting" in capsys.readouterr().err
     twins = {
-        "theta=0.5": "over 'theta' beside tacma.theta='0.5'",
-        "theta=0,0.2": "over 'tacma.theta' and 'theta', one setting",
+        "theta=0.5": "over 'theta': tacma.theta='0.5' sets it already",
+        "theta=0,0.2": "over both 'tacma.theta' and 'theta': they are one setting",
     }
     for other, message in twins.items():
         given = ["--set", f"tacma.{other}", "--set", "theta=0,0.1"]
         for what, more in {"sweep": [], "search": ["--trials", "2"]}.items():
             assert run_command(cli, ["sweep", str(cache), str(tmp_path / "run"), *given, *more]) == USAGE
-            assert f"a {what} {message}" in " ".join(capsys.readouterr().err.split())
-    with pytest.raises(ConfigError, match="over 'd_h' beside d_h=8"):
+            assert f"cannot {what} {message}" in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(ConfigError, match="over 'd_h': d_h=8 sets it already"):
         sweep(cache, tmp_path / "run", {"d_h": [4, 16]}, **QUICK)
     assert not (tmp_path / "run").exists()
 

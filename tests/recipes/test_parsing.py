@@ -62,4 +62,4 @@ def test_from_media_to_an_evaluated_head(tmp_path: Path, capfd: pytest.CaptureFi
     plot(here, "timeline", tmp_path / "t.png", video=tested[0])
     assert run(cli, ["report", here, "--out", str(tmp_path / "page"), "--no-tsne"]) == DONE
     assert run(cli, ["plot", here, "confusion", "--out", str(tmp_path / "c.png")]) != DONE
-    assert "may have several labels, which cannot be confused" in capfd.readouterr().err
+    assert "may have several labels, so there is no confusion matrix" in capfd.readouterr().err

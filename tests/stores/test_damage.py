@@ -163,7 +163,11 @@ WRONG_TABLES = [
     ("run/predictions.parquet", other("trial", lambda count: ["x"] * count), "trial holds 'x', no trial"),
     ("run/predictions.parquet", other("split", lambda count: ["x"] * count), "split holds 'x', not one of"),
     ("run/predictions.parquet", other("label", lambda count: [99] * count), "label holds 99"),
-    ("run/predictions.parquet", lambda table: table.slice(1), "column segment does not count to 3"),
+    (
+        "run/predictions.parquet",
+        lambda table: table.slice(1),
+        "column segment does not count from 0 to at most 2",
+    ),
     ("run/predictions.parquet", lambda table: table.slice(0, 0), "no predictions of split 'val'"),
 ]
 

@@ -72,7 +72,7 @@ def test_a_store_of_other_segments_than_the_cache_is_not_shown(
     )
     cache = FeatureCache.open(tmp_path / "c.h5")
     assert open_footage(cache).store is None
-    assert f"left out: {place}: 3 segments of 1 s" in capsys.readouterr().err
+    assert f"left out: {place}: has 3 segments of 1 s" in capsys.readouterr().err
     with pytest.raises(StaleError, match="3 segments of 1 s"):
         open_footage(cache, place)
 

@@ -55,7 +55,7 @@ def test_each_setting_of_the_others_is_a_line_of_its_own(tmp_path: Path) -> None
     sweep(write_cache(tmp_path / "f.h5"), tmp_path / "run", settings, **OPTIONS)
     runs = runs_below(tmp_path / "run")
     assert set(swept_settings(runs)) == {"theta", "routing"}
-    with pytest.raises(ConfigError, match=r"routing, theta were swept\n.*--setting"):
+    with pytest.raises(ConfigError, match=r"several settings were swept: routing, theta\n.*--setting"):
         sweep_of(runs, "test")
     with pytest.raises(UnknownNameError, match="no swept setting named 'lr'"):
         sweep_of(runs, "test", "lr")

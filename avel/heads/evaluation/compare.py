@@ -7,9 +7,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from avel.errors import ConfigError, StoreError, UnknownNameError
+from avel.errors import ConfigError, UnknownNameError
 from avel.heads.evaluation.paired import Difference, aligned, difference, tally
-from avel.heads.evaluation.predictions import Predictions, check_complete, read_predictions
+from avel.heads.evaluation.predictions import Predictions, check_complete, no_predictions, read_predictions
 from avel.heads.tasks.metrics import Tally
 from avel.heads.tasks.results import Decoder, Spread
 from avel.heads.tasks.task import Task
@@ -177,7 +177,7 @@ def compare(
     one, other = read_group(a, split, settings_a), read_group(b, split, settings_b)
     if one.same_as(other):
         raise ConfigError(
-            f"{one.run.path} ({one.name}) with itself",
+            f"cannot compare {one.run.path} ({one.name}) with itself",
             hint="name another run; of a sweep --settings-a and --settings-b name what to compare",
         )
     task = one.task
@@ -217,9 +217,7 @@ def read_group(path: Path | str, split: str, name: str | None = None) -> GroupPr
         raise UnknownNameError("settings", name, groups, where=str(run.path))
     by_split = read_predictions(run)
     if not groups or split not in by_split:
-        raise StoreError(
-            f"{run.path}: no predictions of split {split!r}", hint=f"choose from {', '.join(by_split)}"
-        )
+        raise no_predictions(run, split, by_split)
     chosen = name or max(groups, key=lambda each: mean_val_score(groups[each]))
     of_trial = {item.trial: item for item in by_split[split]}
     check_complete(run, groups[chosen], of_trial, split)
@@ -240,7 +238,12 @@ def _side(group: GroupPredictions, tallies: dict[str, Tally]) -> ComparedRun:
 
 
 def _agreement(a: NDArray[np.bool_], b: NDArray[np.bool_], inside: NDArray[np.bool_]) -> Agreement:
-    """Returns percents over all pairs of trials: right of A (M_a, R, T), right of B (M_b, R, T), (R, T)."""
+    """Returns who is right, in percent of segments, averaged over all pairs of a trial of A and one of B.
+
+    Args:
+        a, b: where the trials are right, (M_a, R, T) and (M_b, R, T).
+        inside: segments before the end of their clips, (R, T).
+    """
     # The mean over all pairs is the product of the means
     right_a, right_b = a.mean(0)[inside], b.mean(0)[inside]
     parts = (
@@ -255,7 +258,7 @@ def _agreement(a: NDArray[np.bool_], b: NDArray[np.bool_], inside: NDArray[np.bo
 def _clips(
     about: Predictions, task: Task, a: NDArray[np.float64], b: NDArray[np.float64]
 ) -> tuple[ComparedClip, ...]:
-    """Returns the clips, those where A is furthest ahead of B first: percents (R,) of A and of B."""
+    """Returns the clips, those where A is furthest ahead of B first; `a` and `b` are percents (R,)."""
     order = np.argsort(b - a, kind="stable").tolist()
     return tuple(
         ComparedClip(

@@ -7,13 +7,13 @@ from typing import Literal
 import torch
 
 from avel.device import explain_full_memory, tf32
-from avel.errors import StoreError
 from avel.heads.evaluation.evaluation import Evaluation, FailedTrial, GroupEvaluation
 from avel.heads.evaluation.predictions import (
     Predictions,
     check_complete,
     compute_metrics,
     describe_split,
+    no_predictions,
     read_predictions,
 )
 from avel.heads.models.head import Model, weak_labels_of
@@ -53,9 +53,7 @@ def evaluate(
     opened = Run.open(run, "heads")
     by_split = read_predictions(opened)
     if split not in (*by_split, "test"):  # a cache may have no test samples
-        raise StoreError(
-            f"{opened.path}: no predictions of split {split!r}", hint=f"choose from {', '.join(by_split)}"
-        )
+        raise no_predictions(opened, split, by_split)
     return evaluate_split(opened, by_split.get(split, []), split, decoder, onset_tolerance, offset_tolerance)
 
 

@@ -119,7 +119,7 @@ def _choice_lines(measure: str, group: GroupEvaluation) -> list[str]:
         ("best epoch of each seed", " ".join(map(str, group.best_epochs))),
     ]
     if group.weak_labels is not None:
-        rows.append(("learned from the videos'", group.weak_labels))
+        rows.append(("weak labels", group.weak_labels))
     if group.score_at_best_test_epoch_percent.mean is not None:
         too_high = "at the best test epoch, which is too high a figure"
         rows.append((too_high, group.score_at_best_test_epoch_percent))

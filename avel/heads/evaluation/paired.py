@@ -22,7 +22,9 @@ Z_95 = 1.96
 
 WOULD_SHOW = "would show it"
 """Title of a column that has `Difference.needed`."""
-WOULD_SHOW_NOTE = f"{WOULD_SHOW}: clips or seeds that would show a level difference of this size"
+WOULD_SHOW_NOTE = (
+    f"{WOULD_SHOW}: with so many clips or seeds, a level difference of this size would no longer be level"
+)
 """Line below a table with this column."""
 
 
@@ -30,14 +32,14 @@ WOULD_SHOW_NOTE = f"{WOULD_SHOW}: clips or seeds that would show a level differe
 class Difference:
     """A metric of A minus that of B on the same samples, in points of percent, with its 95 % interval.
 
-    The interval is a bootstrap: it draws videos with replacement, the same for A and B, and seeds of each. Of
-    M seeds it draws M - 1, since the variance of the mean of M draws would be too small by (M - 1) / M. With
-    one seed the interval leaves out the variance over seeds.
+    The interval is a bootstrap: it draws videos with replacement, the same for A and B, and seeds of each. It
+    draws M - 1 of M seeds: with M draws the variance of their mean would be (M - 1) / M of what it should be.
+    With one seed the interval leaves out the variance over seeds.
 
     Attributes:
         level: whether 0 is within the interval, so that the difference may be chance.
         clips, seeds: number of samples, and of trials of A and of B.
-        resolved_points: half the width of the interval: the smallest difference that would show.
+        resolved_points: half the width of the interval: about the smallest difference that can be shown.
         clips_needed: number of samples that would show a difference of this size, with these seeds; None if
             no number would.
         seeds_needed: number of trials of each that would show it, with these samples; None if no number
@@ -83,7 +85,7 @@ class Difference:
 
     @property
     def needed(self) -> str:
-        """Clips or seeds that it takes to show a level difference of this size, for a table's cell.
+        """Number of clips or seeds that would show a level difference of this size, for a table's cell.
 
         >>> Difference(1.62, -0.44, 3.71, True, 402, (5, 5), 2.1, 640, 12).needed
         '640 clips or 12 seeds'
@@ -115,9 +117,9 @@ def difference(a: Tally, b: Tally, video_id: NDArray[np.object_], *, seed: int =
     over_videos = float(np.var(values[0].mean(1) - values[1].mean(1)))
     spreads = [float(np.var(tally.value, ddof=1)) if len(tally.part) > 1 else 0.0 for tally in (a, b)]
     over_seeds = sum(spread / trials for spread, trials in zip(spreads, seeds, strict=True))
-    # Seeds differ in which clips they get right. More clips reduce this part of the variance, more seeds too
-    jointly = [_over_both(of_trials) for of_trials in values]
-    over_both = sum(variance / trials for variance, trials in zip(jointly, seeds, strict=True))
+    # Seeds differ in which clips they get right: both more clips and more seeds reduce this part
+    interactions = [_interaction(of_trials) for of_trials in values]
+    over_both = sum(variance / trials for variance, trials in zip(interactions, seeds, strict=True))
     allowed = (points / Z_95) ** 2
     return Difference(
         points=100 * points,
@@ -128,7 +130,9 @@ def difference(a: Tally, b: Tally, video_id: NDArray[np.object_], *, seed: int =
         seeds=seeds,
         resolved_points=100 * float(high - low) / 2,
         clips_needed=_divisor(len(video) * (over_videos + over_both), allowed - over_seeds),
-        seeds_needed=_divisor(sum(spreads) + sum(jointly), allowed - over_videos) if min(seeds) > 1 else None,
+        seeds_needed=_divisor(sum(spreads) + sum(interactions), allowed - over_videos)
+        if min(seeds) > 1
+        else None,
     )
 
 
@@ -145,7 +149,8 @@ def aligned(
     common = [(at, place[number]) for at, number in enumerate(left[0].number.tolist()) if number in place]
     if not common:
         raise StoreError(
-            f"no sample of split {left[0].split!r} in common", hint="compare runs on features of one dataset"
+            f"the runs have no sample of split {left[0].split!r} in common",
+            hint="compare runs on features of one dataset",
         )
     of_a, of_b = (np.array(places) for places in zip(*common, strict=True))
     left, right = [item.take(of_a) for item in left], [item.take(of_b) for item in right]
@@ -205,8 +210,8 @@ def _seeds_drawn(values: NDArray[np.float64], random: np.random.Generator) -> ND
     return np.asarray((values * chosen).sum(1) / (trials - 1), np.float64)
 
 
-def _over_both(values: NDArray[np.float64]) -> float:
-    """Estimates the variance over draws of how a trial differs from the mean of all: (D, M) -> scalar."""
+def _interaction(values: NDArray[np.float64]) -> float:
+    """Estimates the variance of a trial's difference from the mean trial, over draws: (D, M) -> scalar."""
     trials = values.shape[1]
     if trials == 1:
         return 0.0
@@ -215,5 +220,5 @@ def _over_both(values: NDArray[np.float64]) -> float:
 
 
 def _divisor(variance: float, allowed: float) -> int | None:
-    """Returns the number by which a variance must be divided to be `allowed`; None if none will do."""
+    """Returns the whole number that divides a variance down to `allowed`; None if there is none."""
     return max(1, math.ceil(variance / allowed - 1e-9)) if allowed > 0 else None

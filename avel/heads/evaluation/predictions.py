@@ -98,7 +98,8 @@ def read_predictions(run: Run) -> dict[str, list[Predictions]]:
         or (number >= segments).any()
     ):
         raise StoreError(
-            f"{path}: column segment does not count to {segments} or less per clip", hint=TRAIN_AGAIN
+            f"{path}: column segment does not count from 0 to at most {segments - 1} in each clip",
+            hint=TRAIN_AGAIN,
         )
     by_split = {split: _where(table, "split", split) for split in _values(table, "split")}
     return {
@@ -117,6 +118,13 @@ def check_complete(run: Run, trials: Iterable[TrialRecord], predicted: Container
             raise StoreError(
                 f"{run.path / PREDICTIONS}: no trial {trial.name!r} on split {split!r}", hint=TRAIN_AGAIN
             )
+
+
+def no_predictions(run: Run, split: str, splits: Iterable[str]) -> StoreError:
+    """Returns the error for a split without predictions, beside those that have some."""
+    return StoreError(
+        f"{run.path}: no predictions of split {split!r}", hint=f"choose from {', '.join(splits)}"
+    )
 
 
 def _schema(task: Task) -> pa.Schema:
@@ -220,13 +228,13 @@ def compute_metrics(
     decoders: Sequence[Decoder] | None = None,
     tags: Mapping[str, Sequence[int]] | None = None,
 ) -> PredictionMetrics:
-    """Computes the metrics of predictions with known labels, an item a seed; without items all are None.
+    """Computes the metrics of predictions with known labels, one item for each seed; None for no items.
 
     Args:
         tolerances: of onset and offset, in segments.
-        decoders: those whose accuracies are in the result, by default all of the task; labels without scores
-            have the usual one alone.
-        tags: tag -> numbers of the samples that are also evaluated by themselves; without any it is left out.
+        decoders: decoders whose accuracy is computed, by default all of the task; name the usual one alone if
+            the predictions are labels without scores.
+        tags: tag -> numbers of the samples that are also evaluated by themselves; empty ones are left out.
     """
     first = items[0] if items else None
     samples_of_tag = {}
@@ -251,7 +259,7 @@ def compute_metrics(
 
 
 def describe_split(items: Sequence[Predictions], task: Task, decoder: Decoder, split: str) -> EvaluatedSplit:
-    """Says what predictions of one split are evaluated on, an item for each seed."""
+    """Describes the samples that predictions of one split are evaluated on; an item for each seed."""
     first = items[0].labelled() if items else None
     samples = len(first.number) if first else 0
     baselines = task.trivial_baselines(first.label) if first and samples else {}

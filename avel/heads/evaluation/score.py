@@ -85,7 +85,7 @@ def score(
     scored = all(each.has_scores for each in sets)
     if chosen != chosen_task.usual_decoder and not scored:
         raise ConfigError(
-            f"decoder {decoder!r} needs scores, and there are labels alone", hint="leave it out"
+            f"decoder {decoder!r} needs scores, and the files hold labels alone", hint="leave --decoder out"
         )
     leaked = data.leaked()
     about = (

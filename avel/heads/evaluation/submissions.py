@@ -47,7 +47,7 @@ def read_submission(
 
     Raises:
         MissingPathError: no such file.
-        DatasetError: it cannot be read, or lacks samples, with what was found and what is needed.
+        DatasetError: it cannot be read, or lacks samples; says what was found and what is needed.
     """
     if not path.is_file():
         raise MissingPathError(f"{path}: no such file", hint=f"give {ACCEPTED}")
@@ -60,7 +60,7 @@ def read_submission(
 def _read(
     path: Path, dataset: Dataset, samples: Sequence[Sample], task: Task, grid: Grid
 ) -> list[Submission]:
-    """Reads the file by its ending; on values of wrong types numpy and Arrow raise errors of their own."""
+    """Reads the file by its ending. May also raise errors of numpy and Arrow, on values of wrong types."""
     if path.suffix.lower() == ".npy":
         return [_array(path, dataset, samples, task, grid.segments)]
     table = _table(path)
@@ -103,7 +103,9 @@ def _array(path: Path, dataset: Dataset, samples: Sequence[Sample], task: Task, 
     if values.shape not in {(rows, *form) for rows in counts for form in forms.values()}:
         rows = " or ".join(map(str, dict.fromkeys(counts)))
         wanted = " or ".join(f"({rows}, {', '.join(map(str, form))}) {what}" for what, form in forms.items())
-        raise DatasetError(f"{path}: {values.shape}, need {wanted}", hint="--segments sets their number")
+        raise DatasetError(
+            f"{path}: has shape {values.shape}, needs {wanted}", hint="--segments sets the number of segments"
+        )
     if len(values) != len(samples):
         place = {sample.number: row for row, sample in enumerate(dataset.samples)}
         values = values[[place[sample.number] for sample in samples]]
@@ -111,7 +113,7 @@ def _array(path: Path, dataset: Dataset, samples: Sequence[Sample], task: Task, 
         values = values.reshape(len(values), *scores)
         return Submission(str(path), _as_probabilities(str(path), values, task), has_scores=True)
     if values.dtype.kind not in "iu":
-        raise DatasetError(f"{path}: labels of type {values.dtype}", hint="save class numbers as integers")
+        raise DatasetError(f"{path}: labels have type {values.dtype}", hint="save class numbers as integers")
     _check_classes(str(path), values.astype(np.int64), task.outputs)
     return Submission(str(path), task.as_scores(values.astype(np.int64)), has_scores=False)
 
@@ -138,9 +140,9 @@ def _scores_of_rows(name: str, table: pa.Table, task: Task) -> tuple[NDArray[np.
     if not columns & {"sample", "video_id"} or not (scored or has_classes):
         prediction = "prediction" if task.one_label else "lists as prediction"
         raise DatasetError(
-            f"{name}: columns {', '.join(table.column_names)}",
-            hint=f"need sample or video_id, segment, and {prediction}, lists as probabilities or a column "
-            f"each for {', '.join(outputs[:3])} ...",
+            f"{name}: lacks a column; it has {', '.join(table.column_names)}",
+            hint="give sample or video_id, segment, and one of these: "
+            f"{prediction}, lists as probabilities, or a column for each of {', '.join(outputs[:3])} ...",
         )
     if lists is not None:
         values = np.array(table[lists].to_pylist(), np.float64)
@@ -151,7 +153,9 @@ def _scores_of_rows(name: str, table: pa.Table, task: Task) -> tuple[NDArray[np.
         _check_classes(name, numbers, len(outputs))
         values = task.as_scores(numbers).astype(np.float64)
     if values.ndim != 2 or values.shape[1] != len(outputs):
-        raise DatasetError(f"{name}: rows of {values.shape[1:]} scores, and a segment has {len(outputs)}")
+        raise DatasetError(
+            f"{name}: rows have shape {values.shape[1:]}, and a segment has {len(outputs)} scores"
+        )
     return values, scored
 
 
@@ -175,7 +179,7 @@ def _segments(
     for place, (owner, segment) in enumerate(zip(keys, at.tolist(), strict=True)):
         if not 0 <= segment < segments:
             raise DatasetError(
-                f"{name}: segment {segment} of {owner}", hint=f"they go from 0 to {segments - 1}"
+                f"{name}: names segment {segment} of {owner}", hint=f"segments go from 0 to {segments - 1}"
             )
         rows = filled.setdefault(owner, np.full((segments, task.outputs), np.nan))
         if not np.isnan(rows[segment]).all():
@@ -245,7 +249,7 @@ def _events(path: Path, dataset: Dataset, samples: Sequence[Sample], task: Task,
 
 
 def _check_classes(name: str, labels: NDArray[np.int64], classes: int) -> None:
-    """Checks that labels are numbers of classes, the last of which is background: (...).
+    """Checks that labels (...) are class numbers; the last class is background.
 
     Raises:
         DatasetError: a label that is not.
@@ -253,7 +257,7 @@ def _check_classes(name: str, labels: NDArray[np.int64], classes: int) -> None:
     wrong = labels[(labels < 0) | (labels >= classes)]
     if wrong.size:
         raise DatasetError(
-            f"{name}: class {wrong.ravel()[0]}",
+            f"{name}: names class {wrong.ravel()[0]}",
             hint=f"classes go from 0 to {classes - 1}, which is {BACKGROUND}",
         )
 
@@ -266,7 +270,7 @@ def _as_probabilities(name: str, scores: NDArray[Any], task: Task) -> NDArray[np
     """
     values = np.asarray(scores, np.float64)
     if not np.isfinite(values).all():
-        raise DatasetError(f"{name}: scores that are not finite", hint="save probabilities or logits")
+        raise DatasetError(f"{name}: some scores are not finite", hint="save probabilities or logits")
     if task.are_probabilities(values):
         return values.astype(np.float32)
     note(f"{name}: the scores are not probabilities and are taken for logits")

@@ -19,19 +19,23 @@ SMALL = 1e-8
 """Keeps the slope of the square root finite where dropout has left 0."""
 
 
+@dataclass(frozen=True)
+class BilinearConfig(HeadConfig):
+    """Settings of heads with bilinear pooling; the papers name none of the numbers."""
+
+    factors: int = option(5, "Products that are summed for each value of the bilinear pooling.", low=1)
+    dropout: float = option(0.1, "Fraction of the products that is dropped in training.", low=0, high=0.99)
+
+
 @HEADS.register("avin")
 class AVIN(Head):
     """Factorised bilinear pooling beside intra- and inter-modality attention; the paper leaves sizes open."""
 
     @dataclass(frozen=True)
-    class Config(HeadConfig):
-        """Settings of AVIN; none of the numbers is in its paper."""
+    class Config(BilinearConfig):
+        """Settings of AVIN."""
 
         pooling: Literal["mean", "agva"] = option("mean", "How a map's cells become one vector.")
-        factors: int = option(5, "Products that are summed for each value of the bilinear pooling.", low=1)
-        dropout: float = option(
-            0.1, "Fraction of the products that is dropped in training.", low=0, high=0.99
-        )
 
     source = "Ramaswamy 2020; sizes are avel's"
     published = (

@@ -1,12 +1,9 @@
 """A reconstruction of AVRB (Ramaswamy & Das 2020) from its outline: fusion, then attention over time."""
 
-from dataclasses import dataclass
-
 from torch import Tensor, nn
 
-from avel.config import option
-from avel.heads.config import HEADS, HeadConfig
-from avel.heads.models.avin import HIDDEN, BilinearPooling, weighted
+from avel.heads.config import HEADS
+from avel.heads.models.avin import HIDDEN, BilinearConfig, BilinearPooling, weighted
 from avel.heads.models.head import VGG, Head, HeadOutput, Published, Widths
 from avel.heads.models.parts import AttentionMap, BiLSTM
 
@@ -15,22 +12,14 @@ from avel.heads.models.parts import AttentionMap, BiLSTM
 class AVRBStyle(Head):
     """Bilinear fusion of two Bi-LSTMs, then segment-wise attention; the layers and sizes are guesses."""
 
-    @dataclass(frozen=True)
-    class Config(HeadConfig):
-        """Settings of the reconstruction; none is in the paper."""
-
-        factors: int = option(5, "Products that are summed for each value of the bilinear pooling.", low=1)
-        dropout: float = option(
-            0.1, "Fraction of the products that is dropped in training.", low=0, high=0.99
-        )
-
+    Config = BilinearConfig
     source = "after Ramaswamy & Das 2020; a reconstruction"
     published = (Published(74.8, "full", VGG, "Ran et al. 2022, Table 3, of AVRB"),)
     inputs = ("maps", "cnn", "encoded")
     attention_maps = (AttentionMap("segments", "clip", "both"),)
     takes_differing_lengths = True
 
-    def __init__(self, widths: Widths, config: Config, weak: bool) -> None:
+    def __init__(self, widths: Widths, config: BilinearConfig, weak: bool) -> None:
         super().__init__(widths, config, weak)
         self.audio, self.visual = BiLSTM(widths.audio), BiLSTM(widths.visual)
         self.fuse = BilinearPooling(config.factors, config.dropout)

@@ -56,7 +56,7 @@ class CACE(SuppressionHead):
         self.refine = nn.Sequential(nn.Linear(HIDDEN, HIDDEN), nn.ReLU())
         relevance = self.relevance
         del self.relevance
-        self.relevance = relevance  # last again: plots show the input of the last Linear
+        self.relevance = relevance  # so that it comes last: plots show the input of the last Linear
         self.register_buffer("refines", torch.tensor(1.0))
 
     def begin_epoch(self, epoch: int) -> None:

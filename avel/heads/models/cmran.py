@@ -97,7 +97,7 @@ UNUSED_TEMPLATES = tuple(
     for modality in ("audio", "video")
     for unused in ("encoder.encoder_layer", "decoder.decoder_layer", "decoder.decoder.layers.0.self_attn")
 )
-"""Layers of which the published code uses copies, and an attention that it never calls."""
+"""Published weights that reach no output: layers that were only copied, and an attention never called."""
 
 
 def relation_names() -> dict[str, str]:

@@ -47,7 +47,7 @@ class HAN(Head):
         super().__init__(widths, config, weak)
         if widths.tracks != TRACKS:
             raise ConfigError(
-                f"head {config.name!r} tells audible events from visible ones, and these are both",
+                f"head {config.name!r} needs events of one modality alone, and all events here are in both",
                 hint="--head mlp, for example",
             )
         classes = widths.classes // TRACKS

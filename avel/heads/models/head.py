@@ -48,7 +48,7 @@ class Widths:
 
     @property
     def encoded(self) -> "Widths":
-        """Returns the widths behind the Bi-LSTMs that are fine-tuned, if any."""
+        """Widths of what the head reads: the output of fine-tuned Bi-LSTMs, if there are any."""
         if self.temporal is None:
             return self
         return replace(self, audio=2 * self.temporal.hidden, visual=2 * self.temporal.hidden, temporal=None)
@@ -129,7 +129,7 @@ class Head(nn.Module, ABC):
     takes_differing_lengths: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
-        """Notes attributes that may be misspelt, and refuses unknown names in those that list some.
+        """Notes attributes that may be misspelt; refuses unknown names in `inputs`, `tasks`, `weak_labels`.
 
         Raises:
             UnknownNameError: there is no such inputs, task or kind of video labels.
@@ -217,7 +217,7 @@ class Head(nn.Module, ABC):
         if layout is None:
             raise ConfigError(
                 f"head {self.config.name!r} has no published network whose weights it could take",
-                hint="heads that have: "
+                hint="heads that have one: "
                 + ", ".join(name for name in HEADS if HEADS[name].layout is not Head.layout),
             )
         load_layout(self, layout, state)
@@ -235,7 +235,7 @@ class Head(nn.Module, ABC):
 
 
 PROJECTED = 256
-"""Width to which features of unlike widths are brought where `--project` names none: that of AV-BT's."""
+"""Width of the projection of features of unlike widths, if `--project` gives none: that of AV-BT."""
 
 
 class Model(nn.Module):
@@ -267,8 +267,8 @@ class Model(nn.Module):
         and its scores are 0.
         """
         mask = None if lengths is None else mask_of(lengths, audio.shape[1])
-        # Padding is zeroed before these layers, where a NaN would spoil their gradient, and again after them,
-        # since their biases make it other than zero
+        # Zero the padding before these layers, because a NaN there would spoil their gradient. Zero it again
+        # after them, because their biases change it
         audio, visual = zero_padding(audio, mask), zero_padding(visual, mask)
         if self.temporal is not None:
             audio, visual = self.temporal(audio, visual, mask)

@@ -50,7 +50,7 @@ class JCAN(Head):
     def __init__(self, widths: Widths, config: Config, weak: bool) -> None:
         super().__init__(widths, config, weak)
         if not widths.segments:
-            raise ConfigError("head 'jcan' has weights over time", hint="give Widths(..., segments=T)")
+            raise ConfigError("head 'jcan' needs the number of segments", hint="give Widths(..., segments=T)")
         self.audio = ResLSTM(widths.audio, config.lstm_dropout)
         self.agva = AGVA(D, widths.visual, widths.cells) if widths.cells else None
         self.project = nn.Linear(widths.visual, D)

@@ -29,13 +29,13 @@ def merged_width(audio: int, visual: int, config: MergeConfig) -> int:
     """Returns the width of merged features.
 
     Raises:
-        ConfigError: one modality to be concatenated.
+        ConfigError: a single modality cannot be concatenated.
     """
     if config.modality != "both":
         if config.merge == "concatenate":
             raise ConfigError(
-                f"merge='concatenate' of one modality, {config.modality}",
-                hint="--set modality=both, or no merge",
+                f"cannot concatenate one modality, {config.modality}",
+                hint="--set modality=both, or leave merge out",
             )
         return audio if config.modality == "audio" else visual
     return audio + visual if config.merge == "concatenate" else audio

@@ -116,7 +116,7 @@ class AttentionMap(NamedTuple):
 
 
 AGVA_MAP = AttentionMap("agva", "audio", "cells")
-"""Attention map that `attend_cells` gives of visual maps."""
+"""Attention map that `attend_cells` returns."""
 CROSS_MAPS = (AttentionMap("W_av", "audio", "visual"), AttentionMap("W_va", "visual", "audio"))
 """Attention of each modality's segments to those of the other."""
 

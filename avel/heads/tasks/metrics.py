@@ -76,7 +76,7 @@ def event_counts(
 
 @dataclass(frozen=True)
 class Tally:
-    """A metric that is a sum over samples divided by another: each sample's part and whole, both (..., R)."""
+    """A metric as a ratio: the sum of `part` over samples, divided by that of `whole`; both (..., R)."""
 
     part: NDArray[np.float64]
     whole: NDArray[np.float64]

@@ -54,7 +54,7 @@ def read_train_config(values: Mapping[str, Any], where: object) -> TrainConfig:
 
 
 def find_head(run: Run, name: str, origin: str, digest: str) -> None:
-    """Makes sure that a run's head is registered; its file is run if that is the user's own and unchanged.
+    """Registers a run's head if it is not yet; runs its file only if the user owns it and it is unchanged.
 
     Notes where the code of an installed head has changed since the run was trained.
 

@@ -125,7 +125,7 @@ class Data:
     """Inputs and labels of one head; `splits` holds the splits that were read.
 
     Attributes:
-        temporal: weights of the Bi-LSTMs that are fine-tuned, as AV-BT left them; empty without.
+        temporal: weights of the Bi-LSTMs that are fine-tuned, as AV-BT left them; empty if none are.
     """
 
     features: Features
@@ -154,7 +154,7 @@ class Data:
 
 
 def join(parts: Sequence[Columns]) -> Columns:
-    """Joins the rows of dataclasses whose fields are columns; text is that of the first."""
+    """Joins the rows of dataclasses whose fields are columns; text fields are those of the first."""
     columns: dict[str, Any] = {}
     for name, value in vars(parts[0]).items():
         of_parts = [getattr(part, name) for part in parts]
@@ -245,8 +245,8 @@ def _fine_tuned(cache: FeatureCache, config: TrainConfig) -> str:
     head = config.head.name
     if config.audio or config.visual:
         raise ConfigError(
-            f"inputs={FINE_TUNED!r} beside features {config.audio or config.visual!r}",
-            hint=f"--inputs {FINE_TUNED} alone, or the names of features alone",
+            f"cannot take inputs={FINE_TUNED!r} and features {config.audio or config.visual!r} together",
+            hint=f"give --inputs {FINE_TUNED} alone, or the names of features alone",
         )
     if "encoded" not in head_class(config).inputs:
         raise TrainingError(
@@ -263,15 +263,15 @@ def _fine_tuned(cache: FeatureCache, config: TrainConfig) -> str:
 
 
 def replaced_inputs(cache: FeatureCache, config: TrainConfig) -> str:
-    """Says that a head reads other inputs than its usual ones, which are not cached; "" where it does not."""
+    """Says that a head's usual inputs are not cached and which ones it reads instead; "" if they are."""
     usual, inputs = head_class(config).inputs[0], choose_inputs(cache, config)
     if config.inputs != "auto" or config.audio or config.visual or inputs == usual:
         return ""
-    return f"head {config.head.name}: {usual} inputs are not cached, it takes {inputs} ones"
+    return f"head {config.head.name}: {usual} inputs are not cached, so it reads {inputs} inputs"
 
 
 def _named_inputs(cache: FeatureCache, config: TrainConfig, audio: str, visual: str) -> str:
-    """Returns inputs by the names of their arrays, several of a modality joined by "+": "clap,clip+f_v".
+    """Returns inputs as text, audio then visual, several arrays of a modality joined by "+": "clap,clip+f_v".
 
     Raises:
         TrainingError: the cache holds no such array of that modality, or the head cannot read them.
@@ -327,7 +327,7 @@ def feature_statistics(
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Computes mean and std of each feature over the train videos: "audio", "visual" -> (D,), (D,).
 
-    Of the inputs, or of what `temporal` makes of them.
+    The features are the inputs, or the output of `temporal` for them.
     """
     chunks = torch.split(torch.unique(train.videos), 64)
     sums = {"audio": torch.zeros(()), "visual": torch.zeros(())}
@@ -415,8 +415,8 @@ def check_labels(cache: FeatureCache, splits: Mapping[str, Split], config: Train
     """Checks that train samples have labels to learn from, and val samples those to choose the epoch by.
 
     Raises:
-        TrainingError: only the classes of samples are known where their times are needed; the labels of train
-            teach nothing, such as those of one class alone; or no sample has a video label.
+        TrainingError: the times of events are needed and not known; the labels of train teach nothing, since
+            all are of one class, for example; or no sample has a video label.
         ConfigError: the head cannot learn from that kind of video labels.
     """
     task, train = choose_task(cache, config.task), splits["train"]
@@ -434,8 +434,8 @@ def check_labels(cache: FeatureCache, splits: Mapping[str, Split], config: Train
             )
         if not needs_videos and not split.known.all():
             raise TrainingError(
-                f"{cache.path}: of {int((~split.known).sum())} of {len(split)} {split.name} samples only the "
-                "classes are known, not when they are",
+                f"{cache.path}: {int((~split.known).sum())} of {len(split)} {split.name} samples have known "
+                "classes, but no known times",
                 hint=without,
             )
     why = task.obstacle(train.to_train_on(weak_labels).video_labels if by_class else train.labels)

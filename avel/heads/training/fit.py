@@ -23,9 +23,9 @@ from avel.progress import Progress
 from avel.text import plural
 
 CLIPS_AT_ONCE = 512
-"""Clips that a CPU scores in one forward pass, all trials together."""
+"""Clips that a CPU scores in one forward pass, summed over stacked trials."""
 GPU_INPUT_BYTES = 2**31
-"""Inputs in float32 that a GPU scores in one forward pass, counted once for each trial."""
+"""Most bytes of float32 inputs in one forward pass on a GPU; M stacked trials count each input M times."""
 SMALL_STEP_FLOP = 1e9
 """Operations of a training step below which a CPU spends more time on calling torch than on computing."""
 MEMORY_HINT = "name a smaller --batch-size, or --together never"
@@ -40,7 +40,7 @@ class TrialOutcome:
 
     Attributes:
         failure: in which epoch loss or scores were not finite, or "".
-        train_seconds: time of its training steps; of M stacked trials an M-th of the time.
+        train_seconds: time of its training steps; each of M stacked trials gets 1 / M of their time.
         test_score, best_test_score: None where no test sample has known events.
         state: weights and buffers at the best validation epoch.
     """
@@ -97,7 +97,7 @@ class Training:
     """State of training between epochs: trials that still train, their optimizer, their data orders.
 
     Attributes:
-        last_gain: trial -> last epoch that scored better on val than all before; `patience` counts from it.
+        last_gain: trial -> the last epoch with a new best val score; `patience` counts from it.
     """
 
     def __init__(self, trials: Sequence[Trial], data: Data, device: torch.device) -> None:
@@ -244,7 +244,7 @@ class Training:
         best = outcome.best_test_score
         if test_score is not None and (best is None or test_score > best):
             outcome.best_test_score, outcome.best_test_epoch = test_score, outcome.epochs
-        # Chosen by videos, many epochs may have the same score: the latest of them has learned most
+        # Scores by videos are often equal; of equal epochs keep the last, which has learned most
         better = val_score > outcome.val_score
         if better:
             self.last_gain[outcome] = outcome.epochs
@@ -319,8 +319,8 @@ def arithmetic(config: TrainConfig, device: torch.device) -> torch.autocast:
 def can_stack(config: TrainConfig, data: Data, device: torch.device) -> bool:
     """Returns whether trials of this config are trained as one batched program.
 
-    Decided by size, not by timing, so that a machine always gives the same numbers. On a CPU stacking is
-    faster only for small heads (docs/heads.md).
+    The size decides, not a timing, so that a machine always gives the same numbers. On a CPU stacking is
+    faster for small heads alone (docs/heads.md).
     """
     if not head_class(config).stackable or config.together == "never":
         return False
@@ -344,7 +344,7 @@ def step_flop(models: Sequence[Model], config: TrainConfig, data: Data) -> float
 def cpu_threads(count: int) -> Iterator[None]:
     """Gives torch `count` threads for as long as the context lasts.
 
-    Small products gain nothing from a second thread, and wait for it where another process holds its core.
+    A second thread does not speed up small products, and slows them where another process uses its core.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(count)

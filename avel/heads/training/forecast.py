@@ -17,15 +17,15 @@ from avel.memory import free_memory
 from avel.text import plural
 
 WITH_GRADIENTS = 1.7
-"""Peak memory of a step divided by what autograd keeps of it: 1.3 to 2.1 with psp, dam, cman and cmbs."""
+"""Peak memory of a step, as a multiple of what autograd saves: measured 1.3 to 2.1 (psp, dam, cman, cmbs)."""
 LONG_STEPS = 100
-"""Fewer steps are never long, whatever the head, so that nothing needs to be measured."""
+"""Fewer steps than this are quick with any head, so that nothing is measured."""
 MEASURED_GROUPS = 4
 """Groups of trials, evenly spaced among all, of which a step is measured."""
 
 
 def check_step_fits(trials: Sequence[Trial], data: Data, device: torch.device) -> None:
-    """Checks that a step of trials that train side by side fits into a CPU's memory; a GPU says it itself.
+    """Checks that a step of stacked trials fits into a CPU's memory. A GPU raises an error of its own.
 
     Raises:
         ConfigError: it does not.
@@ -43,7 +43,7 @@ def check_step_fits(trials: Sequence[Trial], data: Data, device: torch.device) -
         own = [*model.parameters(), *model.buffers()]
         return saved_bytes(lambda: group.losses(*inputs, targets[rows][None], lengths), own)
 
-    two, four = saved(2), saved(4)
+    two, four = saved(2), saved(4)  # saved bytes are linear in clips: `fixed` + clips * `a_clip`
     weights = sum(weight.numel() for weight in model.parameters())
     fixed = (weights * BYTES_PER_WEIGHT + max(0, 2 * two - four)) * len(trials)
     a_clip = WITH_GRADIENTS * (four - two) / 2 * len(trials)
@@ -59,9 +59,9 @@ def check_step_fits(trials: Sequence[Trial], data: Data, device: torch.device) -
 def note_long_training(
     groups: Sequence[Sequence[Trial]], data_of: Callable[[TrainConfig], Data], device: torch.device
 ) -> None:
-    """Says how long training takes on this CPU, group after group, where that is long.
+    """Notes how long training takes on this CPU, group after group, if that is long.
 
-    It measures a step and an evaluation of a few groups; training is not changed by that.
+    It measures a step and an evaluation of a few groups, which does not change the training.
     """
     if device.type != "cpu":
         return
@@ -84,7 +84,7 @@ def steps_of(group: Sequence[Trial], data: Data) -> int:
 
 
 def epoch_seconds(group: Sequence[Trial], data: Data, device: torch.device) -> float:
-    """Measures about how long an epoch of a group takes, with its evaluation."""
+    """Estimates the time of an epoch of a group and its evaluation, from one step and one evaluation."""
     with torch.random.fork_rng(devices=[]):
         training = Training(group, data, device)
         training.train_epoch(1, steps=1)  # the first one takes longer

@@ -55,19 +55,19 @@ def open_negatives(path: str, cache: FeatureCache, inputs: str) -> FeatureCache:
     for name in (name for of_modality in arrays_of(inputs) for name in of_modality):
         shape, own_shape = negatives.shapes.get(name, ())[1:], cache.shapes[name][1:]
         if shape != own_shape:
-            what = f"{name} is (V, {', '.join(map(str, shape))})" if shape else f"no {name}"
+            what = f"{name} is (V, {', '.join(map(str, shape))})" if shape else f"has no {name}"
             raise TrainingError(
                 f"{path}: {what}, {cache.path} has (V, {', '.join(map(str, own_shape))})", hint=again
             )
     if negatives.segment_seconds != cache.segment_seconds:
         raise TrainingError(
-            f"{path}: segments of {negatives.segment_seconds:g} s, {cache.path} has "
+            f"{path}: has segments of {negatives.segment_seconds:g} s, {cache.path} of "
             f"{cache.segment_seconds:g} s",
             hint=again,
         )
     if negatives.encoder != cache.encoder:
         raise TrainingError(
-            f"{path}: made by encoder {negatives.encoder}, {cache.path} by {cache.encoder}", hint=again
+            f"{path}: was made by encoder {negatives.encoder}, {cache.path} by {cache.encoder}", hint=again
         )
     events = negatives.samples.video_classes(len(negatives.categories)).any(1)
     both = set(cache.video_ids) & set(negatives.video_ids)

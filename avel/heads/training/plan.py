@@ -36,7 +36,7 @@ def plan(
             trial = Trial(name, dataclasses.replace(config, seed=seed, seeds=1), chosen)
             if (twin := planned.setdefault(trial.config, trial)) is not trial:
                 raise ConfigError(
-                    f"a sweep that trains {twin.name} again as {name}", hint="give each value once"
+                    f"the sweep would train {twin.name} twice, also as {name}", hint="give each value once"
                 )
     return list(planned.values())
 
@@ -47,12 +47,13 @@ def find_settings(
     """Returns the setting of each key, a name or a place in a file ("theta", "tacma.theta").
 
     Args:
-        keys: what a sweep or search (`what`) varies.
-        options: settings with one value, by such keys as well.
+        keys: the settings that are varied.
+        options: the settings with one value, by such keys too.
+        what: "sweep" or "search", for errors.
 
     Raises:
-        ConfigError: two keys are one setting, or an option is.
-        UnknownNameError: the config has no such setting, as where its head is another one.
+        ConfigError: two keys mean the same setting, or a key and an option do.
+        UnknownNameError: the config has no such setting; another head may have it.
     """
     settings = settings_of(config)
     by_key = {key: setting for setting in settings for key in (setting.name, setting.key)}
@@ -63,33 +64,37 @@ def find_settings(
         if setting is None:
             raise UnknownNameError("setting", key, [each.name for each in settings], where=what)
         if (twin := key_of.setdefault(setting.key, key)) != key:
-            raise ConfigError(f"a {what} over {twin!r} and {key!r}, one setting", hint="give one of them")
+            raise ConfigError(
+                f"cannot {what} over both {twin!r} and {key!r}: they are one setting", hint="give one of them"
+            )
         found[key] = setting
     for key, value in options.items():
         setting = by_key.get(key)
         if setting is not None and setting.key in key_of:
             swept = key_of[setting.key]
-            raise ConfigError(f"a {what} over {swept!r} beside {key}={value!r}", hint="give one of them")
+            raise ConfigError(
+                f"cannot {what} over {swept!r}: {key}={value!r} sets it already", hint="give one of them"
+            )
     return found
 
 
 def check_varied(what: str, key: str, values: Any) -> None:
-    """Checks that a sweep or search (`what`) can vary a setting over these values.
+    """Checks that a setting can be varied over these values; `what` is "sweep" or "search", for errors.
 
     Raises:
-        ConfigError: it varies seeds or the task of the run, or the values are no list or an empty one.
+        ConfigError: the setting is the seed or the task, or the values are not a list, or an empty one.
     """
     if key in ("seed", "seeds"):
-        raise ConfigError(f"a {what} over {key!r}", hint="--seeds sets how many seeds, --seed the first")
+        raise ConfigError(f"cannot {what} over {key!r}", hint="--seeds sets how many seeds, --seed the first")
     if key == "task":
-        raise ConfigError(f"a {what} over {key!r}, of which a run has one", hint="make a run for each task")
+        raise ConfigError(f"cannot {what} over 'task': a run has one task", hint="make a run for each task")
     if isinstance(values, str) or not isinstance(values, Sequence):
         raise ConfigError(
-            f"a {what} over {key!r} with {values!r}, which is not a list",
+            f"cannot {what} over {key!r}: {values!r} is not a list",
             hint=f'{{"{key}": [{values!r}]}} is one',
         )
     if not values:
-        raise ConfigError(f"a {what} over {key!r} without values", hint="--set theta=0,0.03 has two")
+        raise ConfigError(f"cannot {what} over {key!r}: it has no values", hint="--set theta=0,0.03 has two")
 
 
 def settings_text(settings: Mapping[str, Any]) -> str:
@@ -120,7 +125,7 @@ def stackable_groups(trials: Sequence[Trial], stacks: Callable[[TrainConfig], bo
     groups: dict[Any, list[Trial]] = {}
     for trial in trials:
         config = trial.config
-        free: dict[str, Any] = dict.fromkeys(head_class(config).buffered)
-        alike = dataclasses.replace(config, seed=0, head=dataclasses.replace(config.head, **free))
+        unset: dict[str, Any] = dict.fromkeys(head_class(config).buffered)
+        alike = dataclasses.replace(config, seed=0, head=dataclasses.replace(config.head, **unset))
         groups.setdefault(alike if stacks(config) else trial.name, []).append(trial)
     return list(groups.values())

@@ -180,7 +180,7 @@ def read_trained(run: Run) -> list[TrialRecord]:
         raise StoreError(f"{run.path}: no trained trial", hint="give the same avel train-head command again")
     raise TrainingError(
         f"{run.path}: no trial stayed finite; {trials[0].name}: {trials[0].failure}",
-        hint="a lower --lr into another run folder",
+        hint="try a lower --lr, with another run folder",
     )
 
 

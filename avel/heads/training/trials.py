@@ -28,7 +28,7 @@ class TrialGroup(Protocol):
     """M networks that are trained together, each on batches of its own, and scored on the same clips."""
 
     def parameters(self) -> list[Tensor]:
-        """Returns the tensors that are trained: (M, ...) each, but for a model alone."""
+        """Returns the tensors that are trained, each (M, ...); those of a single model have no axis M."""
 
     def losses(self, audio: Tensor, visual: Tensor, targets: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Returns the loss of each trial: (M, B, T, ...), (M, B, T, ...), (M, B, ...) -> (M,).

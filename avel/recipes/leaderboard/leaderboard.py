@@ -19,8 +19,8 @@ from avel.stores.files import check_own
 from avel.stores.runs import RESULTS
 from avel.text import plural
 
-DECIDED = ("head", "seeds", "supervision")
-"""Settings that `leaderboard` decides itself."""
+OPTION_OF = {"head": "--heads", "seeds": "--seeds", "supervision": "--supervision"}
+"""Setting that `leaderboard` decides itself -> the option that it takes instead."""
 
 
 def leaderboard(
@@ -114,10 +114,10 @@ def plan_heads(
         UnknownNameError: no such head.
         ConfigError: no names; a setting that one of the heads does not know, or that the leaderboard decides.
     """
-    for key in DECIDED:
+    for key, option in OPTION_OF.items():
         if key in settings:
             raise ConfigError(
-                f"{key}={settings[key]!r} among the settings of all heads", hint=f"give --{key}"
+                f"{key}={settings[key]!r} cannot be a setting of all heads", hint=f"give {option}"
             )
     given = list(HEADS) if heads == "all" else [heads] if isinstance(heads, str) else list(heads)
     names = list(map(HEADS.named, given))

@@ -1,4 +1,4 @@
-"""Finds the networks that made the features of a cache, by its provenance, and runs them again.
+"""Loads the networks that made the features of a cache, as its provenance names them, and runs them.
 
 Features come from CNNs that read staged clips, with or without the Bi-LSTMs of an encoder on top. Or they
 come from an encoder that was trained on vectors of another cache, which other networks made.
@@ -63,7 +63,7 @@ class Array:
 
 @dataclass(frozen=True, eq=False)
 class StagedNetworks:
-    """CNNs of clips, a pair or one alone, and the Bi-LSTMs on them, if any.
+    """CNNs that read staged clips, of one modality or both, with the Bi-LSTMs on them, if any.
 
     Attributes:
         place: their index among the networks, and in `Windows`.
@@ -117,7 +117,8 @@ class Origin:
     Attributes:
         where: names the features, at the beginning of errors.
         provenance: that of a cache, or the copy of it that another cache keeps.
-        runs: paths of runs when the cache was made: of the encoder, then of the one whose vectors it reads...
+        runs: paths at the time the cache was made: the encoder's run, then that of the encoder whose vectors
+            this one reads, and so on.
         again: command that makes the cache anew, "" for a copy in another cache.
     """
 
@@ -200,9 +201,9 @@ class Networks:
                 digest_there = encoder_file_digest(path)[1]
                 if digest_there == wanted:
                     return path
-                others.append(f"{path}: encoder {digest_there}, {origin.where} was made with {wanted}")
+                others.append(f"{path}: is encoder {digest_there}, but {origin.where} was made with {wanted}")
         if others:
-            raise StaleError(others[0], hint="--encoder with the right run")
+            raise StaleError(others[0], hint="name the right run with --encoder")
         where = origin.runs[0] if origin.runs else wanted
         raise MissingPathError(
             f"{where}: the encoder that {origin.where} was made with is not there",
@@ -221,8 +222,8 @@ class Networks:
         ):
             wanted = f"encoder {' and '.join(self._wanted)}" if self._wanted else "backbones alone"
             raise StaleError(
-                f"{self._encoder}: encoder {digest}, {origin.where} was made with {wanted}",
-                hint="--encoder with the right run, or without --encoder",
+                f"{self._encoder}: is encoder {digest}, but {origin.where} was made with {wanted}",
+                hint="name the right run with --encoder, or leave --encoder out",
             )
 
     def _of_name(self, origin: Origin, name: str, about: NamedFeatures, maps: bool) -> Array:
@@ -230,7 +231,7 @@ class Networks:
             raise _not_of_avel(f"{origin.where}: {name!r}")
         if "encoder" not in about.made:
             raise StoreError(
-                f"{origin.where}: {name!r} does not tell by which weights it was made",
+                f"{origin.where}: {name!r} does not say which weights made it",
                 hint="add it again with the same avel cache-features command and --overwrite",
             )
         array = MAPS if name.endswith(MAPS_ENDING) else {"audio": "f_a", "visual": "f_v"}[about.modality]
@@ -248,7 +249,7 @@ class Networks:
         about = origin.provenance[VECTORS]
         if "provenance" not in about:
             raise StoreError(
-                f"{origin.where}: does not tell how the vectors were made that its encoder reads",
+                f"{origin.where}: does not say how the vectors that its encoder reads were made",
                 hint=CACHE_AGAIN,
             )
         wanted = origin.provenance["encoder"]["digest"]
@@ -281,7 +282,7 @@ class Networks:
         modalities: Sequence[FeatureModality],
         arrays: list[str],
     ) -> Work:
-        """Returns what PartEncoder makes these CNNs of."""
+        """Returns the request from which PartEncoder builds these CNNs."""
         recipe = {**origin.provenance, "arrays": arrays}
         dtype, identity = network.preprocessing.dtype, network.encoder_identity(origin.where)
         if identity.kind == "run":
@@ -337,12 +338,12 @@ class Networks:
             return given[wanted]
         if not given:
             raise MissingPathError(
-                f"{origin.where}: made with {kind} weights of hash {wanted[:16]}{before}",
+                f"{origin.where}: was made with {kind} weights of hash {wanted[:16]}{before}",
                 hint=f"--{kind}-weights {what}",
             )
         other, path = next(iter(given.items()))
         raise StaleError(
-            f"{path}: hash {other[:16]}, {origin.where} was made with {kind} weights of {wanted[:16]}"
+            f"{path}: has hash {other[:16]}, but {origin.where} was made with {kind} weights of {wanted[:16]}"
             f"{before}",
             hint=f"--{kind}-weights {what}, once for each",
         )
@@ -390,7 +391,7 @@ def find_encoder(cache: FeatureCache) -> Path:
 
 
 def _names_of(path: Path, kind: str) -> tuple[str, ...]:
-    """Returns names by which a provenance knows weights: a file's hash; a folder's model, its settings."""
+    """Returns names of weights in a provenance: a file's hash; digests of a folder's model and settings."""
     if path.is_dir():
         return folder_name(path), folder_name(path, weights=False)
     if not path.is_file():
@@ -403,7 +404,9 @@ def _check_frames(origin: Origin, there: int) -> None:
     where = f"{origin.where}: provenance: preprocessing"
     about = typed(VisualPreprocessing, origin.provenance["preprocessing"], where, CACHE_AGAIN)
     if not about.frames or not all(0 <= frame < there for frame in about.frames):
-        raise StoreError(f"{where}: frames {list(about.frames)} of a segment with {there}", hint=CACHE_AGAIN)
+        raise StoreError(
+            f"{where}: names frames {list(about.frames)}, and a segment has {there}", hint=CACHE_AGAIN
+        )
 
 
 def _check_cnns(origin: Origin, made_with: str | None, found: str) -> None:
@@ -411,7 +414,7 @@ def _check_cnns(origin: Origin, made_with: str | None, found: str) -> None:
     if found != made_with:
         again = f"{origin.again} makes the cache anew" if origin.again else "make these features anew"
         raise StaleError(
-            f"{origin.where}: made with CNNs of weights {made_with}, the same names and seed now give "
+            f"{origin.where}: was made with CNNs of weights {made_with}, but their names and seed now give "
             f"{found}",
             hint=f"{again}; then train the head on it again",
         )
@@ -419,6 +422,6 @@ def _check_cnns(origin: Origin, made_with: str | None, found: str) -> None:
 
 def _not_of_avel(what: str) -> StoreError:
     return StoreError(
-        f"{what}: features that were not made by avel, so no video can be encoded like them",
+        f"{what}: avel did not make these features, so it cannot encode a video like them",
         hint="make a cache with avel cache-features, and train the head on that",
     )

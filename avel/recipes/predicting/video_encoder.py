@@ -76,7 +76,7 @@ class VideoEncoder:
         self.networks = networks.staged
 
     def features(self, windows: Windows, lengths: Tensor | None) -> dict[str, Tensor]:
-        """Computes the features that are wanted of W windows, name -> (W, T, ...).
+        """Computes the wanted features of W windows, name -> (W, T, ...).
 
         `windows` are cut from `VideoFeatures.vectors`; `lengths` (W,) where they are shorter than T.
         """
@@ -154,7 +154,7 @@ def _pictures(networks: StagedNetworks, frames: NDArray[np.uint8], colours: Colo
 
 
 def _through_jpeg(staging: ExtractConfig, frames: NDArray[np.uint8], colours: Colours) -> NDArray[np.uint8]:
-    """Returns frames with the loss of the store's JPEG, with which the encoders were trained."""
+    """Encodes frames as the store's JPEG and decodes them, since the encoders were trained on such frames."""
     if staging.frame_codec == "raw":
         return frames
     return np.stack([decode_jpeg(encode_jpeg(frame, staging.jpeg_quality, colours)) for frame in frames])

@@ -1,7 +1,7 @@
 """Tables of Ran et al. 2022: features, head and accuracy of each row.
 
-Accuracies in % of AVE's test segments, from Tables 2-5 and the text about Figure 6. Rows without a figure are
-not in the paper, for comparison.
+Accuracies in % of AVE's test segments, from Tables 2-5 and the text about Figure 6. The paper lacks the rows
+without a figure; they are added for comparison.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ ENCODERS: Mapping[str, Mapping[str, Any]] = {
 
 PROBE = {"head": "mlp"}
 AUDIO_PROBE, VISUAL_PROBE = (PROBE | {"modality": name, "merge": "add"} for name in ("audio", "visual"))
-"""They set `merge`, because a user's merge="concatenate" for all rows would be an error for one modality."""
+"""Probes of one modality. They set `merge`, since a user's merge="concatenate" would fail here."""
 CONCATENATED = {"head": "mlp", "merge": "concatenate"}
 
 

@@ -149,8 +149,7 @@ def draw_accuracy(
         error_kw={"ecolor": INK, "elinewidth": 1, "capsize": 2},
     )
     for y, spread in zip(place, spreads, strict=True):
-        text = str(spread)
-        axes.text(1.5, y, text, va="center", color="white", weight="bold")
+        axes.text(1.5, y, str(spread), va="center", color="white", weight="bold")
     for number, (name, value) in enumerate(lines.items()):
         axes.axvline(
             100 * value,

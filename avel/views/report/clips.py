@@ -17,15 +17,15 @@ from avel.views.reading import HeadRun
 from avel.views.report.pictures import link_video, write_pictures
 
 DETAIL_CLIPS, DETAIL_FILES = 32, 150
-"""Clips in one detail file, few enough to load at once, and most files; beyond it, files have more clips."""
+"""Clips in one detail file, and most such files; a report of more clips has more of them in each file."""
 BROWSED_RUNS, BROWSED_TRIALS, BROWSED_SEGMENTS = 8, 5, 4_000_000
-"""Most runs, and trials of each, whose predictions the page shows clip by clip; it shows fewer of them where
-their segments would be more than this. Charts show all."""
+"""Limits of what the page shows clip by clip: runs, trials of each run, and segments of these together.
+Where there would be more segments, it shows fewer runs and trials. Charts show all."""
 PICTURED_VIDEOS, PICTURED_SEGMENTS = 900, 20_000
 """Most videos with pictures and attention maps, and most segments of these."""
 TOP_CLASSES = 3
 DRAWN_CLASSES = 4
-"""Classes of a clip whose probabilities the page draws over time: those that come highest."""
+"""Number of classes whose probabilities the page draws over time: those with the highest peaks."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ def details(browsed: BrowsedClips) -> Iterator[tuple[str, list[Any]]]:
     ids = [run.video_id[place] for run, place in browsed.first]
     pictured = [clip for clip, video_id in enumerate(ids) if video_id in browsed.pictured]
     inside = {clip: place for place, clip in enumerate(pictured)}
-    insides = [  # a run without predictions of a clip gets those of its first one, which nothing reads
+    insides = [  # a run that lacks a clip (place -1) computes its first sample instead, which nothing reads
         [
             look_inside(run, trial, np.maximum(places[pictured], 0))
             for trial, _ in enumerate(run.trials[: browsed.trials])
@@ -196,8 +196,8 @@ def _detail(browsed: BrowsedClips, insides: list[list[Inside]], clip: int, at: i
 def _trial(probability: NDArray[np.float32], inside: Inside, at: int | None) -> dict[str, Any]:
     """Returns the likeliest classes in percent, and attention maps in thousandths, as whole numbers.
 
-    `lines` are the probabilities of the classes that come highest in the clip, over time. A map is its
-    name, what a row is of and what it attends to, and the values.
+    `lines` are the probabilities over time of the classes with the highest peaks. A map has its name, what
+    its rows and its columns stand for, and the values.
     """
     order = np.argsort(-probability, axis=1, kind="stable")[:, :TOP_CLASSES]
     percent = np.rint(100 * np.take_along_axis(probability, order, 1)).astype(int)

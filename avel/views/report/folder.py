@@ -22,7 +22,7 @@ def own_files(folder: Path) -> set[str]:
     if not os.path.lexists(folder):
         return set()
     if not folder.is_dir():
-        raise ConfigError(f"{folder}: is not a folder", hint="--out a new folder")
+        raise ConfigError(f"{folder}: is not a folder", hint="name a new folder with --out")
     listed = _listed(folder / LIST)
     inside = list(folder.rglob("*"))
     files = {path.relative_to(folder).as_posix() for path in inside if not _is_folder(path)}
@@ -31,7 +31,7 @@ def own_files(folder: Path) -> set[str]:
     if foreign:
         raise ConfigError(
             f"{folder / foreign[0]}: was not written by avel report, which replaces its own files only",
-            hint="--out another folder, or move this away",
+            hint="name another folder with --out, or move this away",
         )
     return files
 
@@ -64,7 +64,7 @@ def _listed(path: Path) -> set[str]:
         return set(json.loads(path.read_text())["files"])
     except (ValueError, TypeError, KeyError, OSError, RecursionError) as error:
         raise ConfigError(
-            f"{path}: is not a list of a report's files ({error})", hint="--out another folder"
+            f"{path}: is not a list of a report's files ({error})", hint="name another folder with --out"
         ) from None
 
 

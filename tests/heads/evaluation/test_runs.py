@@ -133,7 +133,7 @@ def test_the_command_gives_every_column_as_json_and_csv(
     assert [float(row["accuracy_percent"]) for row in rows] == [line.accuracy_percent for line in lines]
     assert [json.loads(row["differs"]) for row in rows] == [line.differs for line in lines]
     assert run_command(cli, ["runs", str(runs), "--csv", "--json"]) == USAGE
-    assert "--csv with --json" in capsys.readouterr().err
+    assert "--csv and --json together" in capsys.readouterr().err
 
 
 def test_trials_that_failed_are_counted_and_a_group_of_them_keeps_its_line(tmp_path: Path) -> None:

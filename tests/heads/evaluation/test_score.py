@@ -141,8 +141,8 @@ def test_logits_are_told_from_probabilities(
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        (np.zeros((2, 4), int), r"\(2, 4\), need \(3 or 5, 4\) labels or \(3 or 5, 4, 3\) scores"),
-        (np.zeros((3, 4)), "labels of type float64"),
+        (np.zeros((2, 4), int), r"\(2, 4\), needs \(3 or 5, 4\) labels or \(3 or 5, 4, 3\) scores"),
+        (np.zeros((3, 4)), "labels have type float64"),
         (np.full((3, 4), 3), "class 3.*go from 0 to 2"),
         (np.full((3, 4, 3), np.nan), "not finite"),
         (np.array([{}], object), "Object arrays cannot be loaded"),
@@ -162,11 +162,11 @@ def test_tables_that_do_not_fit_are_refused(dataset: Path, tmp_path: Path) -> No
         score(of_table(file, rows[1:]), dataset, **T4)
     with pytest.raises(DatasetError, match="segment 3 of 4 is there twice"):
         score(of_table(file, [*rows, rows[0]]), dataset, **T4)
-    with pytest.raises(DatasetError, match=r"segment 3 of 4\s+next: they go from 0 to 2"):
+    with pytest.raises(DatasetError, match=r"segment 3 of 4\s+next: segments go from 0 to 2"):
         score(of_table(file, rows), dataset, segments=3)
     with pytest.raises(DatasetError, match="no class named 'Cat'"):
         score(of_table(file, [*rows[1:], rows[0] | {"prediction": "Cat"}]), dataset, **T4)
-    with pytest.raises(DatasetError, match="columns segment, said"):
+    with pytest.raises(DatasetError, match="lacks a column; it has segment, said"):
         score(of_table(file, [{"segment": 0, "said": 1}]), dataset, **T4)
     with pytest.raises(MissingPathError):
         score(tmp_path / "none.npy", dataset)

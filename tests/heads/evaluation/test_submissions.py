@@ -142,7 +142,7 @@ def test_a_perfect_prediction_scores_100_in_everything(dataset: Path, tmp_path: 
 def test_what_does_not_fit_is_refused(dataset: Path, tmp_path: Path) -> None:
     with pytest.raises(
         DatasetError,
-        match=r"\(2, 6\), need \(2 or 3, 6, 2, 2\) scores of each track or \(2 or 3, 6, 4\) scores",
+        match=r"\(2, 6\), needs \(2 or 3, 6, 2, 2\) scores of each track or \(2 or 3, 6, 4\) scores",
     ):
         score(saved(tmp_path / "x.npy", np.zeros((2, 6), int)), dataset, **T6)
     one_each = [{"video_id": "one", "segment": 0, "prediction": "bark"}]

@@ -94,5 +94,5 @@ def test_what_is_heard_changes_when_the_audio_does() -> None:
 
 
 def test_events_of_both_modalities_at_once_are_refused() -> None:
-    with pytest.raises(ConfigError, match="'han' tells audible events from visible ones"):
+    with pytest.raises(ConfigError, match="'han' needs events of one modality alone"):
         build_model(train_config(head="han"), Widths(D_A, D_V, C, 0, T, "multi_label", 1), seed=0)

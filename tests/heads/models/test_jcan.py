@@ -114,5 +114,5 @@ def test_other_lengths_are_refused() -> None:
     model, _ = model_of("jcan")
     with pytest.raises(ConfigError, match="built for 5 segments, the clips have 6"):
         model(*clips(segments=6))
-    with pytest.raises(ConfigError, match="weights over time"):
+    with pytest.raises(ConfigError, match="needs the number of segments"):
         model_of("jcan", segments=0)

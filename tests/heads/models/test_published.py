@@ -161,7 +161,7 @@ def test_a_bank_that_is_not_full_is_refused() -> None:
 
 def test_a_head_without_public_code_says_so() -> None:
     with pytest.raises(
-        ConfigError, match=r"head 'dam' has no published network.*\n.*heads that have: avel, "
+        ConfigError, match=r"head 'dam' has no published network.*\n.*heads that have one: avel, "
     ):
         head_of("dam").load_published({})
 

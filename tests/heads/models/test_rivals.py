@@ -188,7 +188,7 @@ def test_bilstm_head(modality: str, merge: str) -> None:
 
 @pytest.mark.parametrize("name", ["mlp", "bilstm"])
 def test_one_modality_is_not_concatenated(name: str) -> None:
-    with pytest.raises(ConfigError, match="'concatenate' of one modality, audio"):
+    with pytest.raises(ConfigError, match="cannot concatenate one modality, audio"):
         model_of(name, cells=0, modality="audio", merge="concatenate")
 
 

@@ -142,6 +142,6 @@ def test_what_cannot_be_fine_tuned_is_refused(tmp_path: Path) -> None:
         train_head(bare, run, head="mlp", inputs="fine_tuned")
     with pytest.raises(TrainingError, match="head 'bilstm' reads no f_a and f_v"):
         train_head(kept, run, head="bilstm", inputs="fine_tuned")
-    with pytest.raises(ConfigError, match="inputs='fine_tuned' beside features 'cnn_a'"):
+    with pytest.raises(ConfigError, match="inputs='fine_tuned' and features 'cnn_a' together"):
         train_head(kept, run, head="mlp", inputs="fine_tuned", audio="cnn_a")
     assert not run.exists()

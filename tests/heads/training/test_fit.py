@@ -220,7 +220,9 @@ def test_val_needs_no_times_where_videos_choose_the_epoch(tmp_path: Path) -> Non
     assert 0 <= outcome.val_score <= 1
     for settings in ({"supervision": "full"}, {"supervision": "weak", "select_by": "segments"}):
         config = config_of(head="mlp", **settings)
-        with pytest.raises(TrainingError, match="of 12 of 12 val samples only the classes are known"):
+        with pytest.raises(
+            TrainingError, match="12 of 12 val samples have known classes, but no known times"
+        ):
             data_of(tmp_path, config, known=known, classes=classes)
 
 

@@ -119,7 +119,7 @@ def test_they_change_what_is_learned(tmp_path: Path) -> None:
             "video 'negative0' holds events",
         ),
         ({"arrays": {"f_v": np.zeros((NEGATIVES, T, 5))}}, r"f_v is \(V, 6, 5\), .* has \(V, 6, 12\)"),
-        ({"segment_seconds": 2.0}, "segments of 2 s, .* has 1 s"),
+        ({"segment_seconds": 2.0}, "segments of 2 s, .* of 1 s"),
         (
             {"provenance": {"encoder": {"kind": "run", "digest": "ab"}}},
             "made by encoder run ab, .* by unknown",

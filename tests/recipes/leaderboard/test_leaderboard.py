@@ -238,8 +238,10 @@ def test_wrong_requests_end_before_anything_is_trained(cache: Path, tmp_path: Pa
         leaderboard(cache, tmp_path / "a", heads=[])
     with pytest.raises(UnknownNameError, match="no head named 'psp'"):
         leaderboard(cache, tmp_path / "a", heads=["mlp"], against="psp")
-    with pytest.raises(ConfigError, match="seeds=3 among the settings"):
+    with pytest.raises(ConfigError, match="seeds=3 cannot be a setting of all heads"):
         leaderboard(cache, tmp_path / "a", heads=["mlp"], settings={"seeds": 3})
+    with pytest.raises(ConfigError, match="next: give --heads"):
+        leaderboard(cache, tmp_path / "a", heads=["mlp"], settings={"head": "tacma"})
     with pytest.raises(UnknownNameError, match="theta"):
         leaderboard(cache, tmp_path / "a", heads=["tacma", "mlp"], settings={"theta": 0.1})
     assert not (tmp_path / "a").exists()

@@ -73,7 +73,7 @@ def test_a_moved_model_is_named_to_predict(store: Path, tmp_path: Path) -> None:
         write_model(tmp_path / "other", seed=1),
         with_other_pixels(write_model(tmp_path / "pixels")),
     ):
-        with pytest.raises(StaleError, match=f"{other.name}: hash folder-"):
+        with pytest.raises(StaleError, match=f"{other.name}: has hash folder-"):
             found(head, video, visual_weights=other)
     assert found(head, video, visual_weights=[tmp_path / "other", moved]) == before
     words = ["--quiet", "predict", str(head), str(video), "--visual-weights", str(moved), "--device", "cpu"]
@@ -132,7 +132,7 @@ def test_an_encoder_on_a_moved_model_is_told_where_it_is(store: Path, tmp_path: 
     other = with_other_pixels(write_model(tmp_path / "pixels"))
     with pytest.raises(StaleError, match=r"preprocessor_config.json are folder-\w+, not folder-"):
         cache_features(store, cache, encoder=avbt, visual_weights=str(other), overwrite=True, device="cpu")
-    with pytest.raises(StaleError, match="pixels: hash folder-"):
+    with pytest.raises(StaleError, match="pixels: has hash folder-"):
         found(head, video, visual_weights=other)
 
 

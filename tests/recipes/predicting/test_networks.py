@@ -105,9 +105,9 @@ def test_a_head_on_joined_names_predicts_what_it_did_on_the_cache(folder: Path, 
     for path in weights(folder):
         words += ["--visual-weights", str(path)]
     assert run(cli, words) == DONE
-    with pytest.raises(MissingPathError, match="'w8': made with visual weights of hash"):
+    with pytest.raises(MissingPathError, match="'w8': was made with visual weights of hash"):
         predict(tmp_path / "run", [clip], device="cpu")
-    with pytest.raises(StaleError, match=r"9\.safetensors: hash .*'w8' was made with visual"):
+    with pytest.raises(StaleError, match=r"9\.safetensors: has hash .*'w8' was made with visual"):
         predict(tmp_path / "run", [clip], visual_weights=folder / "9.safetensors", device="cpu")
 
 
@@ -154,9 +154,9 @@ def test_what_no_network_of_avels_made_is_named(folder: Path, tmp_path: Path) ->
         },
     )
     opened = FeatureCache.open(cache)
-    with pytest.raises(StoreError, match="'clap': features that were not made by avel"):
+    with pytest.raises(StoreError, match="'clap': avel did not make these features"):
         VideoEncoder(opened, ["clap", "f_v"])
-    with pytest.raises(StoreError, match="'old' does not tell by which weights it was made"):
+    with pytest.raises(StoreError, match="'old' does not say which weights made it"):
         VideoEncoder(opened, ["old", "f_v"])
     encoder = tmp_path / "encoder.safetensors"
     save_encoder(build_encoder(pretrain_config(**RANDOM_TINY, crop_size=42, hidden=4)), encoder)

@@ -219,7 +219,7 @@ def test_staging_that_cannot_be_repeated_is_refused(world: World) -> None:
 
 
 def test_a_cache_not_made_by_avel_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="were not made by avel"):
+    with pytest.raises(StoreError, match="avel did not make these features"):
         VideoEncoder(FeatureCache.open(write_cache(tmp_path / "features.h5")))
 
 

@@ -109,7 +109,9 @@ def test_curves_have_one_line_a_trial_in_percent(made: Made) -> None:
 def test_a_sweep_is_drawn_over_the_setting_that_was_swept(made: Made, tmp_path: Path) -> None:
     options = {"head": "tacma", "epochs": 1, "d_h": 8, "device": "cpu"}
     sweep(made.cache, tmp_path / "run", {"theta": [0.03, 0.0], "routing": ["printed", "cross"]}, **options)
-    with pytest.raises(ConfigError, match=r"routing, theta were swept\n.*--setting routing"):
+    with pytest.raises(
+        ConfigError, match=r"several settings were swept: routing, theta\n.*--setting routing"
+    ):
         plot(tmp_path / "run", "sweep", tmp_path / "x.svg")
     picture = plot(tmp_path / "run", "sweep", tmp_path / "x.svg", setting="theta")
     assert picture.shows == "accuracy on test at theta 0, 0.03"
