@@ -118,6 +118,7 @@ def frozen_vectors(
         made_of.append(as_dict(augmentation))
     parts = Parts(folder / digest_of(made_of))
     there = parts.finished(sources)
+    barrier()  # no process writes before all have removed what is damaged
     # By place among all: processes that begin while another run writes do not find the same ones missing
     starts = range(0, len(video_ids), PART_VIDEOS)[rank() :: world_size()]
     shares = (video_ids[start : start + PART_VIDEOS] for start in starts)
