@@ -148,12 +148,14 @@ def _lines(run: Run, folder: Path, differing: Sequence[str]) -> list[RunLine]:
         inputs=inputs.cache_digest,
     )
     groups: dict[str, GroupEvaluation] = {}
-    failed_trials: Sequence[TrialRecord | FailedTrial] = read_trials(run)
+    failed_trials: Sequence[TrialRecord | FailedTrial]
     if run.finished:
         results = run.read_results(Evaluation)
         groups, failed_trials = results.groups, results.failed_trials
-    elif len(failed_trials) < len(inputs.trials) or not all(trial.failure for trial in failed_trials):
-        return [line]
+    else:
+        failed_trials = read_trials(run)
+        if len(failed_trials) < len(inputs.trials) or not all(trial.failure for trial in failed_trials):
+            return [line]
     failures: dict[str, list[str]] = {name: [] for name in groups}
     for trial in failed_trials:
         failures.setdefault(trial.group, []).append(f"{trial.name}: {trial.failure}")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from avel.config import resolve
 from avel.errors import ConfigError, StaleError, StoreError
@@ -157,9 +158,12 @@ def cache_features(
         done = {*old.kept, *known}
         todo = {name: source for name, source in request.sources.items() if name not in done}
         _refuse_named(request, old, todo)
+        keeps_cnn = "cnn_a" in request.recipe["arrays"]
+        # Read it before the features are computed: meanwhile the encoder may be trained anew
+        temporal = read_temporal(request.encoder) if request.encoder and keeps_cnn else None
         resumed = parts.finished(todo)
         encoded, failed = _encode(request, parts, [name for name in todo if name not in resumed], scheduler)
-        _merge(request, old, parts, resumed | encoded, known | failed)
+        _merge(request, old, parts, resumed | encoded, known | failed, temporal)
         parts.remove()
     counts = {"encoded": len(encoded), "kept": len(old.kept), "resumed": len(resumed)}
     return _summary(FeatureCache.open(request.cache), began, **counts, failed=known | failed)
@@ -258,6 +262,7 @@ def _merge(
     parts: Parts,
     new_rows: dict[str, Row],
     failed: dict[str, str],
+    temporal: Mapping[str, NDArray[np.float32]] | None,
 ) -> None:
     """Writes one file of all videos in the store's order."""
     places = old.kept | new_rows
@@ -274,7 +279,6 @@ def _merge(
         named = stored_features(old.cache, np.array(kept, np.int64))
     anew = f"{request.command('--overwrite')} makes it anew{which_drops(named)}"
     made_with = _made_with(request.cache, parts, anew, before)
-    keeps_cnn = "cnn_a" in request.recipe["arrays"]
     write_features(
         request.cache,
         video_ids=names,
@@ -287,7 +291,7 @@ def _merge(
         lengths=None if clips.lengths is None else np.array([clips.lengths[name] for name in names]),
         provenance=made_with | _provenance(request, made_with["versions"], before, failed),
         named=named,
-        temporal=read_temporal(request.encoder) if request.encoder and keeps_cnn else None,
+        temporal=temporal,
     )
 
 

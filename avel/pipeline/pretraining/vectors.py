@@ -118,10 +118,11 @@ def frozen_vectors(
         made_of.append(as_dict(augmentation))
     parts = Parts(folder / digest_of(made_of))
     there = parts.finished(sources)
-    missing = [video_id for video_id in video_ids if video_id not in there]
-    barrier()  # no process writes before all have the same list of missing videos
-    starts = range(0, len(missing), PART_VIDEOS)[rank() :: world_size()]
-    own = [missing[start : start + PART_VIDEOS] for start in starts]
+    barrier()  # no process writes before all have removed what is damaged
+    # By place among all: processes that begin while another run writes do not find the same ones missing
+    starts = range(0, len(video_ids), PART_VIDEOS)[rank() :: world_size()]
+    shares = (video_ids[start : start + PART_VIDEOS] for start in starts)
+    own = [some for share in shares if (some := [each for each in share if each not in there])]
     hardware = hardware_of(next(encoder.parameters()).device)
     with Progress(sum(map(len, own)), "clips", of="CNN vectors") as progress:
         for some in own:

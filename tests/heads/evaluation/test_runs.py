@@ -246,6 +246,14 @@ def test_runs_on_other_samples_or_without_predictions_are_listed_without_differe
     assert {line.run for line in list_runs(runs) if line.differences} == compared - {lost}
 
 
+def test_a_finished_run_is_listed_though_the_record_of_a_trial_is_damaged(tmp_path: Path) -> None:
+    train_head(write_cache(tmp_path / "features.h5"), tmp_path / "run", head="mlp", epochs=1)
+    (record,) = (tmp_path / "run" / "trials").glob("*.json")
+    record.write_text("{}")
+    (line,) = list_runs(tmp_path)
+    assert line.accuracy_percent is not None
+
+
 def test_the_table_names_caches_where_there_are_several(tmp_path: Path) -> None:
     for name, seed in (("one", 0), ("other", 1)):
         train_head(write_cache(tmp_path / f"{name}.h5", seed=seed), tmp_path / "runs" / name, epochs=1)

@@ -5,6 +5,7 @@ import hashlib
 import json
 import multiprocessing
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -25,6 +26,7 @@ from avel.cli import cli
 from avel.console import DONE, ERROR
 from avel.console import run as run_command
 from avel.errors import BusyError, ConfigError, MissingPathError, StaleError, StoreError
+from avel.pipeline.caching import workers
 from avel.pipeline.caching.cache import cache_features
 from avel.pipeline.caching.key import encoder_file_digest
 from avel.pipeline.config import AUDIO_BACKBONES, VISUAL_BACKBONES, CacheConfig
@@ -93,6 +95,25 @@ def test_features_are_those_of_each_clip_on_its_own(
     f_a, f_v = temporal(*(torch.from_numpy(cache.read(name)) for name in ("cnn_a", "cnn_v")))
     np.testing.assert_allclose(cache.f_a, f_a.detach(), atol=1e-6)
     np.testing.assert_allclose(cache.f_v, f_v.detach(), atol=1e-6)
+
+
+def test_bi_lstms_are_those_of_the_features_though_the_encoder_is_replaced_meanwhile(
+    store: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = tmp_path / "mine"
+    shutil.copytree(run, mine)
+    before = load_encoder(mine).temporal.state_dict()
+    original = workers.encode_all
+
+    def encode_all(*arguments: Any) -> Any:
+        yield from original(*arguments)
+        (other := load_encoder(mine)).temporal.audio_lstm.weight_ih_l0.data.add_(1)
+        save_encoder(other, mine / "encoder.safetensors")
+
+    monkeypatch.setattr(workers, "encode_all", encode_all)
+    cache_features(store, tmp_path / "c.h5", encoder=mine, keep_cnn=True)
+    kept = FeatureCache.open(tmp_path / "c.h5").read_temporal()["audio_lstm.weight_ih_l0"]
+    np.testing.assert_array_equal(kept, before["audio_lstm.weight_ih_l0"])
 
 
 def test_samples_that_could_not_be_staged_are_absent_by_name(store: Path, run: Path, tmp_path: Path) -> None:

@@ -1,11 +1,12 @@
 """Vectors of frozen CNNs: what the CNNs give, kept in parts, never taken for others."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import h5py
 import pytest
 import torch
+import torch.distributed as dist
 
 from avel.digests import digest_of
 from avel.errors import StoreError, TrainingError
@@ -18,6 +19,7 @@ from avel.pipeline.pretraining.loader import random_choices
 from avel.pipeline.pretraining.parallel import process_group
 from avel.pipeline.pretraining.vectors import FrozenVectors, compute_vectors, frozen_vectors
 from avel.stores.clips import ClipStore
+from avel.stores.feature_parts import Parts, Row
 from tests.pipeline.caching.small_stores import RANDOM_TINY
 from tests.pipeline.configs import pretrain_config
 from tests.pipeline.pretraining.clip_store import GRID, make_store
@@ -182,9 +184,41 @@ def test_processes_share_the_parts_that_are_missing(
             path.unlink()
     run_two_ranks(one_of_two, tmp_path, store.location.url)
     found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
-    assert [each["computed"] for each in found] == [["c1", "c4"], ["c2"]]
+    assert [each["computed"] for each in found] == [["c2", "c4"], ["c1"]]
     for each in found:
         torch.testing.assert_close((each["cnn_a"], each["cnn_v"]), expected)
+
+
+def one_of_two_beside_another_run(rank: int, folder: str, store_url: str) -> None:
+    """A process of two; another run writes the first clip after one has listed what is there."""
+    vectors.PART_VIDEOS = 1
+    original, store = Parts.finished, ClipStore.open(store_url)
+
+    def listed(parts: Parts, sources: Mapping[str, str]) -> dict[str, Row]:
+        Parts.finished = original  # type: ignore[method-assign]
+        if rank == 0:
+            found = original(parts, sources)
+            dist.barrier()
+            return found
+        dist.barrier()
+        first = store.staged[0]
+        cnn_a, cnn_v = compute_vectors(tiny(), store, [first], 1)
+        arrays = {"cnn_a": cnn_a.numpy(), "cnn_v": cnn_v.numpy()}
+        parts.write({first: sources[first]}, arrays, cnn="", hardware="")
+        return original(parts, sources)
+
+    Parts.finished = listed  # type: ignore[method-assign]
+    with process_group(torch.device("cpu")):
+        cnn_a, _ = frozen_vectors(tiny(), store, store.staged, 1, Path(folder) / "shared")
+    torch.save(cnn_a, Path(folder) / f"{rank}.pt")
+
+
+@pytest.mark.slow
+def test_processes_leave_no_clip_out_while_another_run_writes(store: ClipStore, tmp_path: Path) -> None:
+    run_two_ranks(one_of_two_beside_another_run, tmp_path, store.location.url)
+    expected = compute_vectors(tiny(), store, store.staged, 1)[0]
+    for rank in (0, 1):
+        torch.testing.assert_close(torch.load(tmp_path / f"{rank}.pt", weights_only=True), expected)
 
 
 def test_vectors_in_bfloat16_are_near_and_never_taken_for_others(store: ClipStore, tmp_path: Path) -> None:
