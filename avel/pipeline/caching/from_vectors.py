@@ -95,14 +95,9 @@ def encode_vectors(
 
 
 def _made_of_cnns(
-    vectors: FeatureCache,
-    cache: Path,
-    path: Path,
-    encoder: Encoder,
-    config: CacheConfig,
-    hardware: str,
+    vectors: FeatureCache, cache: Path, path: Path, encoder: Encoder, config: CacheConfig, hardware: str
 ) -> dict[str, Any]:
-    """Returns the provenance that a cache of this encoder has if it is made of clips, as `vectors` was.
+    """Returns the provenance of a cache as if the encoder had read the clips that `vectors` was made of.
 
     Raises:
         ConfigError, StaleError: what `encode_vectors` raises of CNNs.
@@ -118,14 +113,15 @@ def _made_of_cnns(
             hint=f"{anew} makes it of clips, with the CNNs of the encoder",
         )
     before, size = vectors.typed_provenance, encoder.spec.crop_size
-    seen = before.preprocessing
-    if seen.crop_size != size:
+    frames, dtype = before.preprocessing.frames, before.preprocessing.dtype
+    if before.preprocessing.crop_size != size:
         again = vectors.command("--crop-size", str(size), "--overwrite")
         raise StaleError(
-            f"{vectors.path}: its CNNs saw crops of {seen.crop_size} pixels, this encoder's see {size}",
+            f"{vectors.path}: its CNNs read crops of {before.preprocessing.crop_size} pixels, this "
+            f"encoder's read {size}",
             hint=f"{again} makes it anew{which_drops(vectors.named)}",
         )
-    options = CacheConfig(frames_per_segment=len(seen.frames), dtype=seen.dtype, keep_cnn=config.keep_cnn)
+    options = CacheConfig(frames_per_segment=len(frames), dtype=dtype, keep_cnn=config.keep_cnn)
     earlier = [*before.earlier_versions, before.versions]
     return {name: vectors.provenance[name] for name in OF_STORE} | {
         "arrays": ["f_a", "f_v", *(["cnn_a", "cnn_v"] if config.keep_cnn else [])],
