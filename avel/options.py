@@ -64,9 +64,9 @@ def settings(
                 config = resolve(config_type, stage, sets=sets, **sources)
                 _check_used(sets, [config])
                 on_cache = "store" in values and kind_of(values["store"]) == "cache"
-                idle: Collection[str] = config_type.of_clips if on_cache else ()
-                if not on_cache and values.get("encoder") is not None:  # it has CNNs of its own
-                    idle = [kind for kind in ("visual", "audio") if not config.changed([kind])]
+                idle = [*config_type.of_clips] if on_cache else []
+                if values.get("encoder") is not None:  # it has CNNs of its own
+                    idle += [kind for kind in ("visual", "audio") if not config.changed([kind])]
                 note(to_toml(config, stage, idle).strip())
                 return command(config=config, **values)
             sets, several = varied(sets)

@@ -40,7 +40,7 @@ from PIL import Image
 
 from avel.config import digest, resolve
 from avel.pipeline.caching.cache import cache_features
-from avel.pipeline.caching.encode import PartEncoder, Work, part_encoder
+from avel.pipeline.caching.encode import PartEncoder, Work
 from avel.pipeline.caching.key import recipe
 from avel.pipeline.config import CacheConfig, ExtractConfig
 from avel.pipeline.encoders.encoder import Encoder, unit
@@ -200,7 +200,7 @@ def _measure(store: Path, folder: Path, dtype: str, options: argparse.Namespace)
 
     def load(*given: Any) -> PartEncoder:
         began = now()
-        loaded = part_encoder(*given)
+        loaded = PartEncoder(*given)
         loading.append(now() - began)
         return loaded
 
@@ -219,7 +219,7 @@ def _measure(store: Path, folder: Path, dtype: str, options: argparse.Namespace)
         folded.append(_bare(encoder, batch, len(clips.staged), folded=True))
         within.append(np.zeros(len(CLOCKS)))
         with (
-            patch("avel.pipeline.caching.workers.part_encoder", load),
+            patch("avel.pipeline.caching.workers.PartEncoder", load),
             patch.object(Encoder, "run", timed),
         ):
             began = now()

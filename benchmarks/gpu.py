@@ -228,7 +228,7 @@ def caching(folder: Path, store: Path) -> None:
         path = folder / f"{dtype}.h5"
         once = partial(cache_features, clips.location.url, path, config, overwrite=True)
         whole = len(clips.staged) / seconds_of(once)
-        work = make_request(clips, folder / "none.h5", None, config, None).work(Parts(folder))
+        work = make_request(clips, folder / "none.h5", None, config).work(Parts(folder))
         encoder = PartEncoder(work, str(DEVICE))
         batch = encoder.read((0, clips.staged[:32]))
         there = dataclasses.replace(batch, inputs={n: x.to(DEVICE) for n, x in batch.inputs.items()})

@@ -119,18 +119,14 @@ def pretrain(store: str, run: Path, as_json: bool, **options: Any) -> int:
     "--visual-name",
     help="The same for the visual backbone; --keep-maps adds its maps as NAME.maps.",
 )
-@click.option(
-    "--cnn-from",
-    type=CACHE,
-    help="Cache with CNN vectors of the same CNNs (--keep-cnn): only the Bi-LSTMs run, in seconds.",
-)
 @settings(CacheConfig, "cache-features")
 @json_option
 def cache_features(store: str, cache: Path, as_json: bool, **options: Any) -> int:
     """Compute the encoders' features of staged clips.
 
     Writes f_a, f_v, labels, splits and provenance of the clips in STORE to CACHE (HDF5). The same command
-    resumes an interrupted one, and computes only clips that are new or have changed.
+    resumes an interrupted one, and computes only clips that are new or have changed. STORE may be a feature
+    cache with the vectors that the encoder reads: then only its Bi-LSTMs run, in seconds.
     """
     summary = avel.cache_features(store, cache, **options)
     show(summary, as_json, next=f"avel train-head {path_of(cache)} runs/tacma --head tacma --seeds 5")

@@ -335,8 +335,6 @@ class CacheConfig(FromClipsOrCache):
         "keep_maps",
         "dtype",
         "workers",
-        "visual",
-        "audio",
     )
     untrained: bool = option(
         False, "Put Bi-LSTMs with random weights on the CNNs: what AV-BT has to beat (no --encoder)."

@@ -211,11 +211,6 @@ def test_a_trained_head_is_a_module_on_tensors(paths: Path) -> None:
             "runs is a folder of runs, not a run",
             "avel runs runs",
         ),
-        (
-            "cache-features store new.h5 --cnn-from store",
-            "store is a clip store, not a feature cache",
-            "next:",
-        ),
         ("evaluate notes.txt --cache runs/mlp", "runs/mlp is a run, not a feature cache", "avel evaluate"),
         (
             "predict runs/mlp clip.mp4 --encoder store",

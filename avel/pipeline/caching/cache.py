@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from avel.config import resolve
 from avel.errors import ConfigError, StaleError, StoreError
 from avel.pipeline.caching.adding import check_target, named_features, refuse_replaced
-from avel.pipeline.caching.key import pretraining_seed, refuse_vectors
+from avel.pipeline.caching.key import pretraining_seed
 from avel.pipeline.caching.request import (
     Request,
     Reusable,
@@ -25,7 +25,6 @@ from avel.pipeline.caching.request import (
     make_request,
     options_of,
     request_of_one,
-    still_damaged,
 )
 from avel.pipeline.config import CacheConfig
 from avel.pipeline.encoders.header import read_temporal
@@ -92,7 +91,6 @@ def cache_features(
     encoder: Path | str | None = None,
     overwrite: bool = False,
     scheduler: str | None = None,
-    cnn_from: Path | str | None = None,
     audio_name: str | None = None,
     visual_name: str | None = None,
     **options: Any,
@@ -103,15 +101,14 @@ def cache_features(
     adds features of backbones, each run alone, to a cache that is there, beside its own.
 
     Args:
-        store: what `extract` made; or the feature cache, or one like it, that `encoder` was trained on.
+        store: what `extract` made; or a feature cache with the vectors that `encoder` reads, on which only
+            its Bi-LSTMs run.
         cache: the HDF5 file to make or bring up to date.
         config: how to encode; `options` are single fields of it, which win.
         encoder: run of `pretrain`; without one the backbones' own vectors are f_a and f_v.
         overwrite: make the cache anew, although one is there, and drop features that were added to the old
             one under names. With a name: replace the features of that name.
         scheduler: address of a dask scheduler whose workers share the parts.
-        cnn_from: a cache of the same clips with the CNN vectors of the same CNNs (`keep_cnn`): they are taken
-            from there, and only the Bi-LSTMs run. For encoders whose CNNs were frozen.
         audio_name: adds the audio backbone's vectors to `cache` under this name.
         visual_name: adds the visual backbone's vectors, and with `keep_maps` its maps as NAME.maps.
 
@@ -126,18 +123,14 @@ def cache_features(
     check_can_write(Path(cache))
     asked: dict[FeatureModality, str | None] = {"audio": audio_name, "visual": visual_name}
     if names := {modality: name for modality, name in asked.items() if name is not None}:
-        if encoder is not None or cnn_from is not None:
-            raise ConfigError(
-                "--encoder or --cnn-from beside a name", hint="names are for the backbones' own features"
-            )
+        if encoder is not None:
+            raise ConfigError("--encoder beside a name", hint="names are for the backbones' own features")
         return _add(ClipStore.open(store), Path(cache), config, names, overwrite, scheduler)
     if overwrite:
         note_dropped(Path(cache))
     if kind_of(store) == "cache":
-        if cnn_from is not None or scheduler is not None:
-            raise ConfigError(
-                "--cnn-from or --scheduler beside a feature cache, on which no CNN runs", hint="leave it out"
-            )
+        if scheduler is not None:
+            raise ConfigError("--scheduler beside a feature cache, on which no CNN runs", hint="leave it out")
         from avel.pipeline.caching.from_vectors import encode_vectors  # imports torch
 
         run = None if encoder is None else Path(encoder)
@@ -145,17 +138,15 @@ def cache_features(
             new = encode_vectors(Path(store), Path(cache), run, config, overwrite)  # no parts: takes seconds
         return _summary(new, began, encoded=len(new))
     clips = ClipStore.open(store)
-    request = make_request(clips, Path(cache), encoder, config, cnn_from, overwrite, scheduler)
+    request = make_request(clips, Path(cache), encoder, config, overwrite, scheduler)
     old = find_reusable(request, overwrite)
     if old.is_whole(request):
         assert old.cache is not None
         return _summary(old.cache, began, kept=len(old.kept), failed=old.damaged)
-    unread = {} if request.cnn_from is None else _check_vectors(request, request.cnn_from)
     with lock_cache(request.cache):
         old = find_reusable(request, overwrite)  # another call may have ended before this one got the lock
         parts = Parts.of(request.cache.absolute(), request.recipe)
-        known = old.damaged | unread
-        done = {*old.kept, *known}
+        done = {*old.kept, *old.damaged}
         todo = {name: source for name, source in request.sources.items() if name not in done}
         _refuse_named(request, old, todo)
         keeps_cnn = "cnn_a" in request.recipe["arrays"]
@@ -163,10 +154,10 @@ def cache_features(
         temporal = read_temporal(request.encoder) if request.encoder and keeps_cnn else None
         resumed = parts.finished(todo)
         encoded, failed = _encode(request, parts, [name for name in todo if name not in resumed], scheduler)
-        _merge(request, old, parts, resumed | encoded, known | failed, temporal)
+        _merge(request, old, parts, resumed | encoded, old.damaged | failed, temporal)
         parts.remove()
     counts = {"encoded": len(encoded), "kept": len(old.kept), "resumed": len(resumed)}
-    return _summary(FeatureCache.open(request.cache), began, **counts, failed=known | failed)
+    return _summary(FeatureCache.open(request.cache), began, **counts, failed=old.damaged | failed)
 
 
 def _add(
@@ -223,18 +214,6 @@ def _refuse_named(request: Request, old: Reusable, todo: Mapping[str, str]) -> N
             f"not of clips that are new or have changed: {first_of(todo)}",
             hint=f"{request.command('--overwrite')} makes it anew{which_drops(old.cache.named)}",
         )
-
-
-def _check_vectors(request: Request, vectors: Path) -> dict[str, str]:
-    """Checks that a cache has the CNN vectors of all clips that can be read; returns the others -> why.
-
-    Raises:
-        StaleError, ConfigError: what `refuse_vectors` raises.
-    """
-    damaged = still_damaged(request, FeatureCache.open(vectors))
-    wanted = {name: source for name, source in request.sources.items() if name not in damaged}
-    refuse_vectors(vectors, request.recipe, wanted, request.command_of_vectors(vectors))
-    return damaged
 
 
 def _encode(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from avel.ahead import read_ahead, reading_threads
 from avel.device import hardware_of, pinned
-from avel.errors import StaleError, StoreError
+from avel.errors import StoreError
 from avel.nn import mask_of, put_inside
 from avel.pipeline.caching.key import has_agva
 from avel.pipeline.config import BACKBONES, CacheConfig
@@ -27,7 +27,6 @@ from avel.pipeline.pretraining.augment import centre_crop
 from avel.progress import Progress
 from avel.stores.clips import ClipStore
 from avel.stores.feature_parts import Arrays, Parts
-from avel.stores.features import FeatureCache
 
 AHEAD = 2
 """Batches that are read while one is computed."""
@@ -37,8 +36,7 @@ AHEAD = 2
 class Work:
     """Inputs that all parts have in common; pickles, so that a part can be computed in any process.
 
-    `cnn_from` is a cache whose CNN vectors are taken instead of computing them again. Two are equal if they
-    are of one call, which the `token` says: store and caches may change before the next one.
+    Two are equal if they are of one call, which the `token` says: the store may change before the next one.
     """
 
     store: str = field(compare=False)
@@ -46,7 +44,6 @@ class Work:
     config: CacheConfig = field(compare=False)
     recipe: dict[str, Any] = field(compare=False)
     parts: Parts = field(compare=False)
-    cnn_from: Path | None = field(default=None, compare=False)
     token: str = field(default_factory=lambda: uuid4().hex)
 
 
@@ -198,17 +195,12 @@ class PartEncoder:
     def encode(self, clips: Clips) -> dict[str, Tensor]:
         """Returns the arrays of one batch that the cache keeps: (B, T, ...) by name."""
         lengths = None if clips.lengths is None else torch.tensor(clips.lengths, device=self.device)
-        vectors = self.vectors(clips.inputs, lengths)
+        vectors = self.cnn(clips.inputs, lengths=lengths)
+        if lengths is not None:
+            mask = mask_of(lengths, self.clips.grid.segments)
+            vectors = {name: put_inside(values[0], mask) for name, values in vectors.items()}
         every = vectors | self.temporal(vectors, lengths)
         return {name: every[name] for name in self._arrays}
-
-    def vectors(self, inputs: Mapping[str, Tensor], lengths: Tensor | None) -> dict[str, Tensor]:
-        """Runs the CNNs on one batch, and puts 0 after the end of shorter clips: (B, T, ...) by name."""
-        if lengths is None:
-            return self.cnn(inputs)
-        values_of = self.cnn(inputs, lengths=lengths)
-        mask = mask_of(lengths, self.clips.grid.segments)
-        return {name: put_inside(values[0], mask) for name, values in values_of.items()}
 
     @torch.inference_mode()
     def cnn(
@@ -285,44 +277,3 @@ class PartEncoder:
         count = 1 if self._together else len(self.frames)
         by_segment = values.reshape(clips, -1, count, *values.shape[1:])
         return by_segment[:, :, 0] if count == 1 else by_segment.float().mean(2)
-
-
-class TemporalEncoder(PartEncoder):
-    """Computes the same features from CNN vectors that another cache holds; only the Bi-LSTMs run.
-
-    Raises:
-        StaleError: that cache's vectors come from other CNNs.
-    """
-
-    def __init__(self, work: Work, device: str = "cpu") -> None:
-        super().__init__(work, device)
-        assert work.cnn_from is not None
-        self._vectors = FeatureCache.open(work.cnn_from)
-        self._place = {name: place for place, name in enumerate(self._vectors.video_ids)}
-        theirs = self._vectors.provenance.get("cnn")
-        if theirs != self.cnn_digest:
-            raise StaleError(
-                f"{work.cnn_from}: its vectors are of other CNNs ({theirs}) than this encoder's "
-                f"({self.cnn_digest})",
-                hint="leave out --cnn-from: CNNs that avel pretrain trained give other vectors",
-            )
-
-    def read(self, batch: tuple[int, tuple[str, ...]]) -> Clips:
-        """Reads CNN vectors in the place of frames and patches: (B, T, Dv), (B, T, Da)."""
-        part, video_ids = batch
-        places = np.array([self._place[name] for name in video_ids])
-        inputs = {
-            name: pinned(torch.from_numpy(self._vectors.read(name, places)), self.device)
-            for name in ("cnn_a", "cnn_v")
-        }
-        lengths = tuple(self._vectors.lengths[places].tolist()) if self._own_lengths else None
-        return Clips(part, video_ids, inputs, {}, lengths)
-
-    def vectors(self, inputs: Mapping[str, Tensor], lengths: Tensor | None) -> dict[str, Tensor]:
-        """Returns the vectors as they were read."""
-        return {name: values.to(self.device) for name, values in inputs.items()}
-
-
-def part_encoder(work: Work, device: str = "cpu") -> PartEncoder:
-    """Returns what computes the parts of this work."""
-    return (PartEncoder if work.cnn_from is None else TemporalEncoder)(work, device)

@@ -1,6 +1,5 @@
-"""Features of an encoder that was trained on a feature cache's vectors, for all clips of such a cache."""
+"""Features of an encoder for all clips of a feature cache that holds the vectors which its Bi-LSTMs read."""
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,23 +9,28 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from avel.config import as_dict
 from avel.device import explain_full_memory, hardware_of, tf32
-from avel.errors import ConfigError
+from avel.errors import ConfigError, StaleError
 from avel.nn import mask_of
-from avel.pipeline.caching.key import pretraining_seed
+from avel.pipeline.caching.key import encoder_identity, pretraining_seed
+from avel.pipeline.caching.request import options_of
 from avel.pipeline.caching.workers import devices_of
 from avel.pipeline.config import CacheConfig
+from avel.pipeline.encoders.backbones import Backbone
+from avel.pipeline.encoders.build import model_folders
 from avel.pipeline.encoders.encoder import Encoder
 from avel.pipeline.encoders.header import read_temporal
-from avel.pipeline.encoders.saved import encoder_digest, load_encoder
+from avel.pipeline.encoders.saved import cnn_digest, load_encoder
 from avel.pipeline.encoders.vectors import VectorsConfig, read_vectors
 from avel.progress import Progress
-from avel.stores.features import FeatureCache, write_features
+from avel.stores.features import FeatureCache, cache_command, write_features
 from avel.stores.files import check_can_replace
-from avel.stores.named_features import GROUP
+from avel.stores.named_features import GROUP, which_drops
 from avel.stores.provenance import NETWORK, VECTORS
 from avel.stores.runs import library_versions
+
+OF_STORE = ("staging", "preprocessing", "cnn", "annotations", "damaged", "grid", "store")
+"""Keys of the provenance that a cache shares with the one whose CNN vectors it was made of."""
 
 
 def encode_vectors(
@@ -34,56 +38,102 @@ def encode_vectors(
 ) -> FeatureCache:
     """Writes f_a and f_v of all videos of the cache `source`, with its samples, and returns the new cache.
 
-    With `keep_cnn` the vectors that the encoder reads are kept as cnn_a and cnn_v.
+    The encoder was trained on vectors of a cache, or its CNNs are those that made cnn_a and cnn_v of
+    `source`. With `keep_cnn` the vectors that it reads are kept as cnn_a and cnn_v.
 
     Raises:
-        ConfigError: no encoder, one that reads frames and sound, or settings of CNNs.
+        ConfigError: no encoder, one that reads maps, or settings of CNNs.
+        StaleError: the encoder has other CNNs than those of `source`, or reads frames of another size.
         StoreError: `source` lacks the features that the encoder reads; or `cache` exists, and no `overwrite`.
     """
     if encoder is None:
         raise ConfigError(
             f"{source}: a feature cache, and no encoder to run on it",
-            hint="--encoder RUN, of avel pretrain on a feature cache; or give a clip store",
+            hint="--encoder RUN, of avel pretrain; or give a clip store",
         )
     if idle := config.changed(config.of_clips):
         raise ConfigError(f"{idle} beside a feature cache, on which no CNN runs", hint="leave it out")
     if cache.resolve() == source.resolve():
         raise ConfigError(f"{cache}: is also what is read", hint="name another file")
     check_can_replace(cache, overwrite)
-    source_cache, loaded = FeatureCache.open(source), load_encoder(encoder)
-    audio, visual = loaded.spec.audio.backbone, loaded.spec.visual.backbone
-    if not (isinstance(audio, VectorsConfig) and isinstance(visual, VectorsConfig)):
-        command = shlex.join(["avel", "cache-features", "STORE", str(cache), "--encoder", str(encoder)])
-        raise ConfigError(f"{encoder}: reads frames and sound, not vectors of a cache", hint=command)
+    identity, vectors = encoder_identity(encoder, config), FeatureCache.open(source)
+    loaded = load_encoder(encoder, folders=model_folders(config))
     device = torch.device(devices_of(config.device)[0])
-    loaded.to(device)
+    read = _read_by(loaded.audio, "cnn_a"), _read_by(loaded.visual, "cnn_v")
+    if read == (loaded.audio.config, loaded.visual.config):
+        names = [name for each in read for name in each.names]
+        made: dict[str, Any] = {
+            VECTORS: {"cache_digest": vectors.digest, "provenance": _told(vectors, names)},
+            "hardware": [hardware_of(device)],
+            "source_runs": vectors.inputs.runs,
+        }
+    else:
+        made = _made_of_cnns(vectors, cache, encoder, loaded, config, hardware_of(device))
+    loaded.temporal.to(device)
     with tf32(device), explain_full_memory("name a smaller --batch-size"):
-        arrays = _arrays(source_cache, loaded, (audio, visual), config, device)
+        arrays = _arrays(vectors, loaded, read, config, device)
     write_features(
         cache,
-        video_ids=source_cache.video_ids,
-        categories=source_cache.categories,
-        samples=source_cache.samples,
+        video_ids=vectors.video_ids,
+        categories=vectors.categories,
+        samples=vectors.samples,
         arrays=arrays,
-        segment_seconds=source_cache.segment_seconds,
-        missing=source_cache.missing,
+        segment_seconds=vectors.segment_seconds,
+        missing=vectors.missing,
         provenance={
-            "encoder": {"kind": "run", "digest": encoder_digest(loaded), **as_dict(loaded.spec)},
-            VECTORS: {
-                "cache_digest": source_cache.digest,
-                "provenance": _told(source_cache, (*audio.names, *visual.names)),
-            },
+            "encoder": identity,
             "pretraining_seed": pretraining_seed(encoder),
-            "hardware": [hardware_of(device)],
             "versions": library_versions(),
             "run": str(encoder.resolve()),
-            "source_runs": source_cache.inputs.runs,
+            **made,
         },
-        lengths=source_cache.lengths,
-        sources=source_cache.sources,
+        lengths=vectors.lengths,
+        sources=vectors.sources,
         temporal=read_temporal(encoder) if config.keep_cnn else None,
     )
     return FeatureCache.open(cache)
+
+
+def _made_of_cnns(
+    vectors: FeatureCache, cache: Path, path: Path, encoder: Encoder, config: CacheConfig, hardware: str
+) -> dict[str, Any]:
+    """Returns the provenance of a cache as if the encoder had read the clips that `vectors` was made of.
+
+    Raises:
+        ConfigError, StaleError: what `encode_vectors` raises of CNNs.
+    """
+    more = ["--overwrite"] if cache.exists() else []
+    anew = cache_command(vectors.inputs.store or "STORE", cache, path, options_of(config), *more)
+    if encoder.temporal.attention is not None:
+        raise ConfigError(f"{path}: attends over visual maps, not vectors of a cache", hint=anew)
+    found, wanted = vectors.provenance.get("cnn"), cnn_digest(encoder)
+    if found != wanted:
+        raise StaleError(
+            f"{vectors.path}: its vectors are of other CNNs ({found}) than this encoder's ({wanted})",
+            hint=f"{anew} makes it of clips, with the CNNs of the encoder",
+        )
+    before, size = vectors.typed_provenance, encoder.spec.crop_size
+    frames, dtype = before.preprocessing.frames, before.preprocessing.dtype
+    if before.preprocessing.crop_size != size:
+        again = vectors.command("--crop-size", str(size), "--overwrite")
+        raise StaleError(
+            f"{vectors.path}: its CNNs read crops of {before.preprocessing.crop_size} pixels, this "
+            f"encoder's read {size}",
+            hint=f"{again} makes it anew{which_drops(vectors.named)}",
+        )
+    options = CacheConfig(frames_per_segment=len(frames), dtype=dtype, keep_cnn=config.keep_cnn)
+    earlier = [*before.earlier_versions, before.versions]
+    return {name: vectors.provenance[name] for name in OF_STORE} | {
+        "arrays": ["f_a", "f_v", *(["cnn_a", "cnn_v"] if config.keep_cnn else [])],
+        "hardware": sorted({*before.hardware, hardware}),
+        "earlier_versions": [each for each in earlier if each != library_versions()],
+        "options": options_of(options),
+    }
+
+
+def _read_by(cnn: Backbone, name: str) -> VectorsConfig:
+    """Returns the features that stand for a CNN: those it names, or its own vectors, which have this name."""
+    return cnn.config if isinstance(cnn.config, VectorsConfig) else VectorsConfig(name, cnn.width)
 
 
 def _told(cache: FeatureCache, names: Sequence[str]) -> dict[str, Any]:

@@ -23,7 +23,6 @@ from avel.stores.features import FeatureCache
 from avel.stores.named_features import FeatureModality, which_drops
 from avel.stores.runs import RECORD, Run
 from avel.stores.seal import file_seal_fault
-from avel.text import first_of
 
 RECIPE = ("encoder", "staging", "preprocessing", "arrays")
 """Entries of a cache's provenance that decide the features of a clip."""
@@ -40,7 +39,7 @@ def recipe(
         ConfigError: options that exclude each other.
         MissingPathError: no such encoder or weights.
     """
-    identity = _encoder_identity(encoder, config, modality)
+    identity = encoder_identity(encoder, config, modality)
     cnn = ["cnn_a", "cnn_v"] if config.keep_cnn or config.keep_maps else []
     arrays = {None: ["f_a", "f_v", *cnn], "audio": ["f_a"], "visual": ["f_v"]}[modality]
     return {
@@ -109,9 +108,10 @@ def pretraining_seed(encoder: Path | None) -> int | None:
     return Run.open(folder, "pretrain").config(PretrainConfig).seed if (folder / RECORD).is_file() else None
 
 
-def _encoder_identity(
-    encoder: Path | None, config: CacheConfig, modality: FeatureModality | None
+def encoder_identity(
+    encoder: Path | None, config: CacheConfig, modality: FeatureModality | None = None
 ) -> dict[str, Any]:
+    """Returns the entry `encoder` of a cache's provenance; raises as `recipe` does."""
     if encoder is not None:
         spec, digest = encoder_file_digest(encoder)
         _refuse_beside_encoder(config, spec)
@@ -206,37 +206,6 @@ def refuse_stale(cache: FeatureCache, wanted: Mapping[str, Any], command: str) -
         raise StaleError(
             f"{cache.path}: made otherwise than asked: {'; '.join(differences)}",
             hint=f"{command} makes it anew{which_drops(cache.named)}; or name another file",
-        )
-
-
-def refuse_vectors(cache: Path, wanted: Mapping[str, Any], sources: Mapping[str, str], command: str) -> None:
-    """Checks that a cache holds the CNN vectors that a call wants.
-
-    Their CNNs are compared later, when the encoder is loaded. `command` makes such a cache.
-
-    Raises:
-        StaleError: other staging or preprocessing, no CNN vectors, or not of every clip.
-        ConfigError: what is wanted needs maps.
-    """
-    if has_agva(wanted["encoder"]) or "maps" in wanted["arrays"]:
-        raise ConfigError("cnn_from gives vectors, and this needs maps", hint="leave out --cnn-from")
-    vectors = FeatureCache.open(cache)
-    sources_of = vectors.sources
-    lacking = [name for name, source in sources.items() if sources_of.get(name) != source]
-    differences = [
-        f"{where} was {_short(old)}, wanted is {_short(new)}"
-        for key in ("staging", "preprocessing")
-        for where, old, new in _differences(key, vectors.provenance.get(key), wanted[key])
-    ]
-    differences += [f"no {name} in it" for name in ("cnn_a", "cnn_v") if name not in vectors.shapes]
-    anew = f"{command} makes it anew{which_drops(vectors.named)}"
-    mends = anew if differences or vectors.named else f"{vectors.command()} brings it up to date"
-    if lacking:
-        differences.append(f"it has none of clips that are new or have changed: {first_of(lacking)}")
-    if differences:
-        raise StaleError(
-            f"{cache}: not the CNN vectors that are wanted: {'; '.join(differences)}",
-            hint=mends,
         )
 
 

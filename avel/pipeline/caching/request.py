@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -43,20 +43,11 @@ class Request:
     sources: dict[str, str]
     reasons: dict[str, str]
     annotations: str
-    cnn_from: Path | None
 
     def command(self, *more: str) -> str:
         """Returns this call as a command, with more options."""
-        vectors = [] if self.cnn_from is None else ["--cnn-from", str(self.cnn_from)]
-        return self._command(self.cache, *vectors, *more)
-
-    def command_of_vectors(self, cache: Path) -> str:
-        """Returns the command that computes the CNN vectors this call wants into a cache."""
-        kept = [] if "cnn_a" in self.recipe["arrays"] else ["--keep-cnn"]
-        return self._command(cache, *kept, "--overwrite")
-
-    def _command(self, cache: Path, *more: str) -> str:
-        return cache_command(self.clips.location.url, cache, self.encoder, options_of(self.config), *more)
+        where, options = self.clips.location.url, options_of(self.config)
+        return cache_command(where, self.cache, self.encoder, options, *more)
 
     def work(self, parts: Parts) -> Work:
         """Returns what a process elsewhere needs, with absolute paths."""
@@ -70,7 +61,6 @@ class Request:
             ),
             self.recipe,
             parts,
-            None if self.cnn_from is None else self.cnn_from.absolute(),
         )
 
     def _placed(self, chosen: B) -> B:
@@ -90,7 +80,6 @@ def make_request(
     cache: Path,
     encoder: Path | str | None,
     config: CacheConfig,
-    cnn_from: Path | str | None,
     overwrite: bool = False,
     scheduler: str | None = None,
 ) -> Request:
@@ -100,7 +89,7 @@ def make_request(
         StoreError: none is staged.
     """
     path = None if encoder is None else Path(encoder)
-    caches = (None if overwrite else cache, cnn_from)
+    chosen = replace(config, dtype=_dtype(config, None if overwrite else cache, scheduler))
     # clips stay in the store when their video leaves the dataset
     still_there = clips.staged_entries.is_one_of("video_id", clips.dataset.videos.table["video_id"])
     sources = clips.staged_entries.filter(still_there).by_id("source_sha256")
@@ -119,11 +108,10 @@ def make_request(
         cache,
         path,
         config,
-        recipe(clips, path, replace(config, dtype=_dtype(config, caches, scheduler))),
+        recipe(clips, path, chosen),
         sources,
         reasons,
         annotations_digest(clips, reasons),
-        None if cnn_from is None else Path(cnn_from),
     )
 
 
@@ -136,19 +124,18 @@ def request_of_one(
     scheduler: str | None,
 ) -> Request:
     """Returns the request of one backbone's features, which are added to a cache."""
-    chosen = replace(config, dtype=_dtype(config, (cache,), scheduler))
-    return Request(clips, cache, None, config, recipe(clips, None, chosen, modality), sources, {}, "", None)
+    chosen = replace(config, dtype=_dtype(config, cache, scheduler))
+    return Request(clips, cache, None, config, recipe(clips, None, chosen, modality), sources, {}, "")
 
 
-def _dtype(config: CacheConfig, caches: Iterable[Path | str | None], scheduler: str | None) -> Any:
-    """Returns the number format asked for; for auto that of the first cache that exists, or the device's."""
+def _dtype(config: CacheConfig, cache: Path | None, scheduler: str | None) -> Any:
+    """Returns the number format asked for; for auto that of the cache if it exists, else the device's."""
     if config.dtype != "auto":
         return config.dtype
-    for path in caches:
-        if path is not None and Path(path).exists():
-            recorded = FeatureCache.open(path).provenance.get("preprocessing", {}).get("dtype")
-            if recorded is not None:
-                return recorded
+    if cache is not None and cache.exists():
+        recorded = FeatureCache.open(cache).provenance.get("preprocessing", {}).get("dtype")
+        if recorded is not None:
+            return recorded
     if scheduler is not None:
         return "float32"  # the workers may have other devices than this machine
     from avel.pipeline.caching.workers import dtype_of_devices  # imports torch
@@ -194,10 +181,10 @@ def find_reusable(request: Request, overwrite: bool) -> Reusable:
         for index, name in enumerate(cache.video_ids)
         if name in request.sources and made_of.get(name) == request.sources[name]
     }
-    return Reusable(cache, kept, still_damaged(request, cache))
+    return Reusable(cache, kept, _still_damaged(request, cache))
 
 
-def still_damaged(request: Request, cache: FeatureCache) -> dict[str, str]:
+def _still_damaged(request: Request, cache: FeatureCache) -> dict[str, str]:
     """Returns clips that a cache records as damaged in the store, and that are still unreadable -> why."""
     recorded: Mapping[str, str] = cache.typed_provenance.damaged
     same = [name for name, source in recorded.items() if request.sources.get(name) == source]

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 
 from avel.device import choose_device, choose_dtype, explain_full_memory, note_slow_bfloat16, tf32
 from avel.errors import AvelError
-from avel.pipeline.caching.encode import Encoded, PartEncoder, Work, part_encoder
+from avel.pipeline.caching.encode import Encoded, PartEncoder, Work
 from avel.pipeline.caching.forecast import check_batch_fits, note_long_encoding
 from avel.progress import Progress
 from avel.stores.feature_parts import Row
@@ -81,8 +81,8 @@ def dtype_of_devices(asked: str) -> str:
 def _here(work: Work, parts: Sequence[Sources], device: str, progress: Progress) -> Iterator[Written]:
     place = torch.device(device)
     with tf32(place), explain_full_memory(SMALLER_BATCH):
-        encoder = part_encoder(work, device)
-        if device == "cpu" and work.cnn_from is None:
+        encoder = PartEncoder(work, device)
+        if device == "cpu":
             names = [name for part in parts for name in part]
             check_batch_fits(encoder, names)
             note_long_encoding(encoder, names)
@@ -194,4 +194,4 @@ def encode_part(work: Work, sources: Sources, device: str) -> Written:
 
 @lru_cache(maxsize=1)
 def _encoder(work: Work, device: str) -> PartEncoder:
-    return part_encoder(work, device)
+    return PartEncoder(work, device)

@@ -174,8 +174,12 @@ class _Stages:
         unset: dict[str, Any] = {"visual": VisualConfig(), "audio": AudioConfig()}
         config = dataclasses.replace(self.caching, keep_maps=False, keep_cnn=False, **unset)
         agva = ENCODERS[name].get("agva", self.pretraining.encoder.agva)
-        vectors = self.features(BACKBONES, 0) if self.pretraining.freeze_backbone and not agva else None
-        cache_features(self.store, path, config, encoder=encoder, cnn_from=vectors)
+        own_crop = self.caching.crop_size in (None, self.pretraining.augmentation.crop_size)
+        if self.pretraining.freeze_backbone and not agva and own_crop and not path.exists():
+            few = CacheConfig(batch_size=self.caching.batch_size, device=self.caching.device)
+            cache_features(self.features(BACKBONES, 0), path, few, encoder=encoder)
+        else:
+            cache_features(self.store, path, config, encoder=encoder)
         return path
 
     def encoder(self, name: str, seed: int) -> Path:

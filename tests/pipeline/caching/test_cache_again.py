@@ -75,22 +75,6 @@ def test_new_clips_leave_a_damaged_one_missing(store: Path, run: Path, tmp_path:
     assert [item.video_id for item in missing if "damaged" in item.reason] == ["-v2"]
 
 
-def test_vectors_without_a_damaged_clip_serve_all_others(store: Path, run: Path, tmp_path: Path) -> None:
-    damage(store, 2)
-    cache_features(store, tmp_path / "vectors.h5", encoder=run, keep_cnn=True)
-    summary = cache_features(store, tmp_path / "c.h5", encoder=run, cnn_from=tmp_path / "vectors.h5")
-    assert (summary.encoded, list(summary.failed)) == (9, ["-v2"])
-    np.testing.assert_allclose(
-        FeatureCache.open(tmp_path / "c.h5").f_v, FeatureCache.open(tmp_path / "vectors.h5").f_v, atol=1e-6
-    )
-    write_store(store, ("-v2",))
-    with pytest.raises(StaleError, match="has none of clips that are new or have changed: -v2\n") as error:
-        cache_features(store, tmp_path / "c.h5", encoder=run, cnn_from=tmp_path / "vectors.h5")
-    follow(error)
-    mended = cache_features(store, tmp_path / "c.h5", encoder=run, cnn_from=tmp_path / "vectors.h5")
-    assert (mended.encoded, mended.failed) == (1, {})
-
-
 def test_a_hint_repeats_the_options_so_that_following_it_mends(
     store: Path, run: Path, tmp_path: Path
 ) -> None:
@@ -112,17 +96,6 @@ def test_a_cache_without_an_array_says_how_it_is_made_with_it(store: Path, tmp_p
     after = FeatureCache.open(path)
     np.testing.assert_array_equal(after.f_v, before.f_v)
     assert "maps" in after.shapes
-
-
-def test_vectors_of_other_frames_are_mended_by_the_command_of_the_hint(
-    store: Path, run: Path, tmp_path: Path
-) -> None:
-    cache_features(store, tmp_path / "vectors.h5", encoder=run)
-    options = {"encoder": run, "frames_per_segment": 3, "cnn_from": tmp_path / "vectors.h5"}
-    with pytest.raises(StaleError, match=r"preprocessing\.frames.*no cnn_a in it") as error:
-        cache_features(store, tmp_path / "c.h5", **options)
-    follow(error)
-    assert cache_features(store, tmp_path / "c.h5", **options).encoded == 10
 
 
 def test_the_cache_is_looked_at_again_under_the_lock(

@@ -99,7 +99,7 @@ def test_workers_of_one_host_share_its_devices_and_need_no_working_folder(
                 yield Encoded(names, {"f_a": zeros, "f_v": zeros}, {}, "cnn", "cpu")
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(workers, "part_encoder", Zeros)
+    monkeypatch.setattr(workers, "PartEncoder", Zeros)
     with mock.patch.object(module, "PART_VIDEOS", 2), local_cluster(2, 1) as address:
         cache_features(
             "clips.zarr", "c.h5", encoder="run", scheduler=address, device="cpu,cpu:0", crop_size=28
@@ -116,9 +116,9 @@ def test_paths_are_whole_in_what_other_processes_are_given(
     (tmp_path / "weights.pth").write_bytes(b"weights")
     monkeypatch.chdir(tmp_path)
     config = cache_config(visual_weights="weights.pth", audio_weights="random")
-    task = make_request(ClipStore.open("clips.zarr"), Path("c.h5"), None, config, "vectors.h5")
+    task = make_request(ClipStore.open("clips.zarr"), Path("c.h5"), None, config)
     work = task.work(Parts(tmp_path))
-    assert (work.store, work.cnn_from) == (str(tmp_path / "clips.zarr"), tmp_path / "vectors.h5")
+    assert work.store == str(tmp_path / "clips.zarr")
     assert work.config.visual.weights == str(tmp_path / "weights.pth")
     assert work.config.audio.weights == "random"
     (tmp_path / "clip").mkdir()

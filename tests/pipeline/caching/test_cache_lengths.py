@@ -69,7 +69,7 @@ def test_no_frame_after_the_end_of_a_clip_is_read(
 
 def test_cnn_vectors_of_another_cache_give_the_same(own: Path, run: Path, tmp_path: Path) -> None:
     cache_features(own, tmp_path / "vectors.h5", encoder=run, keep_cnn=True)
-    cache_features(own, tmp_path / "quick.h5", encoder=run, cnn_from=tmp_path / "vectors.h5")
+    cache_features(tmp_path / "vectors.h5", tmp_path / "quick.h5", encoder=run)
     one, other = (FeatureCache.open(tmp_path / f"{name}.h5") for name in ("vectors", "quick"))
     np.testing.assert_allclose(one.f_a, other.f_a, atol=1e-6)
     np.testing.assert_allclose(one.f_v, other.f_v, atol=1e-6)

@@ -180,7 +180,6 @@ def test_what_does_not_go_together_is_refused(
     for options, error, message in (
         ({}, ConfigError, "no encoder to run on it"),
         ({"encoder": tmp_path / "run", "keep_maps": True}, ConfigError, "keep_maps beside a feature cache"),
-        ({"encoder": tmp_path / "run", "cnn_from": cache}, ConfigError, "--cnn-from .* beside a feature"),
         (
             {"encoder": tmp_path / "run", "scheduler": "tcp://a:1"},
             ConfigError,

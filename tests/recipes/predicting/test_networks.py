@@ -141,6 +141,17 @@ def test_avbt_on_cached_vectors_predicts_what_it_did_on_the_cache(
     check_predictions(folder, tmp_path / "run", encoder=tmp_path / "moved", **options)
 
 
+def test_a_head_on_features_of_cached_cnn_vectors_predicts_what_it_did_on_the_cache(
+    folder: Path, tmp_path: Path
+) -> None:
+    encoder = tmp_path / "avbt" / "encoder.safetensors"
+    encoder.parent.mkdir()
+    save_encoder(build_encoder(pretrain_config(**RANDOM_TINY, crop_size=42, hidden=4)), encoder)
+    cache_features(folder / "c.h5", tmp_path / "avbt.h5", encoder=tmp_path / "avbt")
+    train_head(tmp_path / "avbt.h5", tmp_path / "run", **HEAD)
+    check_predictions(folder, tmp_path / "run")
+
+
 def test_what_no_network_of_avels_made_is_named(folder: Path, tmp_path: Path) -> None:
     cache = tmp_path / "c.h5"
     cache_features(folder / "s.zarr", cache, **TINY)

@@ -213,6 +213,8 @@ def test_table_5_with_frozen_cnns_keeps_the_vectors_of_each_augmentation(store: 
     found = reproduce("table5", store, tmp_path, seeds=1, pretraining=frozen, heads=HEADS)
     assert all(row.accuracy_percent.mean is not None for row in found.rows)
     assert len([*(tmp_path / "frozen-vectors").iterdir()]) == 10
+    again = reproduce("table5", store, tmp_path, seeds=1, pretraining=frozen, heads=HEADS)
+    assert [row.accuracy_percent for row in again.rows] == [row.accuracy_percent for row in found.rows]
 
 
 def test_a_set_without_its_stage_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
