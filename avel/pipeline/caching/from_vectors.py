@@ -19,7 +19,6 @@ from avel.pipeline.config import CacheConfig
 from avel.pipeline.encoders.backbones import Backbone
 from avel.pipeline.encoders.build import model_folders
 from avel.pipeline.encoders.encoder import Encoder
-from avel.pipeline.encoders.header import read_temporal
 from avel.pipeline.encoders.saved import cnn_digest, load_encoder
 from avel.pipeline.encoders.vectors import VectorsConfig, read_vectors
 from avel.progress import Progress
@@ -69,6 +68,7 @@ def encode_vectors(
         }
     else:
         made = _made_of_cnns(vectors, cache, encoder, loaded, config, hardware_of(device))
+    weights = {name: values.numpy() for name, values in loaded.temporal.state_dict().items()}
     loaded.temporal.to(device)
     with tf32(device), explain_full_memory("name a smaller --batch-size"):
         arrays = _arrays(vectors, loaded, read, config, device)
@@ -89,7 +89,7 @@ def encode_vectors(
         },
         lengths=vectors.lengths,
         sources=vectors.sources,
-        temporal=read_temporal(encoder) if config.keep_cnn else None,
+        temporal=weights if config.keep_cnn else None,
     )
     return FeatureCache.open(cache)
 
