@@ -124,7 +124,7 @@ def test_paths_are_whole_in_what_other_processes_are_given(
     (tmp_path / "clip").mkdir()
     models = cache_config(visual_backbone="hf:clip", audio_backbone="hf:its/name-on-the-hub")
     config = replace(task, config=models).work(Parts(tmp_path)).config
-    assert as_dict(config.visual)["hf"] == {"model": str(tmp_path / "clip")}
+    assert as_dict(config.visual)["hf"] == {"model": str(tmp_path / "clip"), "revision": ""}
     assert as_dict(config.audio)["hf"]["model"] == "its/name-on-the-hub"
 
 
