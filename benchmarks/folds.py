@@ -138,7 +138,7 @@ FUSING = {"avel": {"head": "avel"}, "psp": {"head": "psp"}}
 WIDE = ("CNN vectors", "AV-BT beside CNN vectors")
 FEW = ", a quarter of the labels"
 FEW_LABELS = (BASE, "CNN vectors", BASE + TUNED, "random Bi-LSTMs" + TUNED)
-"""Features and weights for heads that learn from a quarter of the train samples, in half the steps."""
+"""Features and weights for heads that learn from a quarter of the train samples, in as many steps."""
 EPOCHS = 50
 TUNING = {"warmup_epochs": 1, "lr_scale_backbone": 0.1}
 """Settings of the epochs in which the last block learns."""
