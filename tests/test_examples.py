@@ -66,7 +66,7 @@ ELSEWHERE = {
     "python -m pytest tests/heads/models/test_contract.py -k gated": "needs that package beside a checkout",
     "# watch_wandb.py": "needs an account; tests/stores/test_watching.py calls such a function",
     "$ avel cache-features small.zarr vectors.h5": "downloads the weights of ResNet-18 and VGGish",
-    "$ avel cache-features small.zarr small.h5": "needs those vectors; tests/pipeline/caching makes its own",
+    "$ avel cache-features vectors.h5 small.h5": "needs those vectors; tests/pipeline/caching makes its own",
     "$ avel extract LLP": "tests/recipes/test_parsing.py runs them on clips in that layout",
     "$ avel cache-features llp.zarr": "goes on from those clips",
     "$ avel train-head llp.h5": "goes on from those clips",

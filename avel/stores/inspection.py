@@ -99,7 +99,7 @@ def _is_begun(place: Path) -> bool:
     with suppress(PermissionError):  # whoever reads it as a dataset says so
         listed = os.listdir(place) if place.is_dir() else []
     names = {name for name in listed if not ZARR_PARTIAL.fullmatch(name)}
-    return bool(names & {"manifest", RUN}) and names <= OWN_NAMES
+    return bool(names & {"manifest", "zarr.json", RUN}) and names <= OWN_NAMES
 
 
 def _dataset(

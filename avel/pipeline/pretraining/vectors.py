@@ -121,8 +121,8 @@ def frozen_vectors(
     barrier()  # no process writes before all have removed what is damaged
     # By place among all: processes that begin while another run writes do not find the same ones missing
     starts = range(0, len(video_ids), PART_VIDEOS)[rank() :: world_size()]
-    shares = (video_ids[start : start + PART_VIDEOS] for start in starts)
-    own = [some for share in shares if (some := [each for each in share if each not in there])]
+    chunks = (video_ids[start : start + PART_VIDEOS] for start in starts)
+    own = [some for chunk in chunks if (some := [each for each in chunk if each not in there])]
     hardware = hardware_of(next(encoder.parameters()).device)
     with Progress(sum(map(len, own)), "clips", of="CNN vectors") as progress:
         for some in own:

@@ -228,7 +228,7 @@ def test_a_head_on_imported_features_has_no_encoder_to_see_with(world: World, tm
     import_features(tmp_path / "ave", tmp_path / "ave.h5")
     options = {"head": "mlp", "merge": "concatenate", "seeds": 1, "epochs": 1, "device": "cpu"}
     sweep(tmp_path / "ave.h5", tmp_path / "run", {}, **options)
-    with pytest.raises(StoreError, match=r"no video can be encoded like them\n  next: .*avel cache-features"):
+    with pytest.raises(StoreError, match=r"cannot encode a video like them\n  next: .*avel cache-features"):
         predict(tmp_path / "run", [world.folder / "clips" / "-0.mp4"], device="cpu")
 
 
