@@ -277,7 +277,7 @@ def tune(
 class Unseen(FoldCache):
     """One fold, with features of an encoder that was trained without it; or weights, to be fine-tuned.
 
-    With `few`, the seed of a draw, heads learn from a quarter of the train samples.
+    With `few_seed` heads learn from a quarter of the train samples, which are drawn with this seed.
     """
 
     def __init__(
@@ -287,10 +287,10 @@ class Unseen(FoldCache):
         features: Pair,
         name: str,
         temporal: Mapping[str, Tensor],
-        few: int | None = None,
+        few_seed: int | None = None,
     ) -> None:
         super().__init__(clips.cache, clips.fold, fold, FOLDS)
-        self.features, self.temporal, self.few = features, temporal, few
+        self.features, self.temporal, self.few_seed = features, temporal, few_seed
         self.fold = f"{self.fold}, {name}"
 
     def read(self, config: TrainConfig) -> Data:
@@ -303,9 +303,9 @@ class Unseen(FoldCache):
             temporal=TemporalSizes.of(self.temporal) if self.temporal else None,
         )
         features = dataclasses.replace(data.features, tensors=self.features)
-        if self.few is not None:
+        if self.few_seed is not None:
             train = data.splits["train"]
-            drawn = np.random.default_rng(self.few).permutation(len(train))[: len(train) // 4]
+            drawn = np.random.default_rng(self.few_seed).permutation(len(train))[: len(train) // 4]
             data.splits["train"] = take(train, np.sort(drawn))
         return dataclasses.replace(data, features=features, widths=widths, temporal=self.temporal)
 

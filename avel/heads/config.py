@@ -112,7 +112,7 @@ class TrainConfig:
     inputs: Literal["auto", Inputs, FineTuned] = option(
         "auto",
         "What the head reads: f_a and f_v, CNN vectors, CNN audio vectors and visual maps; or f_a, f_v of "
-        "Bi-LSTMs that learn on.",
+        "Bi-LSTMs fine-tuned with it.",
     )
     audio: str = option(
         "",

@@ -256,8 +256,8 @@ def _fine_tuned(cache: FeatureCache, config: TrainConfig) -> str:
     if not cache.has_temporal:
         raise TrainingError(
             f"{cache.path}: keeps no Bi-LSTMs to fine-tune",
-            hint="avel cache-features STORE CACHE --encoder RUN --keep-cnn keeps those of an encoder without "
-            "AGVA, with the vectors that they read",
+            hint="avel cache-features STORE NEW_CACHE --encoder RUN --keep-cnn keeps those of an encoder "
+            "without AGVA, with the vectors that they read",
         )
     return FINE_TUNED
 
