@@ -159,7 +159,7 @@ class Registry(Generic[T]):
             lines = [frame.lineno for frame in frames if frame.filename == str(path)]
             line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else "?"
             raise ConfigError(
-                f"{path}, line {line}: {type(error).__name__}: {error}", hint="mend the file"
+                f"{path}, line {line}: {type(error).__name__}: {error}", hint="fix the file"
             ) from error
 
     @cached_property
@@ -188,7 +188,7 @@ class Registry(Generic[T]):
         except ImportError as error:
             raise ConfigError(
                 f"{self.kind} {point.name!r} of {package} cannot be imported: {error}",
-                hint=f"mend or uninstall {package}",
+                hint=f"fix or uninstall {package}",
             ) from None
         if point.name not in self._entries:
             raise ConfigError(

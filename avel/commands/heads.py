@@ -23,7 +23,7 @@ from avel.values import Range
 @command("avel train-head ave.h5 runs/tacma --head tacma --seeds 5", name="train-head")
 @click.argument("cache", type=CACHE)
 @click.argument("run", type=NEW_RUN)
-@click.option("--overwrite", is_flag=True, help="Train anew, in the place of the run that is there.")
+@click.option("--overwrite", is_flag=True, help="Train again, in the place of the run that is there.")
 @settings(TrainConfig, "train-head", HEAD_PRESETS)
 @json_option
 def train_head(cache: Path, run: Path, as_json: bool, **options: Any) -> int:
@@ -70,7 +70,7 @@ def heads(name: str | None, as_json: bool) -> int:
 )
 @click.argument("cache", type=CACHE)
 @click.argument("run", type=PathTo("run", "runs", made=True))
-@click.option("--overwrite", is_flag=True, help="Train anew, in the place of the run that is there.")
+@click.option("--overwrite", is_flag=True, help="Train again, in the place of the run that is there.")
 @click.option(
     "--trials",
     type=click.IntRange(1),

@@ -33,8 +33,8 @@ def inspect(path: str, as_json: bool, **options: Any) -> int:
     Also says whether PATH is complete; the exit code is 1 if not.
     """
     found = avel.inspect(path, **options)
-    then = found.mend or AFTER_INSPECTION[found.facts.get("stage", found.kind)].replace("{}", path_of(path))
-    if found.kind == "dataset" and not found.mend:
+    then = found.fix or AFTER_INSPECTION[found.facts.get("stage", found.kind)].replace("{}", path_of(path))
+    if found.kind == "dataset" and not found.fix:
         then += _as_read(**options)
     show(found, as_json, next=then)
     return DONE if found.whole else ERROR

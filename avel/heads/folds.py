@@ -201,7 +201,7 @@ def cross_validate(
 
 
 class FoldCache(LoadedCache):
-    """A cache whose samples of train and val are split anew: one fold is held out, the next is val.
+    """A cache whose samples of train and val are split again: one fold is held out, the next is val.
 
     Attributes:
         fold_of_sample: (R,) fold of each sample of train and val, -1 where it is always trained on.

@@ -74,7 +74,7 @@ def train_head(
     Train and val need labels; without labels in test, or without test samples, its figures are None. With
     weak supervision it is enough to know the classes of train clips. The task is found from the events of the
     cache: one label a segment, or, where an event is in one modality alone, several labels in each modality.
-    A run goes on where it stopped, and takes more seeds later; with `overwrite` it is trained anew.
+    A run goes on where it stopped, and takes more seeds later; with `overwrite` it is trained again.
 
     >>> train_head("features.h5", "runs/tacma", head="tacma", seeds=5)  # doctest: +SKIP
 
@@ -96,7 +96,7 @@ def sweep(
 ) -> Evaluation:
     """Trains every combination of `settings`, `config.seeds` times each; resumes an interrupted sweep.
 
-    A finished run takes more seeds later; with `overwrite` it is trained anew.
+    A finished run takes more seeds later; with `overwrite` it is trained again.
 
     >>> sweep("features.h5", "runs/theta", {"theta": [0, 0.03]}, seeds=5)  # doctest: +SKIP
 
@@ -122,7 +122,7 @@ def sweep(
     with only_one(folder.path, "run"):
         if folder.finished:
             note(
-                f"{folder.path}: finished on {folder.finished_on}, nothing to train; --overwrite trains anew"
+                f"{folder.path}: finished on {folder.finished_on}, nothing to train; --overwrite trains again"
             )
         else:
             _train(folder, planned, loaded)

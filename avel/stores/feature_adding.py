@@ -32,7 +32,7 @@ class Stored:
 
 
 def add_features(path: Path, new: Mapping[str, NewFeatures], *, overwrite: bool = False) -> FeatureCache:
-    """Adds features to a cache, and returns it; the file is written anew, whole or not at all.
+    """Adds features to a cache, and returns it; the file is written again, whole or not at all.
 
     Its own features and its digest stay, so that heads which were trained on these stay valid.
 
@@ -78,12 +78,12 @@ def check_new_names(cache: FeatureCache, names: Iterable[str], overwrite: bool) 
 
 
 def note_dropped(cache: Path) -> None:
-    """Says which named features a cache loses when it is made anew, in time to stop that."""
+    """Says which named features a cache loses when it is made again, in time to stop that."""
     if not cache.exists():
         return
-    with suppress(AvelError):  # a cache that cannot be read is made anew, too
+    with suppress(AvelError):  # a cache that cannot be read is made again, too
         if names := FeatureCache.open(cache).named:
-            note(f"{cache} is made anew{which_drops(names)}")
+            note(f"{cache} is made again{which_drops(names)}")
 
 
 def stored_features(cache: FeatureCache, videos: NDArray[np.int64] | None = None) -> dict[str, NewFeatures]:

@@ -27,7 +27,7 @@ REMEDIES = {
     UNREADABLE: "--audio-key or --visual-key if files hold several arrays; ",
     TRANSPOSED: "write them with time first; ",
 }
-"""Kind of problem -> what mends it; stands in the hint before LEAVE_OUT."""
+"""Kind of problem -> what fixes it; stands in the hint before LEAVE_OUT."""
 LEAVE_OUT = "--leave-out goes on without them, and lists them as missing"
 
 
@@ -247,7 +247,7 @@ def findings_of(checked: Mapping[FeatureModality, CheckedFeatures], leave_out: b
                 f"dataset, the first is {each.surplus[0]!r}"
             )
     if lines and not leave_out:
-        hint = "".join(mend for kind, mend in REMEDIES.items() if kinds[kind]) + LEAVE_OUT
+        hint = "".join(fix for kind, fix in REMEDIES.items() if kinds[kind]) + LEAVE_OUT
         raise DatasetError("; ".join(lines), hint=hint)
     return lines
 

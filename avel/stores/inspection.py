@@ -20,14 +20,14 @@ GO_ON = "the same avel {} command goes on"
 CACHE_SUFFIXES = (".h5", ".hdf5")
 """Endings of files that are feature caches even where their beginning is damaged."""
 Findings = tuple[dict[str, Any], list[str], str]
-"""Facts, problems, and what mends them."""
+"""Facts, problems, and what fixes them."""
 
 
 @dataclass(frozen=True)
 class Inspection:
     """Contents of a path. `facts` are plain values for JSON; it is whole if there are no `problems`.
 
-    `mend` says what to do about the problems.
+    `fix` says what to do about the problems.
     """
 
     path: str
@@ -35,7 +35,7 @@ class Inspection:
     whole: bool
     problems: tuple[str, ...]
     facts: dict[str, Any]
-    mend: str = ""
+    fix: str = ""
 
     def headline(self) -> str:
         """Returns what it is in one line, and whether it is whole."""
@@ -66,10 +66,10 @@ def inspect(
     """
     kind = _kind(str(path))
     if kind == "dataset":
-        facts, problems, mend = _dataset(str(path), annotations, format, format_settings or {})
+        facts, problems, fix = _dataset(str(path), annotations, format, format_settings or {})
     else:
-        facts, problems, mend = {"store": _store, "cache": _cache, "run": _run}[kind](str(path), verify)
-    return Inspection(str(path), kind, not problems, tuple(problems), facts, mend if problems else "")
+        facts, problems, fix = {"store": _store, "cache": _cache, "run": _run}[kind](str(path), verify)
+    return Inspection(str(path), kind, not problems, tuple(problems), facts, fix if problems else "")
 
 
 def _kind(path: str) -> Literal["dataset", "store", "cache", "run"]:
@@ -157,12 +157,12 @@ def _store(path: str, verify: bool) -> Findings:
     }
     count = plural(len(waiting), "video")
     problems = [f"{count} not staged yet: {', '.join(waiting[:SHOWN])}"] if waiting else []
-    mend = GO_ON.format("extract")
+    fix = GO_ON.format("extract")
     if verify:
         faults = verify_clips(store)
-        problems, mend = [*problems, *faults], REPAIR if faults else mend
+        problems, fix = [*problems, *faults], REPAIR if faults else fix
         store.dataset  # noqa: B018 - raises where its tables contradict each other
-    return facts, problems, mend
+    return facts, problems, fix
 
 
 def _cache(path: str, verify: bool) -> Findings:
@@ -220,9 +220,9 @@ def _run(path: str, verify: bool) -> Findings:
 
     run = Run.open(path)
     weights = sorted(Path(path).rglob("*.safetensors"))
-    problems, mend = [UNFINISHED], GO_ON.format(COMMANDS[run.kind])
+    problems, fix = [UNFINISHED], GO_ON.format(COMMANDS[run.kind])
     if run.finished:
-        problems, mend = run.faults(verify=verify), run.how_to_remake()
+        problems, fix = run.faults(verify=verify), run.how_to_remake()
     facts = {
         "stage": COMMANDS[run.kind],
         "finished": run.finished,
@@ -234,4 +234,4 @@ def _run(path: str, verify: bool) -> Findings:
         "weights": {str(file.relative_to(path)): file.stat().st_size for file in weights},
         "bytes": disk_bytes(Path(path)),
     }
-    return facts, problems, mend
+    return facts, problems, fix

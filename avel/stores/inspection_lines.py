@@ -66,7 +66,7 @@ def _cache_lines(facts: Facts) -> list[str]:
         left = f"{plural(facts['finished_parts'], 'part')}, {size(facts['parts_bytes'])}"
         notes.append(
             f"note: calls that have not ended left {left}, in {facts['parts_folder']}; the same calls go on "
-            "from them, and without that folder they begin anew"
+            "from them, and without that folder they start again"
         )
     return [*shown, "", *notes]
 

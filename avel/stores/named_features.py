@@ -89,10 +89,10 @@ def read_named(path: Path, provenance: Mapping[str, Any]) -> dict[str, NamedFeat
 
 
 def which_drops(names: Collection[str]) -> str:
-    """Ends a sentence about making a cache anew: says which named features that loses; "" for none.
+    """Ends a sentence about making a cache again: says which named features that loses; "" for none.
 
-    >>> "avel cache-features ... --overwrite makes it anew" + which_drops(["clip", "beats"])
-    'avel cache-features ... --overwrite makes it anew, which drops clip, beats: add them again'
+    >>> "avel cache-features ... --overwrite makes it again" + which_drops(["clip", "beats"])
+    'avel cache-features ... --overwrite makes it again, which drops clip, beats: add them again'
     """
     return f", which drops {', '.join(names)}: add them again" if names else ""
 

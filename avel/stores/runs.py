@@ -273,10 +273,10 @@ class Run:
         return (self.path / RESULTS).read_bytes()
 
     def how_to_remake(self) -> str:
-        """Returns how to make a run anew that has damaged files."""
+        """Returns how to make a run again that has damaged files."""
         if self.kind == "heads":
-            return f"the same avel {COMMANDS[self.kind]} command with --overwrite trains it anew"
-        return f"remove {self.path}, and the same avel {COMMANDS[self.kind]} command trains it anew"
+            return f"the same avel {COMMANDS[self.kind]} command with --overwrite trains it again"
+        return f"remove {self.path}, and the same avel {COMMANDS[self.kind]} command trains it again"
 
     def _how_to_mend(self) -> str:
         return f"delete the file and give the same avel {COMMANDS[self.kind]} command again"
@@ -400,7 +400,7 @@ def _same_run(run: Run, asked: RunRecord, may_differ: set[str]) -> Run:
         names = [key for key in names if key in old and key in new] or names
         if names:
             shown = ", ".join(f"{key} was {old.get(key)!r}, is now {new.get(key)!r}" for key in names)
-            again = ", or add --overwrite to train anew" if asked.kind == "heads" else ""
+            again = ", or add --overwrite to train again" if asked.kind == "heads" else ""
             raise StoreError(
                 f"{run.path}: holds a run with other {part}: {shown}", hint=f"choose another folder{again}"
             )

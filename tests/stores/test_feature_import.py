@@ -265,7 +265,7 @@ def test_a_cache_that_is_imported_anew_tells_what_that_drops(
     import_features(None, path, audio=GivenFeatures(audio, "clap"), overwrite=True)
     assert "drops" not in capsys.readouterr().err
     import_features(None, path, annotations=events, audio=audio, visual=audio, overwrite=True)
-    assert f"{path} is made anew, which drops clap: add them again\n" in capsys.readouterr().err
+    assert f"{path} is made again, which drops clap: add them again\n" in capsys.readouterr().err
 
 
 def test_one_import_at_a_time_writes_a_cache(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def looked(path: Path, verify: bool = False) -> Inspection:
     found = inspect(path, verify)
     assert json.loads(json.dumps(found.facts)) is not None
     assert found.whole == (not found.problems)
-    assert found.mend == "" or not found.whole
+    assert found.fix == "" or not found.whole
     return found
 
 
@@ -88,7 +88,7 @@ def test_a_store_whose_making_was_cut_short_is_one(tmp_path: Path) -> None:
     (store / "zarr.json").unlink()
     found = looked(store)
     assert (found.kind, found.whole, found.facts["videos"]) == ("store", False, 2)
-    assert (found.problems, found.mend) == (("not finished",), "the same avel extract command goes on")
+    assert (found.problems, found.fix) == (("not finished",), "the same avel extract command goes on")
     (tmp_path / "begun").mkdir()
     (tmp_path / "begun" / ".run").touch()
     assert looked(tmp_path / "begun").kind == "store"
@@ -120,9 +120,9 @@ def test_verify_finds_a_flipped_bit_in_a_store(tmp_path: Path) -> None:
     assert looked(store).whole
     found = looked(store, verify=True)
     assert found.problems[0].startswith("b: ")
-    assert found.mend == "the same avel extract command with --repair stages damaged clips again"
+    assert found.fix == "the same avel extract command with --repair stages damaged clips again"
     shown = CliRunner().invoke(cli, ["inspect", str(store), "--verify"])
-    assert f"next: {found.mend}" in " ".join(shown.stderr.split())
+    assert f"next: {found.fix}" in " ".join(shown.stderr.split())
 
 
 def test_a_dataset_without_splits_shows_its_trivial_baselines(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_a_cache_tells_what_made_it_and_verify_reads_it(tmp_path: Path) -> None:
     assert looked(path).whole
     found = looked(path, verify=True)
     assert "row 1 of f_v is damaged" in found.problems[0]
-    assert "the same avel cache-features or import-features command and --overwrite" in found.mend
+    assert "the same avel cache-features or import-features command and --overwrite" in found.fix
     write_cache(path, arrays={"f_a": np.zeros((2, 4, 5)), "f_v": np.full((2, 4, 5), np.nan)})
     assert "not finite" in looked(path, verify=True).problems[0]
 
@@ -209,7 +209,7 @@ def test_a_run_is_whole_when_it_is_finished(tmp_path: Path) -> None:
     (run.path / "encoder.safetensors").write_bytes((run.path / "encoder.safetensors").read_bytes()[:-4])
     found = looked(run.path)
     assert found.problems == ("encoder.safetensors: has 84 bytes instead of 88",)
-    assert found.mend == f"remove {run.path}, and the same avel pretrain command trains it anew"
+    assert found.fix == f"remove {run.path}, and the same avel pretrain command trains it again"
 
 
 def test_a_run_of_heads_whose_weights_are_gone_is_trained_anew_as_inspect_says(tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_a_run_of_heads_whose_weights_are_gone_is_trained_anew_as_inspect_says(t
     (weights,) = (tmp_path / "run").rglob("*.safetensors")
     before = weights.read_bytes()
     weights.unlink()
-    assert looked(tmp_path / "run").mend == "the same avel train-head command with --overwrite trains it anew"
+    assert looked(tmp_path / "run").fix == "the same avel train-head command with --overwrite trains it again"
     train_head(tmp_path / "c.h5", tmp_path / "run", head="mlp", epochs=1, overwrite=True)
     assert looked(tmp_path / "run", verify=True).whole
     assert weights.read_bytes() == before

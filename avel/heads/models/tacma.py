@@ -87,7 +87,7 @@ class TACMA(Head):
         W_av, W_va = self.attention(f_a, f_v, mask)
         if self.printed:  # Eq. 6 to the letter: W_va, whose columns are audio time, on visual values
             V_fuse, A_fuse = W_va @ self.W_v2(f_v) + f_a, W_av @ self.W_a2(f_a) + f_v
-        else:  # Eq. 6 mended: W_va on audio values
+        else:  # Eq. 6 corrected: W_va on audio values
             V_fuse, A_fuse = W_va @ self.W_a2(f_a) + f_v, W_av @ self.W_v2(f_v) + f_a
         f_va, f_av = self.norm_v(self.W_v3(V_fuse)), self.norm_a(self.W_a3(A_fuse))  # Eq. 7
         return HeadOutput(self.mlp(f_va + f_av), {"W_av": W_av, "W_va": W_va})  # Eq. 8

@@ -63,7 +63,7 @@ def check_target(
         raise StaleError(
             f"{cache}: {len(lacking)} of {len(target)} videos are not in the store, or of other files or "
             f"fewer segments there; the first is {lacking[0]!r}",
-            hint="give the store that the cache was made of, or make the cache anew",
+            hint="give the store that the cache was made of, or make the cache again",
         )
     return target, {video_id: staged[video_id] for video_id in target.video_ids}
 

@@ -106,7 +106,7 @@ def cache_features(
         cache: the HDF5 file to make or bring up to date.
         config: how to encode; `options` are single fields of it, which win.
         encoder: run of `pretrain`; without one the backbones' own vectors are f_a and f_v.
-        overwrite: make the cache anew, although one is there, and drop features that were added to the old
+        overwrite: make the cache again, although one is there, and drop features that were added to the old
             one under names. With a name: replace the features of that name.
         scheduler: address of a dask scheduler whose workers share the parts.
         audio_name: adds the audio backbone's vectors to `cache` under this name.
@@ -150,7 +150,7 @@ def cache_features(
         todo = {name: source for name, source in request.sources.items() if name not in done}
         _refuse_named(request, old, todo)
         keeps_cnn = "cnn_a" in request.recipe["arrays"]
-        # Read it before the features are computed: meanwhile the encoder may be trained anew
+        # Read it before the features are computed: meanwhile the encoder may be trained again
         temporal = read_temporal(request.encoder) if request.encoder and keeps_cnn else None
         resumed = parts.finished(todo)
         encoded, failed = _encode(request, parts, [name for name in todo if name not in resumed], scheduler)
@@ -190,9 +190,9 @@ def _add(
                 raise StaleError(
                     f"{cache}: {len(failed)} of {len(sources)} videos cannot be read in the store; the first "
                     f"is {first!r}: {why}",
-                    hint=f"{look} names them, and what mends them",
+                    hint=f"{look} names them, and what fixes them",
                 )
-            made = request.recipe | _made_with(cache, parts, "the same command makes them anew")
+            made = request.recipe | _made_with(cache, parts, "the same command makes them again")
             new |= named_features(name, modality, [(rows | now)[each] for each in sources], made)
             encoded |= {*now}
         refuse_replaced(target)
@@ -212,7 +212,7 @@ def _refuse_named(request: Request, old: Reusable, todo: Mapping[str, str]) -> N
         raise StaleError(
             f"{request.cache}: holds {', '.join(old.cache.named)} of {plural(len(old.cache), 'video')}, and "
             f"not of clips that are new or have changed: {first_of(todo)}",
-            hint=f"{request.command('--overwrite')} makes it anew{which_drops(old.cache.named)}",
+            hint=f"{request.command('--overwrite')} makes it again{which_drops(old.cache.named)}",
         )
 
 
@@ -256,8 +256,8 @@ def _merge(
         before = old.cache.typed_provenance if old.kept else None
         kept = [old.kept[name].index for name in names if name in old.kept]
         named = stored_features(old.cache, np.array(kept, np.int64))
-    anew = f"{request.command('--overwrite')} makes it anew{which_drops(named)}"
-    made_with = _made_with(request.cache, parts, anew, before)
+    again = f"{request.command('--overwrite')} makes it again{which_drops(named)}"
+    made_with = _made_with(request.cache, parts, again, before)
     write_features(
         request.cache,
         video_ids=names,

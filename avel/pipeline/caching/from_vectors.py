@@ -103,14 +103,14 @@ def _made_of_cnns(
         ConfigError, StaleError: what `encode_vectors` raises of CNNs.
     """
     more = ["--overwrite"] if cache.exists() else []
-    anew = cache_command(vectors.inputs.store or "STORE", cache, path, options_of(config), *more)
+    made_of_clips = cache_command(vectors.inputs.store or "STORE", cache, path, options_of(config), *more)
     if encoder.temporal.attention is not None:
-        raise ConfigError(f"{path}: attends over visual maps, not vectors of a cache", hint=anew)
+        raise ConfigError(f"{path}: attends over visual maps, not vectors of a cache", hint=made_of_clips)
     found, wanted = vectors.provenance.get("cnn"), cnn_digest(encoder)
     if found != wanted:
         raise StaleError(
             f"{vectors.path}: its vectors are of other CNNs ({found}) than this encoder's ({wanted})",
-            hint=f"{anew} makes it of clips, with the CNNs of the encoder",
+            hint=f"{made_of_clips} makes it of clips, with the CNNs of the encoder",
         )
     before, size = vectors.typed_provenance, encoder.spec.crop_size
     frames, dtype = before.preprocessing.frames, before.preprocessing.dtype
@@ -119,7 +119,7 @@ def _made_of_cnns(
         raise StaleError(
             f"{vectors.path}: its CNNs read crops of {before.preprocessing.crop_size} pixels, this "
             f"encoder's read {size}",
-            hint=f"{again} makes it anew{which_drops(vectors.named)}",
+            hint=f"{again} makes it again{which_drops(vectors.named)}",
         )
     options = CacheConfig(frames_per_segment=len(frames), dtype=dtype, keep_cnn=config.keep_cnn)
     earlier = [*before.earlier_versions, before.versions]

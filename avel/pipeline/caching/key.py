@@ -189,7 +189,7 @@ def annotations_digest(clips: ClipStore, reasons: Mapping[str, str]) -> str:
 def refuse_stale(cache: FeatureCache, wanted: Mapping[str, Any], command: str) -> None:
     """Checks that a cache was made the way this call would make it; the error names what differs.
 
-    `command` makes it anew.
+    `command` makes it again.
 
     Raises:
         StaleError: another encoder, staging, preprocessing or set of arrays.
@@ -205,7 +205,7 @@ def refuse_stale(cache: FeatureCache, wanted: Mapping[str, Any], command: str) -
     if differences:
         raise StaleError(
             f"{cache.path}: made otherwise than asked: {'; '.join(differences)}",
-            hint=f"{command} makes it anew{which_drops(cache.named)}; or name another file",
+            hint=f"{command} makes it again{which_drops(cache.named)}; or name another file",
         )
 
 

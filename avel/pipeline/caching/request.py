@@ -166,7 +166,7 @@ class Reusable:
 
 
 def find_reusable(request: Request, overwrite: bool) -> Reusable:
-    """Opens the cache that is there, if its features can be kept; none where it is to be made anew.
+    """Opens the cache that is there, if its features can be kept; none where it is to be made again.
 
     Raises:
         StaleError: it was made otherwise.

@@ -17,7 +17,7 @@ from avel.text import first_line
 
 PIXELS_AT_ONCE = 8 * 224 * 224
 """Pixels of one forward pass on a CPU without gradients: eight frames, or 65 patches. With more, the
-kernel pages in the memory of each layer anew, which takes half of the time at 80 frames."""
+kernel pages in the memory of each layer again, which takes half of the time at 80 frames."""
 C = TypeVar("C", bound="CNNs")
 
 

@@ -16,7 +16,7 @@ CONVOLUTIONS, NORMS = (nn.Conv2d, nn.Conv3d), (nn.BatchNorm2d, nn.BatchNorm3d)
 class FoldedConv(nn.Module):
     """norm(conv(x)) as one convolution, for a norm in eval mode.
 
-    It owns no weights: those of `conv` and `norm` are multiplied anew at each call, so both are trained
+    It owns no weights: those of `conv` and `norm` are multiplied again at each call, so both are trained
     through it and keep their names in a state dict. Where they are fixed, the first call's product is kept.
     """
 

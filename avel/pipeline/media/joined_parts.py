@@ -1,6 +1,6 @@
-"""Puts the parts of a joined file one after another. In each part the time stamps begin anew.
+"""Puts the parts of a joined file one after another. In each part the time stamps start again.
 
-Recordings in MPEG-TS, MPEG-PS and Matroska can be joined without a tool, and some recorders begin anew after
+Recordings in MPEG-TS, MPEG-PS and Matroska can be joined without a tool, and some recorders start again after
 a pause. Each part then has time stamps of its own:
 
     file        |-- part 1: 0 to 5 s --|-- part 2: 0 to 5 s --|

@@ -249,7 +249,7 @@ def _follow_parts(streams: list[ScannedStream]) -> list[str]:
         return []
     first = begins[0] - float(min(stream.start_seconds for stream in streams))
     more = f", and {plural(len(begins) - 1, 'time')} more" if len(begins) > 1 else ""
-    return [f"time stamps begin anew at {first:.2f} s{more}: joined there"]
+    return [f"time stamps start again at {first:.2f} s{more}: joined there"]
 
 
 def _unread(path: Path, container: InputContainer, streams: list[ScannedStream]) -> Iterator[str]:

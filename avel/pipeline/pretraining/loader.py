@@ -1,7 +1,7 @@
 """Batches for AV-BT from a clip store: one random frame of each segment, read and decoded by threads.
 
 Threads, because decoding and copying release the interpreter's lock: nothing is pickled, no frame is copied
-from one process to another, and buffers are used again instead of being paged in anew for every batch.
+from one process to another, and buffers are used again, not paged in for every batch.
 """
 
 from abc import ABC, abstractmethod

@@ -119,7 +119,7 @@ class Origin:
         provenance: that of a cache, or the copy of it that another cache keeps.
         runs: paths at the time the cache was made: the encoder's run, then that of the encoder whose vectors
             this one reads, and so on.
-        again: command that makes the cache anew, "" for a copy in another cache.
+        again: command that makes the cache again, "" for a copy in another cache.
     """
 
     where: str
@@ -376,7 +376,7 @@ def staging_config(staging: Staging, where: str) -> ExtractConfig:
             return config
     raise StaleError(
         f"{where}: its clips were staged as {staging.digest}, which this avel cannot repeat",
-        hint="stage the clips again with avel extract, then make cache and head anew",
+        hint="stage the clips again with avel extract, then make cache and head again",
     )
 
 
@@ -412,7 +412,7 @@ def _check_frames(origin: Origin, there: int) -> None:
 def _check_cnns(origin: Origin, made_with: str | None, found: str) -> None:
     """Compares the CNNs by digest, since a published name or a seed may stand for other weights now."""
     if found != made_with:
-        again = f"{origin.again} makes the cache anew" if origin.again else "make these features anew"
+        again = f"{origin.again} makes the cache again" if origin.again else "make these features again"
         raise StaleError(
             f"{origin.where}: was made with CNNs of weights {made_with}, but their names and seed now give "
             f"{found}",

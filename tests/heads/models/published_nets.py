@@ -1,4 +1,4 @@
-"""Published networks written out anew from their equations, with the names of their state dicts.
+"""Published networks written out again from their equations, with the names of their state dicts.
 
 They are small: widths, cells and classes are those of the tests. Only names and order of operations matter
 here, so dropout is left out.

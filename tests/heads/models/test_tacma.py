@@ -40,7 +40,7 @@ def attention_by_hand(
 
 
 def scores_by_hand(w: Arrays, f_a: np.ndarray, f_v: np.ndarray, theta: float, routing: str) -> np.ndarray:
-    """Logits of one clip, Eq. 6-8, residuals as printed or mended."""
+    """Logits of one clip, Eq. 6-8, residuals as printed or corrected."""
     W_av, W_va = attention_by_hand(w, f_a, f_v, theta)
     value_a, value_v = f_a @ w["W_a2"].T, f_v @ w["W_v2"].T
     if routing == "printed":

@@ -232,10 +232,10 @@ def test_who_makes_a_cache_anew_is_told_which_named_features_that_drops(
     cache_features(store, cache, audio_name="y", visual_name="x", **{**RANDOM_TINY, **OTHER})
     with pytest.raises(StaleError, match="made otherwise") as error:
         cache_features(store, cache, crop_size=28, **RANDOM_TINY)
-    assert "--overwrite makes it anew, which drops x, y: add them again; or name another" in error.value.hint
+    assert "--overwrite makes it again, which drops x, y: add them again; or name another" in error.value.hint
     assert not capsys.readouterr().err.count("drops")
     cache_features(store, cache, overwrite=True, crop_size=28, **RANDOM_TINY)
-    assert f"{cache} is made anew, which drops x, y: add them again\n" in capsys.readouterr().err
+    assert f"{cache} is made again, which drops x, y: add them again\n" in capsys.readouterr().err
     assert not FeatureCache.open(cache).named
     cache.write_bytes(b"damaged")
     cache_features(store, cache, overwrite=True, **RANDOM_TINY)
@@ -257,7 +257,7 @@ def test_new_clips_are_refused_where_named_features_lack_them(store: Path, cache
     missing = "holds x of 10 videos, and not of clips that are new or have changed: new\n"
     with pytest.raises(StaleError, match=missing) as error:
         cache_features(store, cache, crop_size=32, **RANDOM_TINY)
-    assert error.value.hint.endswith("--overwrite makes it anew, which drops x: add them again")
+    assert error.value.hint.endswith("--overwrite makes it again, which drops x: add them again")
     assert cache_features(store, cache, overwrite=True, crop_size=32, **RANDOM_TINY).videos == 11
     assert not FeatureCache.open(cache).named
 

@@ -1,4 +1,4 @@
-"""What a later call finds: damaged clips that it need not look at again, other versions, hints that mend."""
+"""What a later call finds: damaged clips that it need not look at again, other versions, hints that fix."""
 
 import shlex
 import shutil
@@ -60,8 +60,8 @@ def test_a_damaged_clip_is_not_encoded_again_until_it_is_mended(
     assert (tmp_path / "c.h5").stat() == before
     assert not list(tmp_path.glob(".*.parts"))
     write_store(store, ("-v2",))
-    mended = cache_features(store, tmp_path / "c.h5", encoder=run)
-    assert (mended.encoded, mended.kept, mended.failed) == (1, 9, {})
+    fixed = cache_features(store, tmp_path / "c.h5", encoder=run)
+    assert (fixed.encoded, fixed.kept, fixed.failed) == (1, 9, {})
     assert FeatureCache.open(tmp_path / "c.h5").provenance["damaged"] == {}
 
 

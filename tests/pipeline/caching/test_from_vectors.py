@@ -52,8 +52,8 @@ def test_the_store_brings_features_of_vectors_up_to_date(store: Path, run: Path,
     with pytest.raises(StoreError, match="exists"):
         cache_features(vectors, quick, encoder=run)
     write_store(store, ["-v2", "new"])
-    mended = cache_features(store, quick, encoder=run)
-    assert (mended.encoded, mended.kept, mended.failed) == (2, 9, {})
+    fixed = cache_features(store, quick, encoder=run)
+    assert (fixed.encoded, fixed.kept, fixed.failed) == (2, 9, {})
 
 
 def test_the_command_that_a_cache_of_vectors_names_makes_it_of_clips(

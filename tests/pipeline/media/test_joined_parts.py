@@ -1,4 +1,4 @@
-"""Files whose time stamps begin anew: no part of a joined file is lost without a word."""
+"""Files whose time stamps start again: no part of a joined file is lost without a word."""
 
 from dataclasses import replace
 from fractions import Fraction
@@ -60,8 +60,8 @@ def test_both_parts_of_a_joined_file_are_shown_and_heard(tmp_path: Path, kind: s
     both = [*clicks, *(click + alone_valid for click in clicks)]
     assert heard_clicks(samples) == pytest.approx(both, abs=0.05)
     assert "overlaps" not in damage
-    if kind != "avi":  # counts its pictures, and has no time stamps to begin anew
-        assert damage.startswith(f"time stamps begin anew at {alone_valid:.2f} s: joined there")
+    if kind != "avi":  # counts its pictures, and has no time stamps to start again
+        assert damage.startswith(f"time stamps start again at {alone_valid:.2f} s: joined there")
 
 
 @pytest.mark.parametrize("kind", ["ts", "mkv", "mpg"])
@@ -90,7 +90,7 @@ def test_many_parts_without_audio(tmp_path: Path) -> None:
     shown, _, damage, valid = numbers(path)
     assert shown == on_screen(steady(25, 2), 32) * 5
     assert valid == 10.0
-    assert damage == "time stamps begin anew at 2.00 s, and 5 times more: joined there"
+    assert damage == "time stamps start again at 2.00 s, and 5 times more: joined there"
 
 
 def test_a_joined_film_that_is_not_held_in_memory_reads_the_same(
@@ -160,7 +160,7 @@ def test_a_leap_of_one_stream_alone_is_not_followed_but_named(
 def test_a_leap_of_all_streams_is_followed_in_any_container(tmp_path: Path) -> None:
     path = stamp_back(compose(tmp_path / "clip.flv", PLAIN), {8, 9}, 4000, 3000)
     shown, samples, damage, valid = numbers(path)
-    assert damage.startswith("time stamps begin anew at")
+    assert damage.startswith("time stamps start again at")
     assert valid == pytest.approx(8.0, abs=0.15)
     assert len(heard_clicks(samples)) == 4
     assert len(set(shown)) > 120  # of 128 slots

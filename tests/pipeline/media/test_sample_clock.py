@@ -116,7 +116,7 @@ def test_lost_packets_are_silent_and_what_follows_stays_in_place(
     tmp_path: Path, jitter: float, lost: int
 ) -> None:
     random = np.random.default_rng(2).uniform(-jitter, jitter, PACKETS).round(3)
-    random[[0, 50 + lost]] = 0  # the stamps on which the sound starts, and starts anew
+    random[[0, 50 + lost]] = 0  # the stamps on which the sound starts, and starts again
     source = compose(tmp_path / "tone.mkv", PCM)
     path = restamp_sound(
         source, tmp_path / "lost.mkv", lambda n: None if 50 <= n < 50 + lost else float(random[n])

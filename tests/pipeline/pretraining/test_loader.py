@@ -87,7 +87,7 @@ def test_the_next_epoch_is_read_while_the_last_one_ends(
     second = [batch.visual.clone() for batch in loader.epoch(1)]
     fresh = [batch.visual.clone() for batch in ClipLoader(store, store.staged, batch_size=2).epoch(1)]
     assert all(torch.equal(a, b) for a, b in zip(second, fresh, strict=True))
-    assert epochs.count(1) == 16, "eight clips, twice: none is read anew"
+    assert epochs.count(1) == 16, "eight clips, twice: none is read again"
     assert 2 not in epochs, "no third epoch was announced"
 
 

@@ -405,7 +405,7 @@ def test_clips_of_other_files_are_not_taken_for_those_of_a_run(tmp_path: Path) -
     (kept,) = (tmp_path / "vectors").iterdir()
     assert len([*kept.iterdir()]) == 1
     pretrain(store, tmp_path / "new", CONFIG, frozen_vectors=str(tmp_path / "vectors"), **options)
-    assert len([*kept.iterdir()]) == 2, "the vectors of the changed clip are computed anew"
+    assert len([*kept.iterdir()]) == 2, "the vectors of the changed clip are computed again"
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:99", "tpu", "meta", "mps"])

@@ -1,4 +1,4 @@
-"""Folders with models of other libraries, moved after features were made by them: named anew, checked."""
+"""Folders with models of other libraries, moved after features were made by them: named again, checked."""
 
 import json
 from pathlib import Path

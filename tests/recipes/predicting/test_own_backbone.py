@@ -274,7 +274,7 @@ def test_a_cache_made_with_other_settings_is_stale_and_the_hint_makes_it(
     other = CHOSEN | {"visual_side": 24, "audio_side": 32}
     with pytest.raises(StaleError, match=r"encoder\.visual\.stripes\.side was 12, is now 24") as caught:
         cache_features(folder / "s.zarr", path, device="cpu", **other)
-    command = caught.value.hint.partition(" makes it anew")[0].split()
+    command = caught.value.hint.partition(" makes it again")[0].split()
     assert command[:2] == ["avel", "cache-features"]
     assert "audio_side=32" in command
     assert "visual_side=24" not in command, "which is its default"

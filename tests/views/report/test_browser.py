@@ -41,7 +41,7 @@ def folder(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def page(driver: Any, folder: Path) -> Any:
-    """The driver with the page loaded anew."""
+    """The driver with the page loaded again."""
     driver.get("about:blank")
     errors(driver)
     driver.get((folder / "index.html").as_uri())

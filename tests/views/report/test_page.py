@@ -432,7 +432,7 @@ def test_a_damaged_clip_has_no_pictures_and_a_note_says_so(
     noted = re.search(
         r"pictures of (.*) are left out: .*log_mel is damaged.*--repair", capsys.readouterr().err
     )
-    assert noted, "which clip, and the command that mends it"
+    assert noted, "which clip, and the command that fixes it"
     assert noted[1] in IDS
 
 
