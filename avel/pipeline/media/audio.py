@@ -96,11 +96,11 @@ class AudioReader:
     def _placed(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Yields pieces of audio with their first sample on the grid; where two overlap, the first stays."""
         end, decoded = None, 0  # where the last piece ends, and the samples of all
-        least = DRIFT_SECONDS * self._grid.sample_rate
+        priming = DRIFT_SECONDS * self._grid.sample_rate
         for start, run in self._runs():
             if end is None:
                 end = start
-            elif decoded > least or abs(start - end) > least:
+            elif decoded > priming or abs(start - end) > self._grid.samples_per_segment:
                 # What is shorter at the beginning is AAC's priming. MP4 without an edit list gives it a time
                 # stamp apart from the rest, so no leap is noted there.
                 self._note_leap(start, end)
