@@ -47,8 +47,6 @@ class FrozenVectors(Batches):
         *,
         batch_size: int,
         seed: int = 0,
-        rank: int = 0,
-        world: int = 1,
         together: bool = False,
         device: torch.device | None = None,
         lengths: Tensor | None = None,
@@ -58,13 +56,12 @@ class FrozenVectors(Batches):
         if fits((cnn_a, cnn_v), self.device):
             cnn_a, cnn_v = cnn_a.to(self.device), cnn_v.to(self.device)
         self.cnn_a, self.cnn_v, self.batch_size, self.seed = cnn_a, cnn_v, batch_size, seed
-        self.rank, self.world, self.together = rank, world, together
-        self.clips = len(cnn_a)
+        self.together, self.clips = together, len(cnn_a)
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """Yields the batches of epoch `number`: of each segment, the vector of one of its k frames."""
         segments, frames = self.cnn_v.shape[1:3]
-        parts = batches_of(self.clips, self.batch_size, self.seed, number, self.rank, self.world)
+        parts = batches_of(self.clips, self.batch_size, self.seed, number)
         draws, times = (1, segments) if self.together else (segments, 1)
         sizes = [len(part) for part in parts]
         clips = [clip for part in parts for clip in part]
