@@ -95,7 +95,8 @@ class AudioReader:
 
     def _placed(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Yields pieces of audio with their first sample on the grid; where two overlap, the first stays."""
-        end, decoded = None, 0  # where the last piece ends, and the samples of all
+        end: int | None = None  # of the last piece, on the grid
+        decoded = 0  # samples of all pieces
         priming = DRIFT_SECONDS * self._grid.sample_rate
         for start, run in self._runs():
             if end is None:
