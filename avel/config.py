@@ -389,10 +389,9 @@ def to_toml(config: Any, stage: str, without: Collection[str] = ()) -> str:
     """Returns the config as TOML that `--config` reads back; settings that are None are left out.
 
     Args:
-        without: names of settings and groups that are left out, too.
+        without: keys of settings and groups that are left out, too.
     """
-    shown = {name: value for name, value in as_dict(config).items() if name not in without}
-    return tomli_w.dumps({stage: _without_none(shown)})
+    return tomli_w.dumps({stage: _shown(as_dict(config), without)})
 
 
 def as_dict(config: Any) -> dict[str, Any]:
@@ -441,9 +440,10 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
+def _shown(values: Mapping[str, Any], without: Collection[str], place: str = "") -> dict[str, Any]:
+    """Returns nested values, of the table `place`, without those that are None or listed in `without`."""
     return {
-        key: _without_none(value) if isinstance(value, dict) else value
+        key: _shown(value, without, f"{place}{key}.") if isinstance(value, dict) else value
         for key, value in values.items()
-        if value is not None
+        if value is not None and f"{place}{key}" not in without
     }

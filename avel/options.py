@@ -43,8 +43,8 @@ def settings(
     """Gives a command `--config`, `--set`, and one option for each setting of `config_type`.
 
     The command receives the resolved config as `config`, which is also printed to stderr. Settings without
-    effect are not printed: those that concern clips (`of_clips`) if `store` is a feature cache, and those of
-    the CNNs if an `encoder` is given, since it has its own.
+    effect are not printed: those that concern clips (`of_clips`) if `store` is a feature cache, those of the
+    CNNs if an `encoder` is given, since it has its own, and those that the config itself calls `idle`.
 
     Args:
         stage: the config's table in a TOML file.
@@ -64,7 +64,7 @@ def settings(
                 config = resolve(config_type, stage, sets=sets, **sources)
                 _check_used(sets, [config])
                 on_cache = "store" in values and kind_of(values["store"]) == "cache"
-                idle = [*config_type.of_clips] if on_cache else []
+                idle = [*getattr(config, "idle", ()), *(config_type.of_clips if on_cache else ())]
                 if values.get("encoder") is not None:  # it has CNNs of its own
                     idle += [kind for kind in ("visual", "audio") if not config.changed([kind])]
                 note(to_toml(config, stage, idle).strip())

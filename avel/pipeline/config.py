@@ -322,6 +322,11 @@ class PretrainConfig(FromClipsOrCache):
     optimizer: OptimizerConfig = group(OptimizerConfig, "Optimizer")
     augmentation: AugmentConfig = group(AugmentConfig, "Augmentation")
 
+    @property
+    def idle(self) -> tuple[str, ...]:
+        """Returns the keys of settings that `start_from` leaves without effect: its run has what they set."""
+        return ("visual.weights", "audio.weights", "standardise") if self.start_from else ()
+
 
 @dataclass(frozen=True)
 class CacheConfig(FromClipsOrCache):

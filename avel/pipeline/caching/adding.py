@@ -34,7 +34,10 @@ def check_target(
     if config.untrained:
         raise ConfigError("--untrained beside a name", hint="names are for the backbones' own features")
     if len(set(names.values())) < len(names):
-        raise ConfigError(f"audio and visual features both named {names['audio']!r}", hint="name them apart")
+        raise ConfigError(
+            f"audio and visual features both named {names['audio']!r}",
+            hint="give --audio-name and --visual-name different names",
+        )
     if not cache.exists():
         raise MissingPathError(
             f"{cache}: no feature cache to which {next(iter(names.values()))!r} could be added",

@@ -1,4 +1,4 @@
-"""Staged clips through an encoder, batch by batch, the next one read while this one is computed."""
+"""Runs staged clips through an encoder, batch by batch, and reads the next one meanwhile."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -57,20 +57,30 @@ class Request:
             self.clips.location.url,
             None if self.encoder is None else self.encoder.absolute(),
             replace(
-                self.config, visual=self._placed(self.config.visual), audio=self._placed(self.config.audio)
+                self.config,
+                visual=self._placed("visual", self.config.visual),
+                audio=self._placed("audio", self.config.audio),
             ),
             self.recipe,
             parts,
         )
 
-    def _placed(self, chosen: B) -> B:
-        """Returns a CNN's config with absolute paths of its weights and model; names stay as they are."""
+    def _placed(self, modality: FeatureModality, chosen: B) -> B:
+        """Returns a CNN's config that means the same on another machine.
+
+        Paths of weights and model are absolute. A model on the hub has the commit that the recipe names: each
+        machine would otherwise take the revision that is the newest there.
+        """
+        from avel.pipeline.encoders.hub import ModelConfig
+
         weights, backbone = Path(chosen.weights), chosen.backbone
         if weights.is_file() or (self.encoder is not None and weights.is_dir()):
             chosen = replace(chosen, weights=str(weights.absolute()))
-        model = getattr(backbone, "model", None)
-        if backbone is not None and isinstance(model, str) and model and Path(model).is_dir():
-            settings: dict[str, Any] = {"model": str(Path(model).absolute())}
+        recorded = self.recipe["encoder"].get(modality)
+        if recorded is not None and isinstance(backbone, ModelConfig):
+            settings = {"revision": recorded[backbone.name]["revision"]}
+            if Path(backbone.model).is_dir():
+                settings["model"] = str(Path(backbone.model).absolute())
             chosen = replace(chosen, backbone=replace(backbone, **settings))
         return chosen
 

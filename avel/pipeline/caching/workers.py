@@ -1,4 +1,4 @@
-"""Parts of a feature cache, computed here, by one process a GPU, or by the workers of a dask cluster."""
+"""Computes parts of a feature cache here, in one process a GPU, or on the workers of a dask cluster."""
 
 from __future__ import annotations
 

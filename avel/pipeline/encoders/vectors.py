@@ -107,10 +107,15 @@ def read_vectors(cache: FeatureCache, config: VectorsConfig, videos: NDArray[np.
             f"the encoder reads {config.dimensions}",
             hint="give a cache with features of the same encoders",
         )
-    broken = torch.nonzero(~vectors.isfinite().flatten(1).all(1))
-    if len(broken):
-        video_id = cache.video_ids[int(videos[int(broken[0])])]
+    if (broken := first_not_finite(vectors)) is not None:
+        video_id = cache.video_ids[int(videos[broken])]
         raise StoreError(
             f"{cache.path}: {config.features} of video {video_id!r} is not finite", hint=CACHE_AGAIN
         )
     return vectors
+
+
+def first_not_finite(vectors: Tensor) -> int | None:
+    """Returns the place of the first video with a number that is not finite, None without any: (n, ...)."""
+    broken = torch.nonzero(~vectors.isfinite().flatten(1).all(1))
+    return int(broken[0]) if len(broken) else None

@@ -30,7 +30,7 @@ class AudioReader:
         errors: number of packets that could not be decoded.
         unmixed: number of blocks that could not be mixed to mono, for example of ambisonic audio.
         has_audio: some of the audio lies on the grid.
-        gaps: seconds of each silence where time stamps leap ahead.
+        gaps: begin and end of each silence where time stamps leap ahead, in seconds after the origin.
         overlaps: seconds of each piece left out where time stamps leap back.
         jitter_seconds: the most that a time stamp was off without moving the audio.
         end_seconds: where the last decoded audio ends, in seconds after the origin.
@@ -40,7 +40,7 @@ class AudioReader:
         self._path, self._stream, self._grid, self._origin = path, stream, grid, float(origin)
         self.errors = self.unmixed = 0
         self.has_audio = False
-        self.gaps: list[float] = []
+        self.gaps: list[tuple[float, float]] = []
         self.overlaps: list[float] = []
         self.jitter_seconds = self.end_seconds = 0.0
 
@@ -51,7 +51,11 @@ class AudioReader:
         if self.unmixed:
             yield f"blocks of audio not mixed to mono: {self.unmixed}"
         if self.gaps:
-            yield f"gaps in the audio: {len(self.gaps)}, {sum(self.gaps):.2f} s of silence"
+            seconds, begin, end = max((end - begin, begin, end) for begin, end in self.gaps)
+            silence = sum(end - begin for begin, end in self.gaps)
+            is_long = seconds > self._grid.segment_seconds
+            where = f", the longest from {begin:.2f} s to {end:.2f} s" if is_long else ""
+            yield f"gaps in the audio: {len(self.gaps)}, {silence:.2f} s of silence{where}"
         if self.overlaps:
             yield f"overlaps in the audio: {len(self.overlaps)}, {sum(self.overlaps):.2f} s left out"
         if self.jitter_seconds > GAP_SECONDS:
@@ -91,16 +95,19 @@ class AudioReader:
 
     def _placed(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Yields pieces of audio with their first sample on the grid; where two overlap, the first stays."""
-        begin = end = None  # first sample of the first piece, and the end of the last
+        end: int | None = None  # of the last piece, on the grid
+        decoded = 0  # samples of all pieces
+        priming = DRIFT_SECONDS * self._grid.sample_rate
         for start, run in self._runs():
-            if begin is None or end is None:
-                begin = end = start
-            elif end - begin > DRIFT_SECONDS * self._grid.sample_rate:
+            if end is None:
+                end = start
+            elif decoded > priming or abs(start - end) > self._grid.samples_per_segment:
                 # What is shorter at the beginning is AAC's priming. MP4 without an edit list gives it a time
                 # stamp apart from the rest, so no leap is noted there.
                 self._note_leap(start, end)
             position = start
             for piece in run:
+                decoded += len(piece)
                 overlap = max(end - position, 0)
                 if overlap < len(piece):
                     yield position + overlap, piece[overlap:]
@@ -111,11 +118,11 @@ class AudioReader:
 
     def _note_leap(self, start: int, end: int) -> None:
         """Adds to `gaps` or `overlaps`, where one run ends at sample `end` and the next begins at `start`."""
-        seconds = (min(start, self._grid.samples) - end) / self._grid.sample_rate
-        if seconds > GAP_SECONDS / 2:  # less comes from rounding a run to samples of the grid
-            self.gaps.append(seconds)
-        elif seconds < -GAP_SECONDS / 2:
-            self.overlaps.append(-seconds)
+        left, right = (sample / self._grid.sample_rate for sample in (end, min(start, self._grid.samples)))
+        if right - left > GAP_SECONDS / 2:  # less comes from rounding a run to samples of the grid
+            self.gaps.append((left, right))
+        elif left - right > GAP_SECONDS / 2:
+            self.overlaps.append(left - right)
 
     def _runs(self) -> Iterator[tuple[int, Iterator[NDArray[np.float32]]]]:
         """Yields runs of audio without a gap: the first sample on the grid, and the resampled pieces."""

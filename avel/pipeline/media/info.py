@@ -16,6 +16,8 @@ STILL_BRANDS = frozenset({"avif", "heic", "heif", "heix", "mif1"})
 """Brands of pictures in the boxes of MP4: HEIF and AVIF."""
 ONE_DURATION = ("matroska", "flv")
 """Formats that state only where the longest stream ends. FFmpeg may take that for the end of each stream."""
+MOST_FPS, MOST_TOGETHER = 1000, 16
+"""Pictures a second, beyond a few, that are more than any file is played at: the time stamps are wrong."""
 
 
 @dataclass(frozen=True)
@@ -49,16 +51,25 @@ def media_info(video: ScannedStream, audio: ScannedStream | None, grid: Grid, or
 
 
 def stamp_faults(stream: ScannedStream, grid: Grid, origin: Fraction) -> list[str]:
-    """Returns the faults of a stream's time stamps: some are missing, or they leap by more than a segment."""
+    """Returns the faults of a stream's time stamps.
+
+    Some are missing; or those of pictures leap by more than a segment, or lie too close to be true.
+    `AudioReader` finds the leaps of audio, between samples, since one packet may be longer than a segment.
+    """
     kind = stream.av_stream.type
     if stream.untimed:
         return [f"{kind} packets without a time: {stream.untimed}"]
-    times, end = sorted(set(stream.times)), float(origin + Fraction(grid.seconds)) / stream.tick_seconds
-    ticks, start, after = max(((b - a, a, b) for a, b in pairwise(times) if a < end), default=(0, 0, 0))
-    if (ticks - stream.usual_ticks) * stream.tick_seconds <= grid.segment_seconds:
+    if kind == "audio":
         return []
-    left, right = (float(pts * stream.time_base - origin) for pts in (start, after))
-    return [f"no new {kind} between {left:.2f} s and {right:.2f} s"]
+    times, end = sorted(set(stream.times)), float(origin + Fraction(grid.seconds)) / stream.tick_seconds
+    faults, span_seconds = [], (times[-1] - times[0]) * stream.tick_seconds
+    if len(stream.times) - MOST_TOGETHER > MOST_FPS * span_seconds:
+        faults.append(f"{len(stream.times)} pictures within {span_seconds:.2f} s")
+    ticks, start, after = max(((b - a, a, b) for a, b in pairwise(times) if a < end), default=(0, 0, 0))
+    if (ticks - stream.usual_ticks) * stream.tick_seconds > grid.segment_seconds:
+        left, right = (float(pts * stream.time_base - origin) for pts in (start, after))
+        faults.append(f"no new video between {left:.2f} s and {right:.2f} s")
+    return faults
 
 
 def is_still(container: InputContainer, video: ScannedStream) -> bool:

@@ -140,13 +140,19 @@ class Media:
 
     def _check_audio(self, audio: AudioReader) -> None:
         faults = list(audio.faults())
+        covered, stated = (
+            min(end, self._grid.seconds) for end in (audio.end_seconds, self.info.audio_end_seconds)
+        )
+        ends_early = stated - covered > self._grid.segment_seconds
+        if ends_early:
+            faults.append(f"the audio ends at {covered:.2f} s of {stated:.2f} s")
         if not (audio.has_audio or faults):
             faults = [f"the audio starts at {self.info.audio_start_seconds:.1f} s"]
         for fault in faults:
             self._add_damage(fault)
         if not audio.has_audio and self._missing_audio == "fail":
             raise ClipRefused("no-audio", "; ".join(faults))
-        if audio.errors:
+        if audio.errors or ends_early:
             self._end_earlier(audio_end_seconds=audio.end_seconds)
 
     def _check_video(self) -> None:

@@ -15,7 +15,13 @@ from avel.pipeline.config import (
     PretrainConfig,
     VisualBackboneConfig,
 )
-from avel.pipeline.encoders.vectors import NAME, VectorsConfig, read_vectors, width_of
+from avel.pipeline.encoders.vectors import (
+    NAME,
+    VectorsConfig,
+    first_not_finite,
+    read_vectors,
+    width_of,
+)
 from avel.progress import note
 from avel.stores.features import FeatureCache
 
@@ -71,10 +77,11 @@ def read_float16(cache: FeatureCache, config: VectorsConfig, videos: NDArray[np.
     """
     vectors = read_vectors(cache, config, videos)
     halves = vectors.half()
-    if not halves.isfinite().all():
+    if (broken := first_not_finite(halves)) is not None:
         raise TrainingError(
-            f"{cache.path}: {config.features} goes up to {vectors.abs().max():g}, and training holds "
-            f"vectors in float16, which ends at {torch.finfo(torch.float16).max:g}",
+            f"{cache.path}: {config.features} of video {cache.video_ids[int(videos[broken])]!r} goes up to "
+            f"{vectors[broken].abs().max():g}, and training holds vectors in float16, which ends at "
+            f"{torch.finfo(torch.float16).max:g}",
             hint="divide the features by a number before avel import-features",
         )
     return halves

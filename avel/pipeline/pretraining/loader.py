@@ -19,6 +19,7 @@ from torchvision.io import ImageReadMode
 from avel.ahead import begin_ahead
 from avel.device import decodes_jpeg
 from avel.grid import MEL_BANDS, MEL_FRAMES
+from avel.pipeline.pretraining.parallel import rank, world_size
 from avel.stores.clips import ClipStore
 from avel.stores.jpeg import decode_jpeg
 
@@ -49,15 +50,14 @@ def lengths_of(lengths: Tensor | None, clips: list[int]) -> Tensor | None:
     return None if lengths is None else lengths[clips]
 
 
-def batches_of(
-    clips: int, batch_size: int, seed: int, epoch: int, rank: int = 0, world: int = 1
-) -> list[list[int]]:
-    """Returns the clips of each step for one of `world` processes: every clip once, in a new order.
+def batches_of(clips: int, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
+    """Returns this process's clips of each step: over all processes every clip once, in a new order.
 
     Batches differ by one clip at most, so that the last one is no smaller than the others.
     """
     order = np.random.default_rng([seed, epoch, ORDER_STREAM]).permutation(clips)
-    return [part[rank::world].tolist() for part in np.array_split(order, steps_per_epoch(clips, batch_size))]
+    parts = np.array_split(order, steps_per_epoch(clips, batch_size))
+    return [part[rank() :: world_size()].tolist() for part in parts]
 
 
 def steps_per_epoch(clips: int, batch_size: int) -> int:
@@ -107,16 +107,13 @@ class ClipLoader(Batches):
         device: torch.device | None = None,
         decode: Literal["auto", "gpu", "cpu"] = "auto",
         epochs: int = 0,
-        rank: int = 0,
-        world: int = 1,
         lengths: Tensor | None = None,
     ) -> None:
         self.lengths = lengths
         self.store, self.video_ids, self.batch_size, self.seed = store, tuple(video_ids), batch_size, seed
         self.clips = len(self.video_ids)
         self.device = device or torch.device("cpu")
-        self.rank, self.world, self.workers = rank, world, workers
-        self.epochs = epochs
+        self.workers, self.epochs = workers, epochs
         self.on_device = store.attributes.frame_codec == "jpeg" and decodes_jpeg(self.device, decode)
         self._side = torch.cuda.Stream(self.device) if self.on_device else None  # type: ignore[no-untyped-call]
         self._free: list[_Buffer] = []
@@ -146,7 +143,7 @@ class ClipLoader(Batches):
         parts = (
             (epoch, clips)
             for epoch in range(first, max(self.epochs, first + 1))
-            for clips in batches_of(self.clips, self.batch_size, self.seed, epoch, self.rank, self.world)
+            for clips in batches_of(self.clips, self.batch_size, self.seed, epoch)
         )
         with ThreadPoolExecutor(self.workers) as pool:
             try:

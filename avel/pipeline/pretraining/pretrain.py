@@ -232,8 +232,6 @@ def make_batches(
     how: dict[str, Any] = {
         "batch_size": config.batch_size,
         "seed": config.seed,
-        "rank": rank(),
-        "world": world_size(),
         "device": next(encoder.parameters()).device,
         "lengths": lengths,
     }

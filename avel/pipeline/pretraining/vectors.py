@@ -16,6 +16,7 @@ from avel.grid import evenly_spaced
 from avel.pipeline.config import AugmentConfig
 from avel.pipeline.encoders.encoder import Encoder
 from avel.pipeline.encoders.saved import cnn_digest
+from avel.pipeline.encoders.vectors import first_not_finite
 from avel.pipeline.pretraining.augment import augment_clips, centre_crop
 from avel.pipeline.pretraining.loader import Batch, Batches, batches_of, lengths_of, random_choices
 from avel.pipeline.pretraining.parallel import barrier, rank, world_size
@@ -46,8 +47,6 @@ class FrozenVectors(Batches):
         *,
         batch_size: int,
         seed: int = 0,
-        rank: int = 0,
-        world: int = 1,
         together: bool = False,
         device: torch.device | None = None,
         lengths: Tensor | None = None,
@@ -57,13 +56,12 @@ class FrozenVectors(Batches):
         if fits((cnn_a, cnn_v), self.device):
             cnn_a, cnn_v = cnn_a.to(self.device), cnn_v.to(self.device)
         self.cnn_a, self.cnn_v, self.batch_size, self.seed = cnn_a, cnn_v, batch_size, seed
-        self.rank, self.world, self.together = rank, world, together
-        self.clips = len(cnn_a)
+        self.together, self.clips = together, len(cnn_a)
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """Yields the batches of epoch `number`: of each segment, the vector of one of its k frames."""
         segments, frames = self.cnn_v.shape[1:3]
-        parts = batches_of(self.clips, self.batch_size, self.seed, number, self.rank, self.world)
+        parts = batches_of(self.clips, self.batch_size, self.seed, number)
         draws, times = (1, segments) if self.together else (segments, 1)
         sizes = [len(part) for part in parts]
         clips = [clip for part in parts for clip in part]
@@ -181,16 +179,16 @@ def compute_vectors(
             cnn_v = of_groups.view(len(some), -1, *of_groups.shape[1:]).transpose(1, 2)
         audio.append(cnn_a.half().cpu())
         visual.append(cnn_v.half().cpu())
+        for kind, values in ("audio", audio[-1]), ("visual", visual[-1]):
+            if (broken := first_not_finite(values)) is not None:
+                raise TrainingError(
+                    f"clip {some[broken]!r}: vectors of the {kind} CNN are not finite in float16, which ends "
+                    "at 65504",
+                    hint=f"other --{kind}-weights, or another --{kind}-backbone",
+                )
         if progress is not None:
             progress.advance(len(some))
-    cnn_a, cnn_v = torch.cat(audio), torch.cat(visual)
-    for kind, values in ("audio", cnn_a), ("visual", cnn_v):
-        if not values.isfinite().all():
-            raise TrainingError(
-                f"vectors of the {kind} CNN are not finite in float16, which ends at 65504",
-                hint=f"other --{kind}-weights, or another --{kind}-backbone",
-            )
-    return cnn_a, cnn_v
+    return torch.cat(audio), torch.cat(visual)
 
 
 def source_of_each(store: ClipStore, video_ids: Sequence[str]) -> dict[str, str]:

@@ -28,6 +28,7 @@ from avel.stores.feature_parts import Parts
 from avel.stores.features import FeatureCache
 from tests.pipeline.caching.small_stores import RANDOM_TINY, encoder_run, write_store
 from tests.pipeline.configs import cache_config
+from tests.pipeline.encoders.test_hub import COMMIT, image
 
 TINY = {**RANDOM_TINY, "crop_size": 28, "workers": 1}
 
@@ -123,9 +124,35 @@ def test_paths_are_whole_in_what_other_processes_are_given(
     assert work.config.audio.weights == "random"
     (tmp_path / "clip").mkdir()
     models = cache_config(visual_backbone="hf:clip", audio_backbone="hf:its/name-on-the-hub")
-    config = replace(task, config=models).work(Parts(tmp_path)).config
-    assert as_dict(config.visual)["hf"] == {"model": str(tmp_path / "clip"), "revision": ""}
-    assert as_dict(config.audio)["hf"]["model"] == "its/name-on-the-hub"
+    recorded = {"visual": {"hf": {"revision": "folder-12ab"}}, "audio": {"hf": {"revision": COMMIT}}}
+    request = replace(task, config=models, recipe={"encoder": recorded})
+    config = request.work(Parts(tmp_path)).config
+    assert as_dict(config.visual)["hf"] == {"model": str(tmp_path / "clip"), "revision": "folder-12ab"}
+    audio = as_dict(config.audio)["hf"]
+    assert (audio["model"], audio["revision"]) == ("its/name-on-the-hub", COMMIT)
+
+
+def test_all_workers_take_the_revision_that_was_the_newest_when_the_call_began(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("transformers", reason="pip install 'avel[hf]'")
+    hub = pytest.importorskip("huggingface_hub", reason="pip install 'avel[hf]'")
+    monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
+    newest = tmp_path / "hub" / "models--some--clip" / "refs" / "main"
+    newest.parent.mkdir(parents=True)
+    for commit in (COMMIT, COMMIT[::-1]):
+        kept = newest.parents[1] / "snapshots" / commit
+        kept.mkdir(parents=True)
+        (image(kept) / "config.json").write_text("{}")
+        (kept / "model.safetensors").touch()
+    newest.write_text(COMMIT)
+    write_store(tmp_path / "clips.zarr", ["a"])
+    config = cache_config(visual_backbone="hf:some/clip", audio_backbone="tiny", audio_weights="random")
+    request = make_request(ClipStore.open(tmp_path / "clips.zarr"), tmp_path / "c.h5", None, config)
+    newest.write_text(COMMIT[::-1])  # what another machine would find
+    sent = as_dict(request.work(Parts(tmp_path)).config.visual)
+    assert sent["hf"]["revision"] == request.recipe["encoder"]["visual"]["hf"]["revision"] == COMMIT
 
 
 class LostClient:

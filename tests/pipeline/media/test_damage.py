@@ -1,6 +1,7 @@
 """Files that lie, break off or are something else: staged with what came, or refused with its reason."""
 
 import pickle
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import pytest
 from avel.errors import AvelError
 from avel.pipeline.media.refusal import ClipRefused
 from avel.stores.manifest import Reason
-from tests.media import Film, compose, heard_clicks, read_number, steady
+from tests.media import Film, compose, forge_ticks, heard_clicks, read_number, steady
 from tests.pipeline.media.reading import on_screen, read
 
 FILM = Film(steady(25), options={"g": "25", "bf": "0"})
@@ -78,6 +79,34 @@ def test_a_leap_of_the_time_stamps_is_on_record(tmp_path: Path) -> None:
     assert info.damage == "no new video between 2.98 s and 95.02 s"
 
 
+def test_sound_in_packets_longer_than_a_segment_is_not_remarked_on(tmp_path: Path) -> None:
+    film = Film(steady(5), 32, 32, sound_codec="pcm_s16le", hz=16000, sound_block=40000)
+    samples, info = read(compose(tmp_path / "long.mkv", film))[1:]
+    assert heard_clicks(samples) == pytest.approx(film.clicks, abs=0.001)
+    assert info.damage == ""
+
+
+FORGED: "dict[str, tuple[str, dict[str, int], str]]" = {
+    "sound in a hundredth of its time": (
+        "soun",
+        {"faster": 100},
+        r"overlaps in the audio: \d+, 10\.\d\d s left out",
+    ),
+    "sound without time": ("soun", {"steps": False}, r"the audio ends at 0\.0\d s of 10\.00 s"),
+    "pictures in a hundredth of their time": ("vide", {"faster": 100}, r"260 pictures within 0\.10 s"),
+}
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_an_index_that_lies_about_time_is_on_record(
+    whole: "dict[str, Path]", tmp_path: Path, name: str
+) -> None:
+    kind, how, remark = FORGED[name]
+    info = read(forge_ticks(whole["mp4"], tmp_path / "forged.mp4", kind, **how))[2]
+    assert re.fullmatch(remark, info.damage)
+    assert min(info.video_end_seconds, info.audio_end_seconds) < 0.2
+
+
 SECONDS_BEFORE, SECONDS_AFTER = 4, 7
 """Where a hole begins and ends in a film of fragments of one second."""
 
@@ -109,7 +138,10 @@ def test_what_follows_a_hole_between_fragments_keeps_its_time(tmp_path: Path) ->
     assert (shown[:64], shown[114:]) == (due[:64], due[114:])
     assert heard_clicks(samples) == pytest.approx([2.523, 8.523], abs=0.002)
     assert info.valid_seconds == 10
-    assert "no new video between 3.98 s and 7.02 s; no new audio between" in info.damage
+    assert info.damage == (
+        "no new video between 3.98 s and 7.02 s; "
+        "gaps in the audio: 1, 3.00 s of silence, the longest from 4.04 s to 7.04 s"
+    )
 
 
 @pytest.mark.parametrize("flags", ["frag_keyframe+empty_moov", "dash+frag_keyframe+empty_moov"])

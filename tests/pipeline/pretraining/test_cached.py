@@ -146,7 +146,8 @@ def test_what_is_not_finite_and_not_trained_on_does_not_matter(tmp_path: Path) -
         pretrain(write_cache(tmp_path / "d.h5", f_a=values), tmp_path / "other", epochs=1, **SMALL)
     assert not (tmp_path / "other").exists()
     values[0, 3, 2] = -1e5
-    with pytest.raises(TrainingError, match=r"f_a goes up to 100000, .* float16, which ends at 65504"):
+    message = r"f_a of video '-video0' goes up to 100000, .* float16, which ends at 65504"
+    with pytest.raises(TrainingError, match=message):
         pretrain(write_cache(tmp_path / "e.h5", f_a=values), tmp_path / "other", epochs=1, **SMALL)
     assert not (tmp_path / "other").exists()
 

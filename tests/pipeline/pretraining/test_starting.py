@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 from safetensors.torch import save_file
 
+from avel.cli import cli
+from avel.config import to_toml
+from avel.console import DONE, run
 from avel.errors import MissingPathError, StoreError
 from avel.pipeline.config import VISUAL_BACKBONES
 from avel.pipeline.encoders.build import build_encoder
@@ -29,6 +32,20 @@ def test_a_run_starts_from_another_and_goes_on_like_any(store: ClipStore, tmp_pa
     pretrain(store, tmp_path / "tuned", tuning, lr_scale_backbone=1.0)
     moved = Run.open(tmp_path / "tuned", "pretrain").metrics()[-1]["moved"]
     assert all(0 < share < 1 for share in moved.values()), "counted from where the first run ended"
+
+
+def test_weights_are_not_told_where_those_of_another_run_are_taken(
+    store: ClipStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pretrain(store, tmp_path / "first", CONFIG, epochs=1)
+    (tmp_path / "tiny.toml").write_text(to_toml(CONFIG, "pretrain", ["visual.weights", "audio.weights"]))
+    words = ["pretrain", store.location.url, str(tmp_path / "run"), "--epochs", "1", "--config"]
+    words += [str(tmp_path / "tiny.toml"), "--start-from", str(tmp_path / "first")]
+    assert run(cli, words) == DONE
+    told = capsys.readouterr().err
+    assert '[pretrain.visual]\nbackbone = "tiny"\n' in told
+    assert f'start_from = "{tmp_path / "first"}"' in told
+    assert not any(idle in told for idle in ("weights =", "standardise ="))
 
 
 def test_what_a_run_cannot_start_from_is_refused(store: ClipStore, tmp_path: Path) -> None:
@@ -60,14 +77,14 @@ def test_a_run_that_starts_from_another_needs_no_weights_and_treats_its_cnns_ali
     save_file(made(VISUAL_BACKBONES, "tiny").state_dict(), tmp_path / "visual.safetensors")
     begun = changed(CONFIG, epochs=2, visual_weights=str(tmp_path / "visual.safetensors"))
     pretrain(store, tmp_path / "first", begun)
-    for start, run in (("first", "second"), ("second", "third")):
+    for start, name in (("first", "second"), ("second", "third")):
         (tmp_path / "visual.safetensors").unlink(missing_ok=True)
         again = changed(begun, start_from=str(tmp_path / start), visual_weights="random")
-        pretrain(store, tmp_path / run, again)
-        encoder = build_encoder(changed(again, start_from=str(tmp_path / run)))
+        pretrain(store, tmp_path / name, again)
+        encoder = build_encoder(changed(again, start_from=str(tmp_path / name)))
         assert (encoder.visual.pretrained, encoder.audio.pretrained) == (True, False)
         assert encoder.batch_statistics == {"visual": False, "audio": True}
-        lines = Run.open(tmp_path / run).metrics()
+        lines = Run.open(tmp_path / name).metrics()
         assert lines[-1]["moved"]["visual_cnn"] < 0.01 * lines[-1]["moved"]["audio_cnn"]
 
 

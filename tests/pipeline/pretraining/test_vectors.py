@@ -109,13 +109,16 @@ def test_cells_of_agva_are_kept_as_well(store: ClipStore) -> None:
     assert cnn_v.shape == (1, 10, 2, 4, 128)
 
 
-def test_vectors_too_large_for_float16_are_refused_with_the_cnn_that_gives_them(store: ClipStore) -> None:
-    encoder = tiny()
-    with torch.no_grad():
-        for weight in encoder.audio.parameters():
-            weight.mul_(1e3)
-    with pytest.raises(TrainingError, match="audio CNN are not finite in float16"):
-        compute_vectors(encoder, store, store.staged[:1], 1)
+def test_vectors_too_large_for_float16_are_refused_with_their_clip_and_cnn(
+    store: ClipStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder, (first, second) = tiny(), store.staged[:2]
+    forward, added = encoder.cnn_audio, iter((0.0, 1e6))
+    monkeypatch.setattr(vectors, "FRAMES_AT_ONCE", {"cpu": 1})  # a clip at a time
+    monkeypatch.setattr(encoder, "cnn_audio", lambda audio: forward(audio) + next(added))
+    message = f"clip '{second}': vectors of the audio CNN are not finite in float16"
+    with pytest.raises(TrainingError, match=message):
+        compute_vectors(encoder, store, [first, second], 1)
 
 
 @pytest.fixture
