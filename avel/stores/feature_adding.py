@@ -45,7 +45,7 @@ def add_features(path: Path, new: Mapping[str, NewFeatures], *, overwrite: bool 
     """
     cache = FeatureCache.open(path)
     check_new_names(cache, new, overwrite)
-    write_features(
+    return write_features(
         path,
         video_ids=cache.video_ids,
         categories=cache.categories,
@@ -59,7 +59,6 @@ def add_features(path: Path, new: Mapping[str, NewFeatures], *, overwrite: bool 
         sources=cache.sources,
         temporal=cache.read_temporal(),
     )
-    return FeatureCache.open(path)
 
 
 def check_new_names(cache: FeatureCache, names: Iterable[str], overwrite: bool) -> None:

@@ -1,10 +1,10 @@
 """Makes a feature cache of features of any source: reads, aligns and checks them against a dataset."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 
@@ -42,6 +42,12 @@ class Imported:
     missing: int
     arrays: dict[str, tuple[int, ...]]
     findings: tuple[str, ...]
+
+    @classmethod
+    def of(cls, cache: FeatureCache, findings: Sequence[str]) -> Self:
+        """Returns the result of an import that has written this cache."""
+        counts = len(cache.samples), len(cache), len(cache.missing)
+        return cls(str(cache.path), cache.digest, *counts, cache.shapes, tuple(findings))
 
     def headline(self) -> str:
         """Returns the result in one line."""
@@ -106,7 +112,7 @@ def import_given(
             mean, maps = replace(visual, mean=True), replace(visual, dtype=np.dtype(maps_dtype).type)
             arrays |= {"f_v": mean, "cnn_v": mean, "maps": maps}
         samples, missing = samples_of_videos(dataset, video_ids, usable.reasons)
-        digest = write_features(
+        written = write_features(
             cache,
             video_ids=video_ids,
             categories=dataset.categories,
@@ -121,8 +127,7 @@ def import_given(
                 "versions": library_versions(),
             },
         )
-        shapes = {name: tuple(values.shape) for name, values in arrays.items()}
-    return Imported(str(cache), digest, len(samples), len(video_ids), len(missing), shapes, usable.findings)
+    return Imported.of(written, usable.findings)
 
 
 def add_given(
@@ -162,8 +167,7 @@ def add_given(
                 values = replace(values, dtype=np.dtype(maps_dtype).type)
             new[names[modality]] = NewFeatures(modality, values, usable.provenance[modality])
         added = add_features(path, new, overwrite=overwrite)
-    counts = len(added.samples), len(added.video_ids), len(added.missing)
-    return Imported(str(path), added.digest, *counts, added.shapes, usable.findings)
+    return Imported.of(added, usable.findings)
 
 
 def find_features(

@@ -43,9 +43,10 @@ class Staging:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Number format of the CNNs."""
+    """Number format of the CNNs, and whether clips end where their media do, or are padded to the grid."""
 
     dtype: Literal["float32", "bfloat16"]
+    own_lengths: bool
 
 
 @dataclass(frozen=True)

@@ -135,7 +135,7 @@ def cache_features(
 
         run = None if encoder is None else Path(encoder)
         with lock_cache(Path(cache)):
-            new = encode_vectors(Path(store), Path(cache), run, config, overwrite)  # no parts: takes seconds
+            new = encode_vectors(Path(store), Path(cache), run, config, overwrite)
         return _summary(new, began, encoded=len(new))
     clips = ClipStore.open(store)
     request = make_request(clips, Path(cache), encoder, config, overwrite, scheduler)

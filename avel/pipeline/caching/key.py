@@ -45,11 +45,9 @@ def recipe(
     return {
         "encoder": identity,
         "staging": {"digest": clips.digest, "settings": clips.settings},
-        "preprocessing": {"dtype": config.dtype}
+        "preprocessing": {"dtype": config.dtype, "own_lengths": clips.dataset.longest_seconds is not None}
         | ({} if modality == "audio" else _frames(clips, encoder, config, identity))
-        | ({} if modality == "visual" else _waveform(clips, encoder, config))
-        # Left out where all clips fill the grid, so that older caches of such clips stay valid
-        | ({} if clips.dataset.longest_seconds is None else {"own_lengths": True}),
+        | ({} if modality == "visual" else _waveform(clips, encoder, config)),
         "arrays": [*arrays, *(["maps"] if config.keep_maps and modality != "audio" else [])],
     }
 
@@ -181,9 +179,8 @@ def encoder_file_digest(path: Path) -> tuple[dict[str, Any], str]:
 def annotations_digest(clips: ClipStore, reasons: Mapping[str, str]) -> str:
     """Returns the digest of samples, classes and what is missing: they change the file, but no feature."""
     data = clips.dataset
-    content: list[Any] = [data.categories, [astuple(sample) for sample in data.samples]]
-    content += [sorted(reasons.items()), *([] if clips.lengths is None else [clips.lengths])]
-    return digest_of(content)
+    samples = [astuple(sample) for sample in data.samples]
+    return digest_of([data.categories, samples, sorted(reasons.items()), clips.lengths])
 
 
 def refuse_stale(cache: FeatureCache, wanted: Mapping[str, Any], command: str) -> None:
