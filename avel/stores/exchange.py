@@ -123,11 +123,6 @@ def import_features(
             hint="give SOURCE for AVE's files, or --audio and --visual for features of others",
         )
     named = [each.name for each in by_id.values() if each.name is not None]
-    if named and not cache.exists():
-        raise MissingPathError(
-            f"{cache}: no feature cache to which {named[0]!r} could be added",
-            hint="leave out the names: the features of a new cache are f_a and f_v",
-        )
     given = {
         "dataset": dataset is not None,
         "annotations": annotations is not None,

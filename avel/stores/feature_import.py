@@ -13,7 +13,7 @@ from avel.grid import Grid
 from avel.stores.datasets.dataset import Dataset
 from avel.stores.datasets.event_table import TABLE_ENDINGS, read_table_dataset
 from avel.stores.datasets.formats import PLAIN, find_format, read_dataset
-from avel.stores.feature_adding import add_features
+from avel.stores.feature_adding import add_features, open_target
 from avel.stores.feature_align import (
     Aligned,
     GivenFeatures,
@@ -145,16 +145,14 @@ def add_given(
         overwrite: replace features of the same names.
 
     Raises:
-        ConfigError: one without a name, or two of one name.
+        ConfigError: one without a name, or what `open_target` raises.
         DatasetError, StoreError: features that cannot be used, or that a video lacks.
     """
     names = {modality: each.name or "" for modality, each in given.items()}
     for modality, name in names.items():
         if not name:
             raise ConfigError(f"{modality} features without a name", hint=f"--{modality}-name NAME")
-    if len(set(names.values())) < len(names):
-        raise ConfigError(f"two features named {names['audio']!r}", hint="give them different names")
-    cache = FeatureCache.open(path)
+    cache = open_target(path, names.values(), overwrite)
     with ExitStack() as stack:
         usable = find_features(stack, given, target_of_cache(cache), leave_out)
         if usable.reasons:

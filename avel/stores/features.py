@@ -216,7 +216,8 @@ class FeatureCache:
         hint = self.command("--overwrite") or CACHE_AGAIN
         rows = slice(None) if videos is None else videos.tolist()
         with open_hdf5(self.path, hint) as file:
-            return read_verified_rows(_array_of(file, name, hint), self.checksums[name], rows, hint)
+            array = array_of(file, place_in_file(name), hint)
+            return read_verified_rows(array, self.checksums[name], rows, hint)
 
     @property
     def has_temporal(self) -> bool:
@@ -398,8 +399,8 @@ def write_features(
     }
     _check(columns["video_ids"], categories, samples, shapes, new, lengths)
     room = sum(values.nbytes for values in columns.values()) + sum(
-        math.prod(source.shape) * np.dtype(_dtype(name, source)).itemsize + 4 * len(video_ids)
-        for name, source in features.items()
+        math.prod(source.shape) * np.dtype(_dtype(source)).itemsize + 4 * len(video_ids)
+        for source in features.values()
     )
     room += 2 * len(json.dumps([plain, *(dict(each.made) for each in new.values())])) + NAMED_BYTES * len(new)
     weights = temporal or {}
@@ -415,7 +416,7 @@ def write_features(
         for name, source in features.items():
             # f_a and cnn_a of an import are one source: to copy the first is faster than to read files again
             copied = written.get(id(source), source)
-            sums[name] = write_rows(file, place_in_file(name), copied, _dtype(name, source))
+            sums[name] = write_rows(file, place_in_file(name), copied, _dtype(source))
             written[id(source)] = file[place_in_file(name)]
         digest = _content_digest(plain, segment_seconds, columns, sums, weight_sums)
         about = {name: vars(each.named(name, video_ids, sums[name])) for name, each in new.items()}
@@ -428,7 +429,7 @@ def write_features(
     return FeatureCache.open(path)
 
 
-def _dtype(name: str, source: ArrayLike) -> type[np.floating[Any]]:
+def _dtype(source: ArrayLike) -> type[np.floating[Any]]:
     """Returns the dtype of an array in the file: float32, but maps in float16 unless given in float32."""
     is_map = len(source.shape) == 5
     return np.float16 if is_map and getattr(source, "dtype", None) != np.float32 else np.float32
@@ -528,7 +529,7 @@ def _read(path: Path, file: h5py.File) -> FeatureCache:
         tuple(Missing(*values) for values in missing),
         provenance,
         attributes.digest,
-        {name: tuple(_array_of(file, name, CACHE_AGAIN).shape) for name in arrays},
+        {name: tuple(array_of(file, place_in_file(name), CACHE_AGAIN).shape) for name in arrays},
         sums,
         weight_sums,
         named,
@@ -554,17 +555,6 @@ def _read(path: Path, file: h5py.File) -> FeatureCache:
     except StoreError as error:
         raise StoreError(f"{path}: {error.message}", hint=CACHE_AGAIN) from None
     return cache
-
-
-def _array_of(file: h5py.File, name: str, hint: str) -> h5py.Dataset:
-    """Returns an array of features, the cache's own or a named one.
-
-    Raises:
-        StoreError: it is missing, or its values do not lie in the file itself.
-    """
-    if name not in OWN_ARRAYS and not isinstance(file.get(GROUP, getlink=True), h5py.HardLink):
-        raise StoreError(f"{file.filename}: {GROUP} is missing, or a link, which is not followed", hint=hint)
-    return array_of(file, place_in_file(name), hint)
 
 
 def cache_command(

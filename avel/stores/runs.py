@@ -253,7 +253,7 @@ class Run:
         Raises:
             StoreError: the run is not finished, or the file is damaged.
         """
-        plain = parse(self._results(), self.path / RESULTS, self._how_to_mend())
+        plain = parse(self._results(), self.path / RESULTS, self._how_to_fix())
         return {key: value for key, value in plain.items() if key != SEAL}
 
     def read_results(self, kind: type[R]) -> R:
@@ -262,7 +262,7 @@ class Run:
         Raises:
             StoreError: the run is not finished, or a value in the file is missing or of another type.
         """
-        return read_document(kind, self._results(), self.path / RESULTS, self._how_to_mend())
+        return read_document(kind, self._results(), self.path / RESULTS, self._how_to_fix())
 
     def _results(self) -> bytes:
         if not self.finished:
@@ -278,7 +278,7 @@ class Run:
             return f"the same avel {COMMANDS[self.kind]} command with --overwrite trains it again"
         return f"remove {self.path}, and the same avel {COMMANDS[self.kind]} command trains it again"
 
-    def _how_to_mend(self) -> str:
+    def _how_to_fix(self) -> str:
         return f"delete the file and give the same avel {COMMANDS[self.kind]} command again"
 
     def faults(self, *, verify: bool) -> list[str]:
@@ -290,7 +290,7 @@ class Run:
         path = self.path / FILES
         if not path.is_file():
             return [f"{FILES} is missing"]
-        listed = read_document(FileList, path.read_bytes(), path, self._how_to_mend()).files
+        listed = read_document(FileList, path.read_bytes(), path, self._how_to_fix()).files
         fault_of = {name: self._fault(name, about, verify) for name, about in listed.items()}
         if verify and (broken := seal_fault((self.path / RESULTS).read_bytes())):
             fault_of[RESULTS] = broken
@@ -386,7 +386,9 @@ def _same_run(run: Run, asked: RunRecord, may_differ: set[str]) -> Run:
         StoreError: the kind, a setting or an input differs.
     """
     if run.kind != asked.kind:
-        raise StoreError(f"{run.path}: holds a {run.kind} run", hint="choose another folder")
+        raise StoreError(
+            f"{run.path}: holds a run of avel {COMMANDS[run.kind]}", hint="choose another folder"
+        )
     places = {key for key in asked.inputs if f"{key}_digest" in asked.inputs}
     compared = {
         "config": (run.record.config, asked.config, may_differ),

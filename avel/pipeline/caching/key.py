@@ -4,7 +4,7 @@ A second `avel cache-features` compares this with what the file says of itself, 
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from avel.registry import Registry
 from avel.stores.clips import ClipStore
 from avel.stores.features import FeatureCache
 from avel.stores.named_features import FeatureModality, which_drops
+from avel.stores.provenance import differing_entries
 from avel.stores.runs import RECORD, Run
 from avel.stores.seal import file_seal_fault
 
@@ -197,21 +198,13 @@ def refuse_stale(cache: FeatureCache, wanted: Mapping[str, Any], command: str) -
     differences = [
         f"{where} was {_short(old)}, is now {_short(new)}"
         for key in RECIPE
-        for where, old, new in _differences(key, before.get(key), now[key])
+        for where, old, new in differing_entries(before.get(key), now[key], where=key)
     ]
     if differences:
         raise StaleError(
             f"{cache.path}: made otherwise than asked: {'; '.join(differences)}",
             hint=f"{command} makes it again{which_drops(cache.named)}; or name another file",
         )
-
-
-def _differences(where: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in sorted({*old, *new}):
-            yield from _differences(f"{where}.{key}", old.get(key), new.get(key))
-    elif old != new:
-        yield where, old, new
 
 
 def _short(value: Any) -> str:
