@@ -252,7 +252,9 @@ def read_column(
 
 def decoded(column: NDArray[np.bytes_]) -> list[str]:
     """Returns the texts of a column that was read as bytes."""
-    return [value.decode() for value in column.tolist()]
+    values = column.tolist()
+    together = b"\0".join(values).decode().split("\0")  # one call is ten times as fast as one for each text
+    return together if len(together) == len(values) else [value.decode() for value in values]
 
 
 def read_foreign_texts(group: h5py.Group, name: str, hint: str) -> list[str]:

@@ -329,8 +329,8 @@ def read_config(kind: type[R], stage: str, values: dict[str, Any], where: object
         raise StoreError(f"{where}: {error.message}", hint=hint) from None
 
 
-def remove_run(path: Path, kind: RunKind) -> None:
-    """Removes the run at `path`, if there is one, unless another process is at work on it.
+def remove_head_run(path: Path) -> None:
+    """Removes the run of `train-head` at `path`, if there is one, unless another process is at work on it.
 
     Raises:
         StoreError: the folder holds other files, or a run of another kind.
@@ -338,7 +338,7 @@ def remove_run(path: Path, kind: RunKind) -> None:
     """
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
-    Run.open(path, kind)
+    Run.open(path, "heads")
     with only_one(path, "run"):
         shutil.rmtree(path)
 

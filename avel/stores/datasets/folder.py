@@ -72,7 +72,7 @@ def list_files(root: Path, *, below: bool = True) -> Files:
     """Lists the files in `root` and, where `below`, in every folder below it, by their `path_text`."""
     found: dict[str, list[str]] = {field.name: [] for field in dataclasses.fields(Files)}
     _list(root, "", below, found)
-    return Files(**{kind: tuple(map(path_text, paths)) for kind, paths in found.items()})
+    return Files(**{kind: tuple(paths) for kind, paths in found.items()})
 
 
 def _list(folder: os.PathLike[str], prefix: str, below: bool, found: dict[str, list[str]]) -> None:
@@ -84,7 +84,7 @@ def _list(folder: os.PathLike[str], prefix: str, below: bool, found: dict[str, l
         found["closed"].append(prefix.rstrip("/") or ".")
         return
     for entry in entries:
-        path = prefix + entry.name
+        path = path_text(prefix + entry.name)
         is_video = _ending(path) in VIDEO_SUFFIXES and not entry.name.startswith("._")
         if _holds(entry.is_file):
             found["videos" if is_video else "others"].append(path)
