@@ -16,7 +16,6 @@ from avel.stores.named_features import (
     place_in_file,
     which_drops,
 )
-from avel.stores.provenance import CACHE_AGAIN
 
 
 def add_features(path: Path, new: Mapping[str, NewFeatures], *, overwrite: bool = False) -> FeatureCache:
@@ -33,7 +32,7 @@ def add_features(path: Path, new: Mapping[str, NewFeatures], *, overwrite: bool 
     """
     cache = open_target(path, new, overwrite)
     rows = [Row(path, place) for place in range(len(cache))]
-    hint = cache.command("--overwrite") or CACHE_AGAIN
+    hint = cache.how_to_remake()
     return write_features(
         path,
         video_ids=cache.video_ids,
@@ -87,7 +86,7 @@ def note_dropped(cache: Path) -> None:
 
 def stored_features(cache: FeatureCache, rows: Sequence[Row]) -> dict[str, NewFeatures]:
     """Returns some rows of a cache's named features, to be written again."""
-    hint = cache.command("--overwrite") or CACHE_AGAIN
+    hint = cache.how_to_remake()
     return {
         name: NewFeatures(about.modality, Gathered(place_in_file(name), rows, hint), about.made)
         for name, about in cache.named.items()

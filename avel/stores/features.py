@@ -213,7 +213,7 @@ class FeatureCache:
             StoreError: the cache does not hold it, or its checksum fails.
         """
         self.check_holds(name)
-        hint = self.command("--overwrite") or CACHE_AGAIN
+        hint = self.how_to_remake()
         rows = slice(None) if videos is None else videos.tolist()
         with open_hdf5(self.path, hint) as file:
             array = array_of(file, place_in_file(name), hint)
@@ -308,6 +308,10 @@ class FeatureCache:
         if inputs.store is None:
             return ""
         return cache_command(inputs.store, self.path, inputs.run, inputs.options or "", *more)
+
+    def how_to_remake(self) -> str:
+        """Returns how to make the cache again where it is damaged."""
+        return self.command("--overwrite") or CACHE_AGAIN
 
     @property
     def inputs(self) -> CacheInputs:
