@@ -54,7 +54,7 @@ from avel.heads.training.trials import Trial
 from avel.progress import note
 from avel.stores.features import FeatureCache
 from avel.stores.files import check_can_write, only_one, sha256_file
-from avel.stores.runs import RECORD, Run, forget_unused, remove_run
+from avel.stores.runs import RECORD, Run, forget_unused, remove_head_run
 from avel.stores.watching import Watchers, check_watchers
 from avel.text import as_plain
 
@@ -117,7 +117,7 @@ def sweep(
     check_watchers(base.metrics_hook, base.tensorboard)
     inputs = _inputs(loaded, planned)
     if overwrite:
-        remove_run(Path(run), "heads")
+        remove_head_run(Path(run))
     folder = _open(Path(run), base, inputs, hardware_of(loaded.device))
     with only_one(folder.path, "run"):
         if folder.finished:

@@ -41,8 +41,8 @@ def damaged_clips(store: ClipStore) -> dict[str, list[str]]:
     _check_shapes(store)
     faults, row_of, suspects = defaultdict[str, list[str]](list), dict[int, str](), list[str]()
     with Progress(len(store.entries), "clips", of="verifying") as progress:
-        for video_id, entry in store.entries.items():
-            has_row = entry.row < len(store.video_ids)
+        for entry in store.entries.records():
+            video_id, has_row = entry.video_id, entry.row < len(store.video_ids)
             if not has_row or store.video_ids[entry.row] != video_id:
                 faults[video_id].append(f"the manifest says row {entry.row}, the arrays do not")
             if entry.row in row_of:
@@ -79,7 +79,7 @@ def _check_shapes(store: ClipStore) -> None:
 
 
 def _faults_of_video(store: ClipStore, entry: Entry) -> list[str]:
-    if store.is_staged(entry):
+    if entry.state == "staged" and entry.settings == store.digest:
         return [fault for name in store.attributes.arrays for fault in _faults_of_array(store, entry, name)]
     if entry.state != "failed":
         return []

@@ -96,7 +96,7 @@ def read_attributes(location: Location) -> StoreAttributes | None:
         return None
     where = f"{location.url}/zarr.json"
     plain = parse(data, where, START_AGAIN).get("attributes")
-    if not plain:  # a group that an interrupted run had only begun
+    if not plain:  # an interrupted run had not come to writing them
         return None
     if not isinstance(plain, dict):
         raise StoreError(f"{where}: its attributes are not a JSON object", hint=START_AGAIN)

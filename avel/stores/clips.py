@@ -39,7 +39,7 @@ from avel.stores.datasets.sample import schemas
 from avel.stores.jpeg import decode_jpeg
 from avel.stores.kinds import not_a
 from avel.stores.location import Location, RemoteLocation, locate
-from avel.stores.manifest import Entry, Manifest, read_manifest
+from avel.stores.manifest import Manifest, read_manifest
 from avel.stores.shards import PACK_AGAIN, PACKED, SHARDS_AGAIN, Packing, read_packing
 from avel.text import first_line, html_table, plural
 
@@ -103,7 +103,7 @@ class ClipStore:
 
         Raises:
             MissingPathError: there is no store.
-            StoreError: the store has another format or version, or was only begun.
+            StoreError: the store has another format or version, or holds no clip yet.
         """
         location = locate(path)
         attributes = read_attributes(location)
@@ -111,7 +111,8 @@ class ClipStore:
             return cls(location, attributes)
         if location.read("zarr.json") is not None:
             raise StoreError(
-                f"{path}: a clip store that was only begun", hint="the same avel extract command goes on"
+                f"{path}: an unfinished clip store, which holds no clip yet",
+                hint="give the same avel extract command again, which goes on",
             )
         hint = shlex.join(["avel", "extract", "DATASET", str(path)])
         if isinstance(location, RemoteLocation):
@@ -156,10 +157,6 @@ class ClipStore:
         ended = self.entries.holds(state="failed") | self.entries.holds(state="staged", settings=self.digest)
         return tuple(self.entries.filter(~ended).ids)
 
-    def is_staged(self, entry: Entry) -> bool:
-        """Returns True if the video was staged completely, with the store's settings."""
-        return entry.state == "staged" and entry.settings == self.digest
-
     @cached_property
     def dataset(self) -> Dataset:
         """Dataset that was staged: videos, and samples with their events."""
@@ -198,10 +195,6 @@ class ClipStore:
         chunks = self.entries.filter(in_own_files).stored_bytes
         others = sorted(OWN_NAMES - set(ARRAYS)) + [f"{name}/zarr.json" for name in self.attributes.arrays]
         return chunks + self.location.bytes(others)
-
-    def manifest(self) -> pa.Table:
-        """Returns one row per video: state and reason, hash of the source, valid seconds, time by step."""
-        return self.entries.table
 
     def jpegs(self, video_id: str, frames: Sequence[int]) -> list[bytes]:
         """Returns the JPEG files of the frames with these numbers.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from avel.errors import ConfigError, StoreError, UnknownNameError
 from avel.stores.features import FeatureCache
 from avel.stores.hdf5 import BLOCK_ROWS
-from avel.stores.provenance import INPUTS
+from avel.stores.provenance import INPUTS, differing_entries
 from avel.text import plural, table
 
 WORST = 5
@@ -164,7 +164,10 @@ def diff(
         samples_differ=samples,
         events_differ=events,
         splits_differ=splits,
-        provenance_differs=_provenance_differs(first.provenance, second.provenance),
+        provenance_differs={
+            where: (one, other)
+            for where, one, other in differing_entries(first.provenance, second.provenance, OF_ANY_VALUE)
+        },
     )
 
 
@@ -275,13 +278,3 @@ def _events_by_sample(cache: FeatureCache) -> dict[int, list[tuple[Any, ...]] | 
         events_of[numbers[place]].append((cache.categories[category],))
     labelled = zip(numbers, samples.labelled.tolist(), strict=True)
     return {number: sorted(events_of[number]) if known else None for number, known in labelled}
-
-
-def _provenance_differs(first: Any, second: Any, where: str = "") -> dict[str, tuple[Any, Any]]:
-    """Returns the entries of two provenances that differ; those of OF_ANY_VALUE are not compared."""
-    if not (isinstance(first, dict) and isinstance(second, dict)):
-        return {} if first == second else {where: (first, second)}
-    entries: dict[str, tuple[Any, Any]] = {}
-    for key in sorted({*first, *second} - OF_ANY_VALUE):
-        entries |= _provenance_differs(first.get(key), second.get(key), f"{where}.{key}".lstrip("."))
-    return entries

@@ -123,11 +123,6 @@ def import_features(
             hint="give SOURCE for AVE's files, or --audio and --visual for features of others",
         )
     named = [each.name for each in by_id.values() if each.name is not None]
-    if named and not cache.exists():
-        raise MissingPathError(
-            f"{cache}: no feature cache to which {named[0]!r} could be added",
-            hint="leave out the names: the features of a new cache are f_a and f_v",
-        )
     given = {
         "dataset": dataset is not None,
         "annotations": annotations is not None,
@@ -190,7 +185,7 @@ def _import_published(
         findings += [f"{name}: {what}, left out" for name, what in NOT_READ.items() if name in files]
         samples, missing = samples_of_videos(known, video_ids, reasons)
         arrays = _arrays(file_arrays, vectors, first_row, np.dtype(maps_dtype))
-        digest = write_features(
+        written = write_features(
             cache,
             video_ids=video_ids,
             categories=known.categories,
@@ -200,8 +195,7 @@ def _import_published(
             missing=missing,
             provenance=_provenance(files, file_arrays, orders, findings, maps_dtype),
         )
-        shapes = {name: values.shape for name, values in arrays.items()}
-    return Imported(str(cache), digest, len(samples), len(video_ids), len(missing), shapes, tuple(findings))
+    return Imported.of(written, findings)
 
 
 def import_background(source: Path | str, cache: Path | str) -> Imported:
@@ -232,7 +226,7 @@ def import_background(source: Path | str, cache: Path | str) -> Imported:
         rows = np.array([row for row in range(audio.shape[0]) if row not in without], np.int64)
         arrays = _arrays(file_arrays, vectors, rows, np.dtype(np.float16))
         findings = _shapes_found(file_arrays)
-        digest = write_features(
+        written = write_features(
             cache,
             video_ids=tuple(f"background-{row}" for row in rows.tolist()),
             categories=(),
@@ -242,8 +236,7 @@ def import_background(source: Path | str, cache: Path | str) -> Imported:
             missing=tuple(Missing(NO_SAMPLE, f"background-{row}", why) for row, why in without.items()),
             provenance=_provenance(files, file_arrays, {}, findings, "float16"),
         )
-        shapes = {name: values.shape for name, values in arrays.items()}
-    return Imported(str(cache), digest, 0, len(rows), len(without), shapes, tuple(findings))
+    return Imported.of(written, findings)
 
 
 class _RowsAsVideos:

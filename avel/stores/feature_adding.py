@@ -1,34 +1,21 @@
 """Adds features to a cache that is there, beside its own: under the name of their encoder."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from avel.errors import AvelError, StoreError
+from avel.errors import AvelError, ConfigError, MissingPathError, StoreError
 from avel.progress import note
+from avel.stores.feature_parts import Gathered, Row
 from avel.stores.features import FeatureCache, write_features
-from avel.stores.named_features import GROUP, OWN_ARRAYS, NewFeatures, check_name, which_drops
-
-
-class Stored:
-    """An array of a cache, whose checksums are compared as it is read: (V, T, ...), or of some videos."""
-
-    def __init__(self, cache: FeatureCache, name: str, videos: NDArray[np.int64] | None = None) -> None:
-        self._cache, self._name = cache, name
-        self._videos = np.arange(len(cache.video_ids)) if videos is None else videos
-        self.dtype = cache.read(name, np.empty(0, np.int64)).dtype
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(V, T, ...)."""
-        return (len(self._videos), *self._cache.shapes[self._name][1:])
-
-    def __getitem__(self, key: slice) -> NDArray[Any]:
-        return self._cache.read(self._name, self._videos[key])
+from avel.stores.named_features import (
+    GROUP,
+    OWN_ARRAYS,
+    NewFeatures,
+    check_name,
+    place_in_file,
+    which_drops,
+)
 
 
 def add_features(path: Path, new: Mapping[str, NewFeatures], *, overwrite: bool = False) -> FeatureCache:
@@ -43,38 +30,49 @@ def add_features(path: Path, new: Mapping[str, NewFeatures], *, overwrite: bool 
         ConfigError: a name that features cannot have.
         StoreError: features of that name are there, or the new ones do not fit the cache's videos and grid.
     """
-    cache = FeatureCache.open(path)
-    check_new_names(cache, new, overwrite)
-    write_features(
+    cache = open_target(path, new, overwrite)
+    rows = [Row(path, place) for place in range(len(cache))]
+    hint = cache.how_to_remake()
+    return write_features(
         path,
         video_ids=cache.video_ids,
         categories=cache.categories,
         samples=cache.samples,
-        arrays={name: Stored(cache, name) for name in cache.shapes if name in OWN_ARRAYS},
+        arrays={name: Gathered(name, rows, hint) for name in cache.shapes if name in OWN_ARRAYS},
         segment_seconds=cache.segment_seconds,
         missing=cache.missing,
         provenance={key: value for key, value in cache.provenance.items() if key != GROUP},
-        named=stored_features(cache) | dict(new),
+        named=stored_features(cache, rows) | dict(new),
         lengths=cache.lengths,
         sources=cache.sources,
         temporal=cache.read_temporal(),
     )
-    return FeatureCache.open(path)
 
 
-def check_new_names(cache: FeatureCache, names: Iterable[str], overwrite: bool) -> None:
-    """Checks that features can be added to a cache under names.
+def open_target(path: Path, names: Collection[str], overwrite: bool) -> FeatureCache:
+    """Opens a cache, and checks that features can be added to it under these names.
 
     Raises:
-        ConfigError: a name that features cannot have.
+        ConfigError: a name that features cannot have, or one for both modalities.
+        MissingPathError: there is no cache.
         StoreError: features of that name are there, and `overwrite` is not given.
     """
+    first = next(iter(names))
+    if len(set(names)) < len(names):
+        raise ConfigError(f"audio and visual features both named {first!r}", hint="name them apart")
+    if not path.exists():
+        raise MissingPathError(
+            f"{path}: no feature cache to which {first!r} could be added",
+            hint="leave out --audio-name and --visual-name to make one",
+        )
+    cache = FeatureCache.open(path)
     for name in names:
         check_name(name)
         if name in cache.named and not overwrite:
             raise StoreError(
                 f"{cache.path}: holds features named {name!r}", hint="name them otherwise, or add --overwrite"
             )
+    return cache
 
 
 def note_dropped(cache: Path) -> None:
@@ -86,9 +84,10 @@ def note_dropped(cache: Path) -> None:
             note(f"{cache} is made again{which_drops(names)}")
 
 
-def stored_features(cache: FeatureCache, videos: NDArray[np.int64] | None = None) -> dict[str, NewFeatures]:
-    """Returns the named features of a cache, all rows or those of some videos, to be written again."""
+def stored_features(cache: FeatureCache, rows: Sequence[Row]) -> dict[str, NewFeatures]:
+    """Returns some rows of a cache's named features, to be written again."""
+    hint = cache.how_to_remake()
     return {
-        name: NewFeatures(about.modality, Stored(cache, name, videos), about.made)
+        name: NewFeatures(about.modality, Gathered(place_in_file(name), rows, hint), about.made)
         for name, about in cache.named.items()
     }

@@ -129,7 +129,9 @@ def _entries(path: Path) -> Iterator[Entries]:
         elif ending in (".pt", ".pth"):
             entries = _torch_entries(path)
         else:
-            raise StoreError(f"{path}: no ending for features", hint=f"they end in {', '.join(ENDINGS)}")
+            raise StoreError(
+                f"{path}: not a file of features by its ending", hint=f"they end in {', '.join(ENDINGS)}"
+            )
     except AvelError:
         raise
     except Exception as error:  # whatever numpy, zip, zlib and torch raise for bytes that are not theirs

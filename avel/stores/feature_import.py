@@ -1,10 +1,10 @@
 """Makes a feature cache of features of any source: reads, aligns and checks them against a dataset."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from avel.grid import Grid
 from avel.stores.datasets.dataset import Dataset
 from avel.stores.datasets.event_table import TABLE_ENDINGS, read_table_dataset
 from avel.stores.datasets.formats import PLAIN, find_format, read_dataset
-from avel.stores.feature_adding import add_features
+from avel.stores.feature_adding import add_features, open_target
 from avel.stores.feature_align import (
     Aligned,
     GivenFeatures,
@@ -42,6 +42,12 @@ class Imported:
     missing: int
     arrays: dict[str, tuple[int, ...]]
     findings: tuple[str, ...]
+
+    @classmethod
+    def of(cls, cache: FeatureCache, findings: Sequence[str]) -> Self:
+        """Returns the result of an import that has written this cache."""
+        counts = len(cache.samples), len(cache), len(cache.missing)
+        return cls(str(cache.path), cache.digest, *counts, cache.shapes, tuple(findings))
 
     def headline(self) -> str:
         """Returns the result in one line."""
@@ -106,7 +112,7 @@ def import_given(
             mean, maps = replace(visual, mean=True), replace(visual, dtype=np.dtype(maps_dtype).type)
             arrays |= {"f_v": mean, "cnn_v": mean, "maps": maps}
         samples, missing = samples_of_videos(dataset, video_ids, usable.reasons)
-        digest = write_features(
+        written = write_features(
             cache,
             video_ids=video_ids,
             categories=dataset.categories,
@@ -121,8 +127,7 @@ def import_given(
                 "versions": library_versions(),
             },
         )
-        shapes = {name: tuple(values.shape) for name, values in arrays.items()}
-    return Imported(str(cache), digest, len(samples), len(video_ids), len(missing), shapes, usable.findings)
+    return Imported.of(written, usable.findings)
 
 
 def add_given(
@@ -140,16 +145,14 @@ def add_given(
         overwrite: replace features of the same names.
 
     Raises:
-        ConfigError: one without a name, or two of one name.
+        ConfigError: one without a name, or what `open_target` raises.
         DatasetError, StoreError: features that cannot be used, or that a video lacks.
     """
     names = {modality: each.name or "" for modality, each in given.items()}
     for modality, name in names.items():
         if not name:
             raise ConfigError(f"{modality} features without a name", hint=f"--{modality}-name NAME")
-    if len(set(names.values())) < len(names):
-        raise ConfigError(f"two features named {names['audio']!r}", hint="give them different names")
-    cache = FeatureCache.open(path)
+    cache = open_target(path, names.values(), overwrite)
     with ExitStack() as stack:
         usable = find_features(stack, given, target_of_cache(cache), leave_out)
         if usable.reasons:
@@ -162,8 +165,7 @@ def add_given(
                 values = replace(values, dtype=np.dtype(maps_dtype).type)
             new[names[modality]] = NewFeatures(modality, values, usable.provenance[modality])
         added = add_features(path, new, overwrite=overwrite)
-    counts = len(added.samples), len(added.video_ids), len(added.missing)
-    return Imported(str(path), added.digest, *counts, added.shapes, usable.findings)
+    return Imported.of(added, usable.findings)
 
 
 def find_features(

@@ -118,12 +118,16 @@ class Parts:
 
 
 class Gathered:
-    """One array of the merged cache, read from the places of its videos: (V, T, ...)."""
+    """One array of the merged cache, read from the places of its videos: (V, T, ...).
 
-    def __init__(self, name: str, places: Sequence[Row]) -> None:
-        self._name, self._places = name, places
-        with open_hdf5(places[0].path, _hint(places[0].path)) as file:
-            array = array_of(file, name, _hint(places[0].path))
+    Args:
+        hint: next step where a file is damaged; by default to remove it, since its clips are computed again.
+    """
+
+    def __init__(self, name: str, places: Sequence[Row], hint: str = "") -> None:
+        self._name, self._places, self._hint = name, places, hint
+        with open_hdf5(places[0].path, self._hint_for(places[0].path)) as file:
+            array = array_of(file, name, self._hint_for(places[0].path))
             self.shape: tuple[int, ...] = (len(places), *array.shape[1:])
             self.dtype: np.dtype[Any] = array.dtype
 
@@ -131,13 +135,13 @@ class Gathered:
         chosen = self._places[key]
         result, done = np.empty((len(chosen), *self.shape[1:]), self.dtype), 0
         for path, neighbours in groupby(chosen, lambda row: row.path):
-            rows = [row.index for row in neighbours]
-            with open_hdf5(path, _hint(path)) as file:
-                array, sums = (array_of(file, self._name + end, _hint(path)) for end in ("", CHECKSUMS))
-                result[done : done + len(rows)] = read_verified_rows(array, sums[()], rows, _hint(path))
+            rows, hint = [row.index for row in neighbours], self._hint_for(path)
+            with open_hdf5(path, hint) as file:
+                array, sums = (array_of(file, self._name + end, hint) for end in ("", CHECKSUMS))
+                result[done : done + len(rows)] = read_verified_rows(array, sums[()], rows, hint)
             done += len(rows)
         return result
 
-
-def _hint(path: Path) -> str:
-    return f"remove it, and its clips are computed again: {shlex.join(['rm', str(path)])}"
+    def _hint_for(self, path: Path) -> str:
+        again = f"remove it, and its clips are computed again: {shlex.join(['rm', str(path)])}"
+        return self._hint or again

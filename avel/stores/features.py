@@ -5,7 +5,6 @@ import math
 import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +55,7 @@ from avel.stores.named_features import (
 from avel.stores.provenance import CACHE_AGAIN, INPUTS, CacheInputs, CacheProvenance
 from avel.text import classes_and_background, html_table, plural
 
-FORMAT, VERSION = "avel-features", 7
+FORMAT, VERSION = "avel-features", 8
 TEMPORAL = "temporal."
 """Beginning of the names under which a cache keeps the weights of the Bi-LSTMs that made f_a and f_v."""
 NAMED_BYTES = 8192
@@ -78,9 +77,10 @@ COLUMNS: dict[str, type[np.generic]] = {
 class FeatureCache:
     """A feature cache: samples and names in memory, arrays read on request.
 
-    `named` are the features beside its own, by the names of their encoders. `lengths` (V,) are the segments
-    of each video, T or fewer; features after them are 0 and mean nothing. `source_sha256` (V,) are the hashes
-    of the videos' files, b"" where nobody knows.
+    `named` are the features beside its own, by the names of their encoders. `checksums` are of the rows of
+    each array, `temporal_checksums` of the weights that `read_temporal` reads. `lengths` (V,) are the
+    segments of each video, T or fewer; features after them are 0 and mean nothing. `source_sha256` (V,) are
+    the hashes of the videos' files, b"" where nobody knows.
 
     >>> cache = FeatureCache.open("features.h5")                        # doctest: +SKIP
     >>> cache.f_a[cache.samples.video[cache.samples.split == "train"]].shape  # doctest: +SKIP
@@ -98,6 +98,7 @@ class FeatureCache:
     digest: str
     shapes: dict[str, tuple[int, ...]]
     checksums: dict[str, NDArray[np.uint32]]
+    temporal_checksums: dict[str, NDArray[np.uint32]]
     named: dict[str, NamedFeatures]
     lengths: NDArray[np.int64]
     source_sha256: NDArray[np.bytes_]
@@ -212,15 +213,16 @@ class FeatureCache:
             StoreError: the cache does not hold it, or its checksum fails.
         """
         self.check_holds(name)
-        hint = self.command("--overwrite") or CACHE_AGAIN
+        hint = self.how_to_remake()
         rows = slice(None) if videos is None else videos.tolist()
         with open_hdf5(self.path, hint) as file:
-            return read_verified_rows(_array_of(file, name, hint), self.checksums[name], rows, hint)
+            array = array_of(file, place_in_file(name), hint)
+            return read_verified_rows(array, self.checksums[name], rows, hint)
 
     @property
     def has_temporal(self) -> bool:
         """True if it keeps the weights that `read_temporal` reads."""
-        return any(name.startswith(TEMPORAL) for name in self.checksums)
+        return bool(self.temporal_checksums)
 
     def read_temporal(self) -> dict[str, NDArray[np.float32]]:
         """Reads the weights that made f_a and f_v of cnn_a and cnn_v, those of an `avel.temporal.Temporal`.
@@ -230,13 +232,12 @@ class FeatureCache:
         Raises:
             StoreError: they are damaged.
         """
-        weights = {name: sums for name, sums in self.checksums.items() if name.startswith(TEMPORAL)}
         with open_hdf5(self.path, CACHE_AGAIN) as file:
             return {
-                name.removeprefix(TEMPORAL): read_verified_rows(
-                    array_of(file, name, CACHE_AGAIN), sums, slice(None), CACHE_AGAIN
+                name: read_verified_rows(
+                    array_of(file, TEMPORAL + name, CACHE_AGAIN), sums, slice(None), CACHE_AGAIN
                 )
-                for name, sums in weights.items()
+                for name, sums in self.temporal_checksums.items()
             }
 
     def check_holds(self, name: str) -> None:
@@ -308,6 +309,10 @@ class FeatureCache:
             return ""
         return cache_command(inputs.store, self.path, inputs.run, inputs.options or "", *more)
 
+    def how_to_remake(self) -> str:
+        """Returns how to make the cache again where it is damaged."""
+        return self.command("--overwrite") or CACHE_AGAIN
+
     @property
     def inputs(self) -> CacheInputs:
         """Paths and options that it was made with; StoreError where one is of another type."""
@@ -367,8 +372,8 @@ def write_features(
     lengths: NDArray[np.int64] | None = None,
     sources: Mapping[str, str] | None = None,
     temporal: Mapping[str, NDArray[np.float32]] | None = None,
-) -> str:
-    """Writes a cache, whole or not at all; returns its digest. Needs the arrays f_a and f_v, (V, T, ...).
+) -> FeatureCache:
+    """Writes a cache, whole or not at all, and opens it. Needs the arrays f_a and f_v, (V, T, ...).
 
     Args:
         named: features beside its own, by name; the digest is without them, each has its own.
@@ -398,23 +403,26 @@ def write_features(
     }
     _check(columns["video_ids"], categories, samples, shapes, new, lengths)
     room = sum(values.nbytes for values in columns.values()) + sum(
-        math.prod(source.shape) * np.dtype(_dtype(name, source)).itemsize + 4 * len(video_ids)
-        for name, source in features.items()
+        math.prod(source.shape) * np.dtype(_dtype(source)).itemsize + 4 * len(video_ids)
+        for source in features.values()
     )
     room += 2 * len(json.dumps([plain, *(dict(each.made) for each in new.values())])) + NAMED_BYTES * len(new)
-    weights = {TEMPORAL + name: values for name, values in (temporal or {}).items()}
+    weights = temporal or {}
     room += sum(values.nbytes + 4 * len(values) for values in weights.values()) + NAMED_BYTES * len(weights)
     with new_hdf5(path, room) as file:
         for name, values in columns.items():
             file[name] = values
-        sums = {name: write_rows(file, name, values, np.float32) for name, values in weights.items()}
+        weight_sums = {
+            name: write_rows(file, TEMPORAL + name, values, np.float32) for name, values in weights.items()
+        }
+        sums: dict[str, NDArray[np.uint32]] = {}
         written: dict[int, ArrayLike] = {}
         for name, source in features.items():
             # f_a and cnn_a of an import are one source: to copy the first is faster than to read files again
             copied = written.get(id(source), source)
-            sums[name] = write_rows(file, place_in_file(name), copied, _dtype(name, source))
+            sums[name] = write_rows(file, place_in_file(name), copied, _dtype(source))
             written[id(source)] = file[place_in_file(name)]
-        digest = _content_digest(plain, segment_seconds, columns, sums)
+        digest = _content_digest(plain, segment_seconds, columns, sums, weight_sums)
         about = {name: vars(each.named(name, video_ids, sums[name])) for name, each in new.items()}
         plain |= {GROUP: about} if about else {}
         file["provenance"] = texts([json.dumps(plain, sort_keys=True)]).reshape(())
@@ -422,10 +430,10 @@ def write_features(
             version=VERSION, segments=int(arrays["f_a"].shape[1]), segment_seconds=float(segment_seconds)
         )
         file.attrs.update(format=np.bytes_(FORMAT), digest=np.bytes_(digest))
-    return digest
+    return FeatureCache.open(path)
 
 
-def _dtype(name: str, source: ArrayLike) -> type[np.floating[Any]]:
+def _dtype(source: ArrayLike) -> type[np.floating[Any]]:
     """Returns the dtype of an array in the file: float32, but maps in float16 unless given in float32."""
     is_map = len(source.shape) == 5
     return np.float16 if is_map and getattr(source, "dtype", None) != np.float32 else np.float32
@@ -464,14 +472,14 @@ def _content_digest(
     segment_seconds: float,
     columns: Mapping[str, NDArray[Any]],
     checksums: Mapping[str, NDArray[np.uint32]],
+    temporal_checksums: Mapping[str, NDArray[np.uint32]],
 ) -> str:
     """Returns 16 hex digits over provenance, columns, and checksums of own arrays and weights."""
     features_made = {key: value for key, value in provenance.items() if key not in (*INPUTS, GROUP)}
-    own = sorted(
-        (name, sums) for name, sums in checksums.items() if name in OWN_ARRAYS or name.startswith(TEMPORAL)
-    )
     numbers = [(name, columns[name]) for name in COLUMNS]
-    return digest_of([features_made, float(segment_seconds)], chain(numbers, own))
+    numbers += [(name, checksums[name]) for name in OWN_ARRAYS if name in checksums]
+    numbers += [(TEMPORAL + name, sums) for name, sums in sorted(temporal_checksums.items())]
+    return digest_of([features_made, float(segment_seconds)], numbers)
 
 
 @dataclass(frozen=True)
@@ -498,11 +506,17 @@ def _read(path: Path, file: h5py.File) -> FeatureCache:
     named = read_named(path, provenance)
     arrays = [*(name for name in OWN_ARRAYS if name in file), *named]
     columns = {name: read_column(file, name, dtype, CACHE_AGAIN) for name, dtype in COLUMNS.items()}
-    weights = [name for name in file if name.startswith(TEMPORAL) and not name.endswith(CHECKSUMS)]
-    places = {name: place_in_file(name) for name in arrays} | {name: name for name in weights}
-    sums = {
-        name: read_column(file, place + CHECKSUMS, np.uint32, CACHE_AGAIN) for name, place in places.items()
-    }
+    weights = [
+        name.removeprefix(TEMPORAL)
+        for name in file
+        if name.startswith(TEMPORAL) and not name.endswith(CHECKSUMS)
+    ]
+
+    def checksums_of(place: str) -> NDArray[np.uint32]:
+        return read_column(file, place + CHECKSUMS, np.uint32, CACHE_AGAIN)
+
+    sums = {name: checksums_of(place_in_file(name)) for name in arrays}
+    weight_sums = {name: checksums_of(TEMPORAL + name) for name in weights}
     missing = zip(
         columns["missing_sample"].tolist(),
         decoded(columns["missing_video_id"]),
@@ -519,8 +533,9 @@ def _read(path: Path, file: h5py.File) -> FeatureCache:
         tuple(Missing(*values) for values in missing),
         provenance,
         attributes.digest,
-        {name: tuple(_array_of(file, name, CACHE_AGAIN).shape) for name in arrays},
+        {name: tuple(array_of(file, place_in_file(name), CACHE_AGAIN).shape) for name in arrays},
         sums,
+        weight_sums,
         named,
         columns["lengths"],
         columns["source_sha256"],
@@ -539,22 +554,11 @@ def _read(path: Path, file: h5py.File) -> FeatureCache:
             raise StoreError("source_sha256 does not have one value for each video")
         if cache.grid_segments != cache.shapes["f_a"][1] or not 0 < cache.segment_seconds < math.inf:
             raise StoreError(f"{cache.grid_segments} segments of {cache.segment_seconds} s do not fit f_a")
-        if cache.digest != _content_digest(provenance, cache.segment_seconds, columns, sums):
+        if cache.digest != _content_digest(provenance, cache.segment_seconds, columns, sums, weight_sums):
             raise StoreError("is damaged: its content does not match its digest")
     except StoreError as error:
         raise StoreError(f"{path}: {error.message}", hint=CACHE_AGAIN) from None
     return cache
-
-
-def _array_of(file: h5py.File, name: str, hint: str) -> h5py.Dataset:
-    """Returns an array of features, the cache's own or a named one.
-
-    Raises:
-        StoreError: it is missing, or its values do not lie in the file itself.
-    """
-    if name not in OWN_ARRAYS and not isinstance(file.get(GROUP, getlink=True), h5py.HardLink):
-        raise StoreError(f"{file.filename}: {GROUP} is missing, or a link, which is not followed", hint=hint)
-    return array_of(file, place_in_file(name), hint)
 
 
 def cache_command(

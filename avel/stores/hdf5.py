@@ -116,10 +116,17 @@ def array_of(file: h5py.Group, name: str, hint: str, *, dimensions: int | None =
     HDF5 converts types of a foreign form, and takes chunks to be as long as the array says. In a forged file
     either may end the process or read its memory, so both are refused.
 
+    Args:
+        name: that in the file, or in a group of it, "features/clip".
+
     Raises:
         StoreError: it is missing, or no such array; its values lie in other files, or are fewer than it says.
     """
-    where = f"{file.file.filename}: {name}"
+    where, group = f"{file.file.filename}: {name}", name.rpartition("/")[0]
+    if group and not isinstance(file.get(group, getlink=True), h5py.HardLink):
+        raise StoreError(
+            f"{file.file.filename}: {group} is missing, or a link, which is not followed", hint=hint
+        )
     link = file.get(name, getlink=True)
     if link is None:
         raise StoreError(f"{where} is missing", hint=hint)

@@ -330,12 +330,10 @@ class RemoteLocation:
         return sum(self._insist(partial(self._bytes, name)) for name in names)
 
     def _bytes(self, name: str) -> int:
-        with suppress(FileNotFoundError):
-            return int(self._store.head(name)["size"]) if name else self._bytes_below(None)
-        return self._bytes_below(name)
-
-    def _bytes_below(self, folder: str | None) -> int:
-        return sum(item["size"] for batch in self._store.list(folder) for item in batch)
+        if name:
+            with suppress(FileNotFoundError):
+                return int(self._store.head(name)["size"])
+        return sum(item["size"] for batch in self._store.list(name or None) for item in batch)
 
     def zarr(self) -> Store:
         from zarr.storage import ObjectStore

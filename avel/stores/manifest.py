@@ -10,9 +10,10 @@ Entries are kept as columns, since a million objects take minutes and gigabytes.
 from __future__ import annotations
 
 import re
-from collections.abc import ItemsView, Iterable, Iterator, Mapping, Sequence, ValuesView
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -118,12 +119,6 @@ class Manifest(TableColumns, Mapping[str, Entry]):
     def __contains__(self, video_id: object) -> bool:
         return video_id in self._place
 
-    def items(self) -> ItemsView[str, Entry]:
-        return _Items(self)
-
-    def values(self) -> ValuesView[Entry]:
-        return _Values(self)
-
     @cached_property
     def ids(self) -> list[str]:
         """Ids of the videos, in order."""
@@ -178,20 +173,9 @@ class Manifest(TableColumns, Mapping[str, Entry]):
         for place in range(start, len(self), size):
             yield [Entry(**row) for row in self.table.slice(place, size).to_pylist()]
 
-
-class _Values(ValuesView[Entry]):
-    _mapping: Manifest
-
-    def __iter__(self) -> Iterator[Entry]:
-        for block in self._mapping.blocks():
-            yield from block
-
-
-class _Items(ItemsView[str, Entry]):
-    _mapping: Manifest
-
-    def __iter__(self) -> Iterator[tuple[str, Entry]]:
-        return ((entry.video_id, entry) for entry in self._mapping.values())
+    def records(self) -> Iterator[Entry]:
+        """Yields the entries in order; much faster than `values`, since it makes a block of them at once."""
+        return chain.from_iterable(self.blocks())
 
 
 def read_manifest(location: Location) -> Manifest:

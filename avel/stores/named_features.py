@@ -109,8 +109,9 @@ def check_name(name: str) -> None:
         ConfigError: it is empty, a name of avel's own, or holds other characters than VALID_NAME.
     """
     if name in OWN_ARRAYS:
-        raise ConfigError(f"features named {name!r}, which is a name of avel's own", hint="name the encoder")
+        raise ConfigError(f"features cannot be named {name!r}, a name of avel's own", hint="name the encoder")
     if not VALID_NAME.fullmatch(name):
         raise ConfigError(
-            f"features named {name!r}", hint="letters, digits and _ . : @ -, beginning with letter or digit"
+            f"features cannot be named {name!r}",
+            hint="letters, digits and _ . : @ -, beginning with letter or digit",
         )

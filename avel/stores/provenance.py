@@ -1,5 +1,6 @@
 """Types of the provenance of a feature cache."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -33,6 +34,22 @@ INPUTS = tuple(field.name for field in fields(CacheInputs))
 """Keys of the provenance that hold paths and options; the digest leaves them out, so that inputs may move."""
 
 
+def differing_entries(
+    first: Any, second: Any, ignored: frozenset[str] = frozenset(), where: str = ""
+) -> Iterator[tuple[str, Any, Any]]:
+    """Yields each entry in which two provenances differ, "encoder.digest", and its two values.
+
+    >>> [*differing_entries({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}})]
+    [('a.c', 2, 3)]
+    """
+    if isinstance(first, dict) and isinstance(second, dict):
+        for key in sorted({*first, *second} - ignored):
+            inner = f"{where}.{key}" if where else key
+            yield from differing_entries(first.get(key), second.get(key), ignored, inner)
+    elif first != second:
+        yield where, first, second
+
+
 @dataclass(frozen=True)
 class Staging:
     """Digest and settings of the clip store."""
@@ -43,9 +60,10 @@ class Staging:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Number format of the CNNs."""
+    """Number format of the CNNs, and whether clips end where their media do, or are padded to the grid."""
 
     dtype: Literal["float32", "bfloat16"]
+    own_lengths: bool
 
 
 @dataclass(frozen=True)

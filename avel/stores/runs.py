@@ -253,7 +253,7 @@ class Run:
         Raises:
             StoreError: the run is not finished, or the file is damaged.
         """
-        plain = parse(self._results(), self.path / RESULTS, self._how_to_mend())
+        plain = parse(self._results(), self.path / RESULTS, self._how_to_fix())
         return {key: value for key, value in plain.items() if key != SEAL}
 
     def read_results(self, kind: type[R]) -> R:
@@ -262,7 +262,7 @@ class Run:
         Raises:
             StoreError: the run is not finished, or a value in the file is missing or of another type.
         """
-        return read_document(kind, self._results(), self.path / RESULTS, self._how_to_mend())
+        return read_document(kind, self._results(), self.path / RESULTS, self._how_to_fix())
 
     def _results(self) -> bytes:
         if not self.finished:
@@ -278,7 +278,7 @@ class Run:
             return f"the same avel {COMMANDS[self.kind]} command with --overwrite trains it again"
         return f"remove {self.path}, and the same avel {COMMANDS[self.kind]} command trains it again"
 
-    def _how_to_mend(self) -> str:
+    def _how_to_fix(self) -> str:
         return f"delete the file and give the same avel {COMMANDS[self.kind]} command again"
 
     def faults(self, *, verify: bool) -> list[str]:
@@ -290,7 +290,7 @@ class Run:
         path = self.path / FILES
         if not path.is_file():
             return [f"{FILES} is missing"]
-        listed = read_document(FileList, path.read_bytes(), path, self._how_to_mend()).files
+        listed = read_document(FileList, path.read_bytes(), path, self._how_to_fix()).files
         fault_of = {name: self._fault(name, about, verify) for name, about in listed.items()}
         if verify and (broken := seal_fault((self.path / RESULTS).read_bytes())):
             fault_of[RESULTS] = broken
@@ -329,8 +329,8 @@ def read_config(kind: type[R], stage: str, values: dict[str, Any], where: object
         raise StoreError(f"{where}: {error.message}", hint=hint) from None
 
 
-def remove_run(path: Path, kind: RunKind) -> None:
-    """Removes the run at `path`, if there is one, unless another process is at work on it.
+def remove_head_run(path: Path) -> None:
+    """Removes the run of `train-head` at `path`, if there is one, unless another process is at work on it.
 
     Raises:
         StoreError: the folder holds other files, or a run of another kind.
@@ -338,7 +338,7 @@ def remove_run(path: Path, kind: RunKind) -> None:
     """
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
-    Run.open(path, kind)
+    Run.open(path, "heads")
     with only_one(path, "run"):
         shutil.rmtree(path)
 
@@ -386,7 +386,9 @@ def _same_run(run: Run, asked: RunRecord, may_differ: set[str]) -> Run:
         StoreError: the kind, a setting or an input differs.
     """
     if run.kind != asked.kind:
-        raise StoreError(f"{run.path}: holds a {run.kind} run", hint="choose another folder")
+        raise StoreError(
+            f"{run.path}: holds a run of avel {COMMANDS[run.kind]}", hint="choose another folder"
+        )
     places = {key for key in asked.inputs if f"{key}_digest" in asked.inputs}
     compared = {
         "config": (run.record.config, asked.config, may_differ),

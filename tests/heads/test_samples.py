@@ -248,7 +248,7 @@ def test_an_older_cache_is_refused_with_what_to_do(tmp_path: Path) -> None:
     path = write_cache(tmp_path / "c.h5")
     with h5py.File(path, "r+") as file:
         file.attrs["version"] = 1
-    with pytest.raises(StoreError, match=r"version 1, this avel reads 'avel-features' 7\n.*--overwrite"):
+    with pytest.raises(StoreError, match=r"version 1, this avel reads 'avel-features' 8\n.*--overwrite"):
         FeatureCache.open(path)
 
 

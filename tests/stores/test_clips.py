@@ -92,7 +92,7 @@ def test_what_was_written_is_what_is_read(store: ClipStore) -> None:
     assert decoded.shape == (2, 16, 16, 3)
     assert np.array_equal(decoded[1], np.asarray(Image.open(io.BytesIO(JPEGS[22]))))
     assert store.dataset == DATASET
-    assert store.manifest().column("reason").to_pylist() == ["", "no-video", ""]
+    assert store.entries.table.column("reason").to_pylist() == ["", "no-video", ""]
     assert verify_clips(store) == ()
 
 
@@ -329,7 +329,7 @@ def test_a_store_whose_making_was_cut_short_is_none(tmp_path: Path) -> None:
     (path / "zarr.json").write_text(json.dumps(document | {"attributes": {}}))
     assert read_attributes(locate(path)) is None
     with pytest.raises(
-        StoreError, match=r"clips\.zarr: a clip store that was only begun\n.*extract command goes on"
+        StoreError, match=r"clips\.zarr: an unfinished clip store, which holds no clip yet\n.*extract command"
     ):
         ClipStore.open(path)
     build(path)

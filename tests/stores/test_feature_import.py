@@ -298,11 +298,11 @@ def test_what_cannot_stand_beside_is_refused(tmp_path: Path) -> None:
     import_features(None, path, annotations=annotations(tmp_path), audio=audio, visual=audio)
     written = path.read_bytes()
     for name, message in (("f_a", "a name of avel's own"), ("a/b", "letters, digits"), ("a+b", "letters")):
-        with pytest.raises(ConfigError, match=message):
-            import_features(None, path, audio=GivenFeatures(audio, name))
+        with pytest.raises(ConfigError, match=message):  # before any feature is read, which may take hours
+            import_features(None, path, audio=GivenFeatures(tmp_path / "not there", name))
     with pytest.raises(ConfigError, match="visual features without a name"):
         import_features(None, path, audio=GivenFeatures(audio, "clap"), visual=audio)
-    with pytest.raises(ConfigError, match="two features named 'x'"):
+    with pytest.raises(ConfigError, match="both named 'x'"):
         import_features(None, path, audio=GivenFeatures(audio, "x"), visual=GivenFeatures(audio, "x"))
     spoil(audio, "clip3", None)
     with pytest.raises(DatasetError, match="1 of 12 clips: no features, the first is 'clip3'"):

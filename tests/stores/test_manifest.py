@@ -75,7 +75,7 @@ def test_entries_are_columns_and_an_entry_is_made_when_it_is_asked_for() -> None
     ]
     found = Manifest(to_table(entries))
     assert found["-clip0"] == entries[1]
-    assert [*found.values()] == [each for _, each in found.items()] == entries
+    assert [*found.records()] == [*found.values()] == entries
     assert [*found.blocks(2)] == [entries[:2], entries[2:]]
     assert "-clip7" in found
     assert "-clip1" not in found

@@ -47,7 +47,7 @@ def test_the_same_command_goes_on_and_another_is_refused(tmp_path: Path) -> None
         Run.create(tmp_path / "r", "heads", Sample(4), inputs={"cache": "a"})
     with pytest.raises(StoreError, match="cache was 'a', is now 'b'"):
         Run.create(tmp_path / "r", "heads", Sample(), inputs={"cache": "b"})
-    with pytest.raises(StoreError, match="holds a heads run"):
+    with pytest.raises(StoreError, match="holds a run of avel train-head"):
         Run.create(tmp_path / "r", "pretrain", Sample(), inputs={"cache": "a"})
 
 

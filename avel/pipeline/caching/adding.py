@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from avel.errors import ConfigError, MissingPathError, StaleError
+from avel.errors import ConfigError, StaleError
 from avel.pipeline.config import CacheConfig
 from avel.progress import note
 from avel.stores.clips import ClipStore
-from avel.stores.feature_adding import check_new_names
+from avel.stores.feature_adding import open_target
 from avel.stores.feature_parts import Gathered, Row
 from avel.stores.features import FeatureCache
 from avel.stores.named_features import MAPS, MAPS_ENDING, FeatureModality, NewFeatures
@@ -33,21 +33,10 @@ def check_target(
     """
     if config.untrained:
         raise ConfigError("--untrained beside a name", hint="names are for the backbones' own features")
-    if len(set(names.values())) < len(names):
-        raise ConfigError(
-            f"audio and visual features both named {names['audio']!r}",
-            hint="give --audio-name and --visual-name different names",
-        )
-    if not cache.exists():
-        raise MissingPathError(
-            f"{cache}: no feature cache to which {next(iter(names.values()))!r} could be added",
-            hint="leave out --audio-name and --visual-name to make one",
-        )
+    target, grid = open_target(cache, names.values(), overwrite), clips.grid
     idle = [*({"audio"} - {*names}), *(() if "visual" in names else OF_FRAMES), "keep_cnn"]
     if changed := config.changed(idle):
         note(f"without effect on the features that are named: {changed}")
-    target, grid = FeatureCache.open(cache), clips.grid
-    check_new_names(target, names.values(), overwrite)
     if (grid.segments, grid.segment_seconds) != (target.grid_segments, target.segment_seconds):
         raise StaleError(
             f"{cache}: {target.grid_segments} segments of {target.segment_seconds:g} s, the store has "

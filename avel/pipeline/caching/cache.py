@@ -135,7 +135,7 @@ def cache_features(
 
         run = None if encoder is None else Path(encoder)
         with lock_cache(Path(cache)):
-            new = encode_vectors(Path(store), Path(cache), run, config, overwrite)  # no parts: takes seconds
+            new = encode_vectors(Path(store), Path(cache), run, config, overwrite)
         return _summary(new, began, encoded=len(new))
     clips = ClipStore.open(store)
     request = make_request(clips, Path(cache), encoder, config, overwrite, scheduler)
@@ -254,8 +254,7 @@ def _merge(
     before, named = None, {}
     if old.cache is not None:
         before = old.cache.typed_provenance if old.kept else None
-        kept = [old.kept[name].index for name in names if name in old.kept]
-        named = stored_features(old.cache, np.array(kept, np.int64))
+        named = stored_features(old.cache, [old.kept[name] for name in names if name in old.kept])
     again = f"{request.command('--overwrite')} makes it again{which_drops(named)}"
     made_with = _made_with(request.cache, parts, again, before)
     write_features(

@@ -104,7 +104,7 @@ class PartEncoder:
         self.modalities = [kind for kind in BACKBONES if getattr(self.encoder, kind) is not None]
         self._arrays: list[str] = work.recipe["arrays"]
         preprocessing = work.recipe["preprocessing"]
-        self._own_lengths = bool(preprocessing.get("own_lengths"))
+        self._own_lengths: bool = preprocessing["own_lengths"]
         self.frames: list[int] = preprocessing.get("frames", [])
         self.crop_size: int = preprocessing.get("crop_size", 0)
         if visual is not None:

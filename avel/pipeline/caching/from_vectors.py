@@ -1,13 +1,13 @@
 """Features of an encoder for all clips of a feature cache that holds the vectors which its Bi-LSTMs read."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from avel.device import explain_full_memory, hardware_of, tf32
 from avel.errors import ConfigError, StaleError
@@ -22,8 +22,10 @@ from avel.pipeline.encoders.encoder import Encoder
 from avel.pipeline.encoders.saved import cnn_digest, load_encoder
 from avel.pipeline.encoders.vectors import VectorsConfig, read_vectors
 from avel.progress import Progress
+from avel.stores.cache_lock import parts_folder
 from avel.stores.features import FeatureCache, cache_command, write_features
-from avel.stores.files import check_can_replace
+from avel.stores.files import check_can_replace, partial_folder
+from avel.stores.hdf5 import new_hdf5
 from avel.stores.named_features import GROUP, which_drops
 from avel.stores.provenance import NETWORK, VECTORS
 from avel.stores.runs import library_versions
@@ -70,28 +72,36 @@ def encode_vectors(
         made = _made_of_cnns(vectors, cache, encoder, loaded, config, hardware_of(device))
     weights = {name: values.numpy() for name, values in loaded.temporal.state_dict().items()}
     loaded.temporal.to(device)
-    with tf32(device), explain_full_memory("name a smaller --batch-size"):
-        arrays = _arrays(vectors, loaded, read, config, device)
-    write_features(
-        cache,
-        video_ids=vectors.video_ids,
-        categories=vectors.categories,
-        samples=vectors.samples,
-        arrays=arrays,
-        segment_seconds=vectors.segment_seconds,
-        missing=vectors.missing,
-        provenance={
-            "encoder": identity,
-            "pretraining_seed": pretraining_seed(encoder),
-            "versions": library_versions(),
-            "run": str(encoder.resolve()),
-            **made,
-        },
-        lengths=vectors.lengths,
-        sources=vectors.sources,
-        temporal=weights if config.keep_cnn else None,
-    )
-    return FeatureCache.open(cache)
+    widths = dict.fromkeys(("f_a", "f_v"), 2 * loaded.temporal.audio_lstm.hidden_size)
+    if config.keep_cnn:
+        widths |= {"cnn_a": read[0].dimensions, "cnn_v": read[1].dimensions}
+    shapes = {name: (len(vectors), vectors.grid_segments, width) for name, width in widths.items()}
+    room = sum(4 * math.prod(shape) for shape in shapes.values())
+    # Into a file beside the cache first: in memory, the features of 10^5 clips would take 2 to 10 GB
+    beside = parts_folder(cache) / "computed"
+    with partial_folder(beside) as folder, new_hdf5(folder / "features.h5", room) as file:
+        arrays = {name: file.create_dataset(name, shape, np.float32) for name, shape in shapes.items()}
+        with tf32(device), explain_full_memory("name a smaller --batch-size"):
+            _compute(arrays, vectors, loaded, read, config.batch_size, device)
+        return write_features(
+            cache,
+            video_ids=vectors.video_ids,
+            categories=vectors.categories,
+            samples=vectors.samples,
+            arrays=arrays,
+            segment_seconds=vectors.segment_seconds,
+            missing=vectors.missing,
+            provenance={
+                "encoder": identity,
+                "pretraining_seed": pretraining_seed(encoder),
+                "versions": library_versions(),
+                "run": str(encoder.resolve()),
+                **made,
+            },
+            lengths=vectors.lengths,
+            sources=vectors.sources,
+            temporal=weights if config.keep_cnn else None,
+        )
 
 
 def _made_of_cnns(
@@ -143,26 +153,24 @@ def _told(cache: FeatureCache, names: Sequence[str]) -> dict[str, Any]:
 
 
 @torch.inference_mode()
-def _arrays(
+def _compute(
+    arrays: Mapping[str, h5py.Dataset],
     cache: FeatureCache,
     encoder: Encoder,
     read: tuple[VectorsConfig, VectorsConfig],
-    config: CacheConfig,
+    batch_size: int,
     device: torch.device,
-) -> dict[str, NDArray[np.float32]]:
-    """Computes f_a and f_v, and cnn_a and cnn_v where they are kept: (V, T, D) by name."""
-    parts: dict[str, list[Tensor]] = {}
-    count = len(cache.video_ids)
-    with Progress(count, "clips", of="AV-BT features") as progress:
-        for first in range(0, count, config.batch_size):
-            videos = np.arange(first, min(first + config.batch_size, count))
+) -> None:
+    """Computes f_a, f_v and, if `arrays` name them, the vectors that are read, cnn_a and cnn_v: (V, T, D)."""
+    with Progress(len(cache), "clips", of="AV-BT features") as progress:
+        for first in range(0, len(cache), batch_size):
+            videos = np.arange(first, min(first + batch_size, len(cache)))
             cnn_a, cnn_v = (read_vectors(cache, each, videos).to(device) for each in read)
             mask = None
             if cache.differing_lengths:
                 mask = mask_of(torch.from_numpy(cache.lengths[videos]).to(device), cache.grid_segments)
             f_a, f_v = encoder.temporal(cnn_a, cnn_v, mask)
-            kept = {"cnn_a": cnn_a, "cnn_v": cnn_v} if config.keep_cnn else {}
-            for name, values in {"f_a": f_a, "f_v": f_v, **kept}.items():
-                parts.setdefault(name, []).append(values.float().cpu())
+            every = {"f_a": f_a, "f_v": f_v, "cnn_a": cnn_a, "cnn_v": cnn_v}
+            for name, array in arrays.items():
+                array[first : first + len(videos)] = every[name].float().cpu().numpy()
             progress.advance(len(videos))
-    return {name: torch.cat(values).numpy() for name, values in parts.items()}

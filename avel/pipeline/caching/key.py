@@ -4,7 +4,7 @@ A second `avel cache-features` compares this with what the file says of itself, 
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from avel.registry import Registry
 from avel.stores.clips import ClipStore
 from avel.stores.features import FeatureCache
 from avel.stores.named_features import FeatureModality, which_drops
+from avel.stores.provenance import differing_entries
 from avel.stores.runs import RECORD, Run
 from avel.stores.seal import file_seal_fault
 
@@ -45,11 +46,9 @@ def recipe(
     return {
         "encoder": identity,
         "staging": {"digest": clips.digest, "settings": clips.settings},
-        "preprocessing": {"dtype": config.dtype}
+        "preprocessing": {"dtype": config.dtype, "own_lengths": clips.dataset.longest_seconds is not None}
         | ({} if modality == "audio" else _frames(clips, encoder, config, identity))
-        | ({} if modality == "visual" else _waveform(clips, encoder, config))
-        # Left out where all clips fill the grid, so that older caches of such clips stay valid
-        | ({} if clips.dataset.longest_seconds is None else {"own_lengths": True}),
+        | ({} if modality == "visual" else _waveform(clips, encoder, config)),
         "arrays": [*arrays, *(["maps"] if config.keep_maps and modality != "audio" else [])],
     }
 
@@ -181,9 +180,8 @@ def encoder_file_digest(path: Path) -> tuple[dict[str, Any], str]:
 def annotations_digest(clips: ClipStore, reasons: Mapping[str, str]) -> str:
     """Returns the digest of samples, classes and what is missing: they change the file, but no feature."""
     data = clips.dataset
-    content: list[Any] = [data.categories, [astuple(sample) for sample in data.samples]]
-    content += [sorted(reasons.items()), *([] if clips.lengths is None else [clips.lengths])]
-    return digest_of(content)
+    samples = [astuple(sample) for sample in data.samples]
+    return digest_of([data.categories, samples, sorted(reasons.items()), clips.lengths])
 
 
 def refuse_stale(cache: FeatureCache, wanted: Mapping[str, Any], command: str) -> None:
@@ -200,21 +198,13 @@ def refuse_stale(cache: FeatureCache, wanted: Mapping[str, Any], command: str) -
     differences = [
         f"{where} was {_short(old)}, is now {_short(new)}"
         for key in RECIPE
-        for where, old, new in _differences(key, before.get(key), now[key])
+        for where, old, new in differing_entries(before.get(key), now[key], where=key)
     ]
     if differences:
         raise StaleError(
             f"{cache.path}: made otherwise than asked: {'; '.join(differences)}",
             hint=f"{command} makes it again{which_drops(cache.named)}; or name another file",
         )
-
-
-def _differences(where: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in sorted({*old, *new}):
-            yield from _differences(f"{where}.{key}", old.get(key), new.get(key))
-    elif old != new:
-        yield where, old, new
 
 
 def _short(value: Any) -> str:

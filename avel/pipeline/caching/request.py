@@ -110,8 +110,8 @@ def make_request(
             hint=f"{shlex.join(['avel', 'inspect', where])} says why",
         )
     reasons = {
-        name: f"{entry.reason or entry.state}: {entry.detail}".removesuffix(": ")
-        for name, entry in clips.entries.filter(~clips.entries.is_one_of("video_id", clips.staged)).items()
+        entry.video_id: f"{entry.reason or entry.state}: {entry.detail}".removesuffix(": ")
+        for entry in clips.entries.filter(~clips.entries.is_one_of("video_id", clips.staged)).records()
     }
     return Request(
         clips,

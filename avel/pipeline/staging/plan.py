@@ -190,7 +190,7 @@ def _look(
         causes[open_numbers[~changed & entries.holds(state="failed")[open_places]]] = "retry-failed"
     numbers, redated, unreadable = open_numbers[changed], list[Entry](), 0
     changed_paths, changed_entries = paths.take(pa.array(numbers)).to_pylist(), entries.take(places[numbers])
-    for number, path, entry in zip(numbers.tolist(), changed_paths, changed_entries.values(), strict=True):
+    for number, path, entry in zip(numbers.tolist(), changed_paths, changed_entries.records(), strict=True):
         cause = _cause(entry, path, restage)
         if cause is not None:
             causes[number] = cause

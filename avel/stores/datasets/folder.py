@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from operator import attrgetter
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
@@ -71,47 +71,30 @@ class Files:
 def list_files(root: Path, *, below: bool = True) -> Files:
     """Lists the files in `root` and, where `below`, in every folder below it, by their `path_text`."""
     found: dict[str, list[str]] = {field.name: [] for field in dataclasses.fields(Files)}
-    waiting = [("", _entries(root, "", found))]
-    while waiting:
-        prefix, entries = waiting[-1]
-        for entry in entries:
-            name = entry.name
-            is_video = _ending(name) in VIDEO_SUFFIXES and not name.startswith("._")
-            if _holds(entry.is_file):
-                found["videos" if is_video else "others"].append(prefix + name)
-            elif not _holds(entry.is_dir):
-                if is_video:
-                    found["broken"].append(prefix + name)
-            elif below and entry.is_symlink():
-                found["linked"].append(prefix + name)
-            elif below:
-                inner = f"{prefix}{name}/"
-                waiting.append((inner, _entries(entry, inner, found)))
-                break  # its files come before the next entry, at which this loop goes on
-        else:
-            waiting.pop()
-    return Files(**{kind: _texts(paths) for kind, paths in found.items()})
+    _list(root, "", below, found)
+    return Files(**{kind: tuple(paths) for kind, paths in found.items()})
 
 
-def _entries(
-    folder: os.PathLike[str], prefix: str, found: dict[str, list[str]]
-) -> Iterator[os.DirEntry[str]]:
-    """Returns all that is in a folder, sorted by name; nothing if it is closed."""
+def _list(folder: os.PathLike[str], prefix: str, below: bool, found: dict[str, list[str]]) -> None:
+    """Adds all that is in a folder to `found`, sorted by name; a folder's files come in its place."""
     try:
-        with os.scandir(folder) as entries:
-            return iter(sorted(entries, key=attrgetter("name")))
+        with os.scandir(folder) as scanned:
+            entries = sorted(scanned, key=attrgetter("name"))
     except OSError:
         found["closed"].append(prefix.rstrip("/") or ".")
-        return iter(())
-
-
-def _texts(paths: list[str]) -> tuple[str, ...]:
-    """Returns the `path_text` of each path."""
-    try:
-        "".join(paths).encode()
-    except UnicodeEncodeError:
-        return tuple(map(path_text, paths))
-    return tuple(paths)
+        return
+    for entry in entries:
+        path = path_text(prefix + entry.name)
+        is_video = _ending(path) in VIDEO_SUFFIXES and not entry.name.startswith("._")
+        if _holds(entry.is_file):
+            found["videos" if is_video else "others"].append(path)
+        elif not _holds(entry.is_dir):
+            if is_video:
+                found["broken"].append(path)
+        elif below and entry.is_symlink():
+            found["linked"].append(path)
+        elif below:
+            _list(entry, f"{path}/", below, found)
 
 
 def _holds(question: Callable[[], bool]) -> bool:

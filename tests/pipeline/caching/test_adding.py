@@ -82,8 +82,8 @@ def test_each_name_tells_of_its_own_network_alone(
         "weights": "random",
         "tiny": {"channels": [16, 32, 64, 128]},
     }
-    assert sound["preprocessing"] == {"dtype": "float32"}
-    assert look["preprocessing"].keys() == {"dtype", "frames", "crop", "crop_size"}
+    assert sound["preprocessing"] == {"dtype": "float32", "own_lengths": False}
+    assert look["preprocessing"].keys() == {"dtype", "own_lengths", "frames", "crop", "crop_size"}
     assert look["preprocessing"]["frames"] == [1, 3]
     assert sound["cnn"] != look["cnn"]
     assert sound["encoder"]["digest"] != look["encoder"]["digest"]

@@ -246,6 +246,7 @@ def test_the_file_says_what_it_was_made_from(store: Path, run: Path, tmp_path: P
         "crop": "centre, 7/8 of each side",
         "crop_size": 28,
         "dtype": "float32",
+        "own_lengths": False,
     }
     assert cache.sources["-v0"] == "-v0-1"
     assert told["versions"]["torch"] == torch.__version__.partition("+")[0]

@@ -117,5 +117,5 @@ def test_a_cache_of_padded_clips_is_not_taken_for_one_of_their_own_lengths(
 ) -> None:
     cache_features(store, tmp_path / "c.h5", encoder=run)
     write_store(store, NAMES, seconds=SECONDS)
-    with pytest.raises(StaleError, match=r"preprocessing\.own_lengths was null, is now true"):
+    with pytest.raises(StaleError, match=r"preprocessing\.own_lengths was false, is now true"):
         cache_features(store, tmp_path / "c.h5", encoder=run)

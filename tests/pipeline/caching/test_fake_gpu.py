@@ -27,7 +27,7 @@ def test_features_are_computed_on_the_gpu(dtype: str, agva: bool, monkeypatch: p
     recipe: dict[str, Any] = {
         "encoder": {"kind": "run"},
         "arrays": ["f_a", "f_v", "cnn_a", "cnn_v", "maps"],
-        "preprocessing": {"frames": [1, 3], "crop_size": 28, "dtype": dtype},
+        "preprocessing": {"frames": [1, 3], "crop_size": 28, "dtype": dtype, "own_lengths": False},
     }
     with fake_cuda():
         part = PartEncoder(Work("", None, CacheConfig(), recipe, Parts(Path())), "cuda:0")
