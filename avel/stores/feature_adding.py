@@ -59,7 +59,10 @@ def open_target(path: Path, names: Collection[str], overwrite: bool) -> FeatureC
     """
     first = next(iter(names))
     if len(set(names)) < len(names):
-        raise ConfigError(f"audio and visual features both named {first!r}", hint="name them apart")
+        raise ConfigError(
+            f"audio and visual features both named {first!r}",
+            hint="give --audio-name and --visual-name different names",
+        )
     if not path.exists():
         raise MissingPathError(
             f"{path}: no feature cache to which {first!r} could be added",
