@@ -165,7 +165,7 @@ def predict(run: Path, videos: tuple[Path, ...], as_json: bool, **options: Any) 
     """
     predicted = avel.predict(run, videos, **options)
     more = "--out FILE writes the events, --preview FILE draws those of one video"
-    show(predicted, as_json, next="" if predicted.written else more)
+    show(predicted, as_json, next=more if predicted.found and not predicted.written else "")
     return SOME_FAILED if predicted.failed else DONE
 
 
