@@ -80,4 +80,4 @@ def _has(event: Event, segments: int, segment_seconds: float) -> NDArray[np.bool
     onset, offset = np.array([[event.onset_seconds], [event.offset_seconds]])
     nothing = np.zeros(1, np.int64)
     table = EventTable(nothing, nothing, onset, offset, nothing)
-    return class_segments(table, segments, segment_seconds)[2][0]
+    return np.asarray(class_segments(table, segments, segment_seconds)[2][0])
