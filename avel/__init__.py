@@ -39,7 +39,7 @@ _FUNCTIONS = {
     "load_head": "avel.heads.training.records",
     "inspect": "avel.stores.inspection",
     "pack": "avel.stores.packing",
-    "preview": "avel.pipeline.staging.preview",
+    "preview": "avel.views.plots.preview",
     "report": "avel.views.report.page",
     "plot": "avel.views.plots.plot",
     "predict": "avel.recipes.predicting.predict",

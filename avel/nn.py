@@ -13,6 +13,7 @@ from torch.nn.utils import rnn
 
 from avel.progress import note
 
+AGVA_HIDDEN = 512
 ROWS_AT_ONCE = 1 << 14
 """Vectors that are turned into float64 together for their mean and std."""
 
@@ -20,12 +21,12 @@ ROWS_AT_ONCE = 1 << 14
 class AGVA(nn.Module):
     """Audio-guided visual attention (Tian et al. 2018) over the cells of a visual map."""
 
-    def __init__(self, audio: int, visual: int, cells: int, hidden: int = 512) -> None:
+    def __init__(self, audio: int, visual: int, cells: int) -> None:
         super().__init__()
-        self.video = nn.Sequential(nn.Linear(visual, hidden), nn.ReLU())
-        self.audio = nn.Sequential(nn.Linear(audio, hidden), nn.ReLU())
-        self.video_score = nn.Linear(hidden, cells, bias=False)
-        self.audio_score = nn.Linear(hidden, cells, bias=False)
+        self.video = nn.Sequential(nn.Linear(visual, AGVA_HIDDEN), nn.ReLU())
+        self.audio = nn.Sequential(nn.Linear(audio, AGVA_HIDDEN), nn.ReLU())
+        self.video_score = nn.Linear(AGVA_HIDDEN, cells, bias=False)
+        self.audio_score = nn.Linear(AGVA_HIDDEN, cells, bias=False)
         self.score = nn.Linear(cells, 1, bias=False)
 
     def forward(self, audio: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:

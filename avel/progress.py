@@ -94,13 +94,15 @@ class Progress:
             self._print_if_due()
 
     def line(self) -> str:
-        """Returns the state in one line: done/total, rate, time left, failures, note."""
+        """Returns the state in one line: done/total, rate, time left or taken, failures, note."""
         seconds, per_second = self._pace()
-        if per_second and self.done < self.total:
-            ending = f"{duration((self.total - self.done) / per_second)} left"
+        if self.done >= self.total:
+            pace = f"{self._rate()}  in {seconds:.1f} s"
+        elif per_second:
+            pace = f"{self._rate()}  {duration((self.total - self.done) / per_second)} left"
         else:
-            ending = f"in {seconds:.1f} s"
-        return f"{self.name} {self.done}/{self.total}  {self._rate()}  {ending}  {self._extra()}".rstrip()
+            pace = f"{duration(seconds)} so far"
+        return f"{self.name} {self.done}/{self.total}  {pace}  {self._extra()}".rstrip()
 
     def _bundle(self) -> dict[str, str]:
         """Returns what a cell of a notebook shows, as HTML and as text."""

@@ -7,25 +7,20 @@ from __future__ import annotations
 
 import argparse
 import base64
+import shutil
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from avel.views.plots.plot import demo_picture, plot
+from avel.views.plots.plot import plot
 from avel.views.report.page import report
 
 DOCS = Path(__file__).parent
 sys.path.insert(0, str(DOCS.parent))
 
-HEADS = {
-    "MLP audio": "mlp-audio",
-    "MLP visual": "mlp-visual",
-    "MLP untrained": "mlp-untrained",
-    "MLP both": "mlp-both",
-    "TACMA": "tacma",
-}
+HEADS = ("mlp-audio", "mlp-visual", "mlp-untrained", "mlp-both", "tacma")
 SETTLE_SECONDS = 2.0
 TOP_WINDOW, WINDOW = (1280, 1020), (1280, 1640)
 
@@ -35,14 +30,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("demo", type=Path)
     demo: Path = parser.parse_args().demo
-    runs = {name: demo / "heads" / folder for name, folder in HEADS.items()}
-    demo_picture(dict(runs), DOCS / "demo.png")
+    runs = [demo / "heads" / name for name in HEADS]
+    shutil.copyfile(demo / "demo.png", DOCS / "demo.png")
     images = DOCS / "images"
     for kind in ("confusion", "curves", "tsne"):
-        plot(runs["TACMA"], kind, images / f"{kind}.png")
+        plot(demo / "heads" / "tacma", kind, images / f"{kind}.png")
     with tempfile.TemporaryDirectory() as folder:
         page = Path(folder) / "report"
-        report(list(runs.values()), page, copy_videos=True)
+        report(runs, page, copy_videos=True)
         photograph(page, Path(folder) / "profile", images)
 
 

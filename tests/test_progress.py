@@ -29,7 +29,9 @@ def test_the_time_left_follows_from_the_pace(monkeypatch: pytest.MonkeyPatch) ->
     now = [100.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     bar = progress.Progress(50, "clips", start=10)
-    now[0] += 8.0
+    now[0] += 6.0
+    assert bar.line() == "clips 10/50  6.0 s so far"
+    now[0] += 2.0
     bar.advance(4)  # two seconds a clip, 36 to go; those of an earlier run tell nothing
     assert "clips 14/50  2.0 s each  72 s left" in bar.line()
     now[0] += 992.0  # four clips in 1000 s

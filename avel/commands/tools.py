@@ -70,12 +70,13 @@ def pack(store: str, as_json: bool, **options: Any) -> int:
 @click.argument("video_id", metavar="ID")
 @click.argument("out", type=PATH)
 def preview(store: str, video_id: str, out: Path) -> int:
-    """Draw a staged clip as a contact sheet.
+    """Draw a staged clip with its events.
 
-    Writes ten frames of the clip ID over ten log-mel patches, with its labels, to OUT.
+    Writes ten frames of the clip ID, its log-mel patches and a bar for each event to OUT: .png, .svg or .pdf.
     """
     drawn = avel.preview(store, video_id, out)
-    show(None, False, headline=f"{drawn}: frames and log-mel of {video_id}", next=f"open {path_of(drawn)}")
+    shows = f"{drawn}: frames, log-mel and events of {video_id}"
+    show(None, False, headline=shows, next=f"open {path_of(drawn)}")
     return DONE
 
 
@@ -164,7 +165,7 @@ def predict(run: Path, videos: tuple[Path, ...], as_json: bool, **options: Any) 
     """
     predicted = avel.predict(run, videos, **options)
     more = "--out FILE writes the events, --preview FILE draws those of one video"
-    show(predicted, as_json, next="" if predicted.written else more)
+    show(predicted, as_json, next=more if predicted.found and not predicted.written else "")
     return SOME_FAILED if predicted.failed else DONE
 
 

@@ -3,10 +3,11 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from avel.heads.evaluation.evaluation import Evaluation, GroupEvaluation
+from avel.heads.evaluation.evaluation import GroupEvaluation
 from avel.heads.tasks.results import interval_text
 from avel.heads.train import train_head
 from avel.pipeline.caching.cache import cache_features
@@ -156,10 +157,10 @@ def demo(folder: Path | str, *, clips: int = 240, seed: int = 0) -> DemoResult:
     stage("cache-untrained", lambda: cache_features(store, paths["untrained"], **UNTRAINED, seed=seed))
     caches = {name: paths["untrained"] if name == "mlp untrained" else cache for name in DEMO_HEADS}
     heads = {name: {**DEMO_HEADS[name], **HEAD_SETTINGS} for name in DEMO_HEADS}
-    evaluations: dict[str, Evaluation] = stage(
-        "train-head",
-        lambda: {name: train_head(caches[name], runs[name], **heads[name]) for name in DEMO_HEADS},
-    )
+    evaluations = {
+        name: stage(f"train-head: {name}", partial(train_head, caches[name], runs[name], **heads[name]))
+        for name in DEMO_HEADS
+    }
     stage("picture", lambda: demo_picture(runs, paths["picture"], shown=("mlp both", "tacma")))
     return DemoResult(
         heads={name: result.groups[DEMO_HEADS[name]["head"]] for name, result in evaluations.items()},

@@ -20,7 +20,7 @@ from avel.errors import AvelError
 from avel.progress import note
 from avel.stores import runs
 from avel.stores.files import free_bytes, nearest_folder
-from avel.text import plural, size
+from avel.text import first_line, plural, size
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -217,8 +217,8 @@ def _weights() -> Check:
     names = " and ".join(each.file_name for each in missing)
     if not unreachable:
         return Check(name, True, f"{names} will be downloaded when they are needed", needed=False)
-    first = unreachable[0]
-    hint = f"download {first.url} elsewhere and put it at {first.cached_at}, or choose other weights"
+    steps = [f"download {each.url} elsewhere and put it at {each.cached_at}" for each in unreachable]
+    hint = "; ".join([*steps, "or choose other weights"])
     return Check(name, False, f"no {names}, and no network to download from", hint, needed=False)
 
 
@@ -242,7 +242,7 @@ def _one_clip() -> Check:
 
 def _in_a_line(error: Exception) -> str:
     """Returns the type of an error, and the first line of its message if it has one."""
-    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}".removesuffix(": ")
+    return ": ".join(dict.fromkeys((type(error).__name__, first_line(error))))
 
 
 def one_clip(folder: Path) -> str:

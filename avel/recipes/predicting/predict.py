@@ -66,8 +66,8 @@ class Predicted:
 
     def lines(self) -> list[str]:
         """Returns the events as a table, and the videos that could not be read."""
-        lost = [f"{video}: {why}" for video, why in self.failed.items()]
-        return [*WRITERS["table"](self.found).splitlines(), "", *lost]
+        shown = [*WRITERS["table"](self.found).splitlines(), ""] if self.found else []
+        return [*shown, *(f"{video}: {why}" for video, why in self.failed.items())]
 
 
 def predict(

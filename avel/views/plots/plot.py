@@ -206,4 +206,4 @@ def _timeline(run: HeadRun, split: str, video: str | None, store: Path | str | N
     tall = 1.2 + 0.9 * (clip.frames is not None) + 0.8 * (clip.log_mel is not None)
     with figure(8.6, tall + 0.4 * sum(track.lanes for track in clip.tracks)) as fig:
         draw_clip(fig, clip)
-    return fig, run.video_id[place]
+    return fig, f"{run.video_id[place]} with its labels and predictions"

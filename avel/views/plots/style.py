@@ -17,7 +17,7 @@ from avel.errors import ConfigError
 from avel.stores.files import atomic_path, check_can_write
 
 BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
-ORANGE, SKY, YELLOW, BLACK = "#E69F00", "#56B4E9", "#F0E442", "#000000"
+ORANGE, SKY, BLACK = "#E69F00", "#56B4E9", "#000000"
 SERIES = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK)
 """Colours of runs and classes, in order; yellow is left out, because it is too light for lines on white."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")

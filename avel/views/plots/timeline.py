@@ -79,7 +79,7 @@ def draw_clip(fig: Figure | SubFigure, clip: Clip) -> list[Axes]:
     last.tick_params(bottom=False, labelbottom=True)
     last.set_xlabel("seconds")
     column[0].set_title(clip.title)
-    if any(block.kind in ("label", "right", "wrong") for track in clip.tracks for block in track.blocks):
+    if any(block.kind in ("right", "wrong") for track in clip.tracks for block in track.blocks):
         legend(column[0])
     return list(column)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +178,8 @@ def test_files_and_failures(world: World, tmp_path: Path) -> None:
     assert read["video"] == str(good)
     assert predicted.written == (str(tmp_path / "events.json"),)
     assert predicted.lines()[0].startswith("video")
+    lost = replace(predicted, found=())
+    assert lost.lines() == [f"{video}: {why}" for video, why in lost.failed.items()], "no empty table"
     why = re.escape(predicted.failed[str(tmp_path / "broken.mp4")])
     with pytest.raises(AvelError, match=f"x.png: the video cannot be read: {why}"):
         predict(world.run, [tmp_path / "broken.mp4"], preview=tmp_path / "x.png", device="cpu")

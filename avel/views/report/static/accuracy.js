@@ -80,18 +80,16 @@ function tagColumns(rows) {
 function numbers(rows, split) {
   const columns = avel.data.summary.columns.map(([title, place]) => [title, (row) => cell(figure(row, place))]);
   const shown = [...columns, ...tagColumns(rows)].filter(([, read]) => rows.some(([, row]) => read(row) !== "–"));
-  const head = h("tr", {}, ["run", "seeds", ...shown.map(([title]) => title)].map((title) => h("th", { scope: "col" }, title)));
-  const body = rows.map(([name, row]) =>
-    h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, String(row.seeds.length)), shown.map(([, read]) => h("td", {}, read(row))))
-  );
+  const header = ["run", "seeds", ...shown.map(([title]) => title)];
+  const cells = rows.map(([name, row]) => [name, row.seeds.length, ...shown.map(([, read]) => read(row))]);
   const note = "Mean ± standard deviation over seeds, at each seed's best validation epoch.";
   const inflated = " * What choosing the epoch on the test split would have claimed; most published code reports this.";
   return h(
     "div",
     {},
-    scrolled("all figures of the runs", h("table", { class: "numbers" }, h("thead", {}, head), h("tbody", {}, body))),
+    figuresTable("all figures of the runs", header, cells),
     h("p", { class: "note" }, note + (split === "test" ? inflated : "")),
-    downloads("figures", { rows: () => [["run", "seeds", ...shown.map(([title]) => title)], ...rows.map(([name, row]) => [name, row.seeds.length, ...shown.map(([, read]) => read(row))])] })
+    downloads("figures", { rows: () => [header, ...cells] })
   );
 }
 

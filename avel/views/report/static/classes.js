@@ -82,9 +82,7 @@ function eventTable() {
   const rows = avel.data.summary.runs.map((run) => [run.name, run.mistakes[avel.state.split]?.events]).filter(([, row]) => row);
   if (!rows.length) return "";
   const keys = Object.keys(EVENT_COLUMNS);
-  const cells = (row) => keys.map((key) => h("td", {}, key === "events" ? String(row[key]) : decimal(row[key])));
-  const head = h("tr", {}, h("th", { scope: "col" }, "run"), keys.map((key) => h("th", { scope: "col" }, EVENT_COLUMNS[key])));
-  const body = rows.map(([name, row]) => h("tr", {}, h("th", { scope: "row" }, name), cells(row)));
+  const cells = (row) => keys.map((key) => (key === "events" ? row[key] : decimal(row[key])));
   const note =
     "Means over seeds. An event is compared with the predicted one of its class that overlaps it most, and missed where there is none; " +
     "it is exact where both begin and end in the same segments. A predicted event is invented where no event of its class overlaps it.";
@@ -92,7 +90,7 @@ function eventTable() {
     "div",
     {},
     h("h3", {}, "Events"),
-    scrolled("mistakes in events", h("table", { class: "numbers" }, h("thead", {}, head), h("tbody", {}, body))),
+    figuresTable("mistakes in events", ["run", ...Object.values(EVENT_COLUMNS)], rows.map(([name, row]) => [name, ...cells(row)])),
     h("p", { class: "note" }, note),
     downloads("events", { rows: () => [["run", ...keys], ...rows.map(([name, row]) => [name, ...keys.map((key) => row[key])])] })
   );

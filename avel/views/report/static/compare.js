@@ -82,26 +82,19 @@ function differingClips(runs, a, b) {
   const { scores, title } = avel.data.clips;
   const mean = (run, clip) => {
     const found = scores[run].map((trial) => trial[clip]).filter((score) => score !== null);
-    return found.length ? found.reduce((sum, each) => sum + each, 0) / found.length : null;
+    return found.length ? sum(found) / found.length : null;
   };
   const both = clipsOfSplit()
     .map((clip) => ({ clip, a: mean(a, clip), b: mean(b, clip) }))
     .filter((each) => each.a !== null && each.b !== null && each.a !== each.b);
   both.sort((one, other) => Math.abs(other.a - other.b) - Math.abs(one.a - one.b));
   if (!both.length) return [h("p", { class: "note" }, "Both have the same score in every clip.")];
-  const head = h("tr", {}, ["clip", "events", "A", "B"].map((text) => h("th", { scope: "col" }, text)));
-  const body = both.slice(0, DIFFERING_CLIPS).map((each) =>
-    h(
-      "tr",
-      {},
-      h("th", { scope: "row" }, h("button", { click: () => openClip(each.clip) }, ofVideo("video_id", each.clip))),
-      h("td", {}, title[each.clip]),
-      h("td", {}, percent(each.a, 0)),
-      h("td", {}, percent(each.b, 0))
-    )
-  );
+  const rows = both.slice(0, DIFFERING_CLIPS).map((each) => {
+    const opener = h("button", { click: () => openClip(each.clip) }, ofVideo("video_id", each.clip));
+    return [opener, title[each.clip], percent(each.a, 0), percent(each.b, 0)];
+  });
   return [
     h("h3", {}, `Where they differ most, in ${avel.data.summary.measure} of a clip`),
-    scrolled("clips that differ most", h("table", { class: "numbers" }, h("thead", {}, head), h("tbody", {}, body))),
+    figuresTable("clips that differ most", ["clip", "events", "A", "B"], rows),
   ];
 }

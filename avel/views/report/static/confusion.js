@@ -52,7 +52,7 @@ function sortedClasses(counts, order) {
   const names = avel.data.summary.classes;
   const key = ORDERS[order][1];
   const cells = names.slice(0, -1).map((name, number) => {
-    const total = counts[number].reduce((sum, count) => sum + count, 0);
+    const total = sum(counts[number]);
     return { number, name, total, recall: total ? counts[number][number] / total : 2 };
   });
   cells.sort((a, b) => (key(a) < key(b) ? -1 : key(a) > key(b) ? 1 : a.number - b.number));
@@ -66,7 +66,7 @@ function confusionTable(view) {
   const order = sortedClasses(counts, view.order);
   const head = h("tr", {}, h("td", {}), order.map((number) => h("th", { class: "upright", scope: "col" }, h("span", {}, names[number]))), h("th", { class: "recall", scope: "col" }, "recall"));
   const body = order.map((label) => {
-    const total = counts[label].reduce((sum, count) => sum + count, 0);
+    const total = sum(counts[label]);
     const cells = order.map((prediction) => confusionCell(view.run, label, prediction, counts[label][prediction], total));
     const recall = total ? percent(counts[label][label] / total, 0) : "–";
     return h("tr", {}, h("th", { scope: "row" }, names[label], h("small", {}, ` ${total}`)), cells, h("td", { class: "recall" }, recall));

@@ -69,6 +69,13 @@ const plural = (count, one, many = `${one}s`) => `${count} ${count === 1 ? one :
 /** A box that scrolls sideways, by keyboard too. */
 const scrolled = (label, ...content) => h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": label }, content);
 
+/** A table that scrolls sideways: texts of the header; of each row the cell that names it, then the others. */
+function figuresTable(label, header, rows, look = "numbers") {
+  const head = h("tr", {}, header.map((text) => h("th", { scope: "col" }, text)));
+  const body = rows.map(([name, ...cells]) => h("tr", {}, h("th", { scope: "row" }, name), cells.map((cell) => h("td", {}, cell))));
+  return scrolled(label, h("table", { class: look }, h("thead", {}, head), h("tbody", {}, body)));
+}
+
 /** A `<select>` over [value, text] pairs. */
 function choice(pairs, chosen, onchange, properties = {}) {
   const select = h("select", { change: () => onchange(select.value), ...properties });

@@ -40,7 +40,6 @@ function showClip(clip, seconds = 0) {
 /** Shows a clip and goes to it, from a chart or a link. */
 function openClip(clip, segment = 0) {
   avel.set({ split: avel.data.clips.split[clip] });
-  $("split").value = avel.state.split;
   selectClip(clip, segment * avel.data.summary.segment_seconds);
   player.box.scrollIntoView({ behavior: "smooth", block: "start" });
 }

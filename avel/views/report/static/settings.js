@@ -8,16 +8,15 @@ function drawSettings() {
   const settings = names("settings");
   const differing = settings.filter((name) => differs("settings", name));
   const equal = settings.filter((name) => !differs("settings", name));
-  const rows = (kind, list) => list.map((name) => h("tr", {}, h("th", { scope: "row" }, name), runs.map((run) => h("td", {}, run[kind][name] ?? "–"))));
   const cells = (kind) => names(kind).map((name) => [name, ...runs.map((run) => run[kind][name])]);
-  const head = () => h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "setting"), runs.map((run) => h("th", { scope: "col" }, run.name))));
-  const table = (label, kind, list) =>
-    scrolled(label, h("table", { class: "numbers words" }, head(), h("tbody", {}, rows(kind, list))));
+  const header = ["setting", ...runs.map((run) => run.name)];
+  const rows = (kind, list) => list.map((name) => [name, ...runs.map((run) => run[kind][name] ?? "–")]);
+  const table = (label, kind, list) => figuresTable(label, header, rows(kind, list), "numbers words");
   const folded = (label, kind, list) => h("details", {}, h("summary", {}, label), table(label, kind, list));
   $("settings").append(
     ...(differing.length ? [h("h3", {}, "Settings that differ"), table("settings that differ", "settings", differing)] : []),
     folded(runs.length > 1 ? "Settings that are the same" : "Settings", "settings", equal),
     folded("What each run was made of", "provenance", names("provenance")),
-    downloads("settings", { rows: () => [["setting", ...runs.map((run) => run.name)], ...cells("settings"), ...cells("provenance")] })
+    downloads("settings", { rows: () => [header, ...cells("settings"), ...cells("provenance")] })
   );
 }

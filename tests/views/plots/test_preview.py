@@ -1,4 +1,4 @@
-"""The contact sheet shows the clip's own frames, patches and labels, at their times."""
+"""`avel preview` shows the clip's own frames, patches and labels, at their times."""
 
 from pathlib import Path
 
@@ -6,10 +6,13 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from avel.errors import StoreError, UnknownNameError
+from avel.errors import ConfigError, UnknownNameError
+from avel.heads.tasks.task import Block
 from avel.pipeline.staging.extract import extract
-from avel.pipeline.staging.preview import draw, preview
 from avel.stores.clips import ClipStore
+from avel.views.plots.preview import preview, staged_clip
+from avel.views.plots.style import figure
+from avel.views.plots.timeline import draw_clip
 from tests.pipeline.staging.small_clips import SMALL, make_clip
 
 
@@ -36,31 +39,39 @@ def test_a_png_is_written(store: ClipStore, tmp_path: Path) -> None:
 
 
 def test_frames_patches_and_labels_stand_at_their_times(store: ClipStore) -> None:
-    frames, sound, events = draw(store, "-$x_1$").axes
-    assert [image.get_extent()[0] for image in frames.images] == [0, 1, 2]
-    middles = store.frames("-$x_1$", [2, 6, 10])
-    assert all(
-        np.array_equal(image.get_array(), middle)
-        for image, middle in zip(frames.images, middles, strict=True)
-    )
-    assert np.allclose(sound.images[1].get_array(), store.log_mel("-$x_1$")[1].T)
-    coloured = [(bar.get_x(), bar.get_y()) for bar in events.patches if bar.get_facecolor()[0] < 0.9]
-    assert [x for x, y in coloured if y < 0.5] == [0]
-    assert [x for x, y in coloured if y > 0.5] == [1, 2]
-    assert [text.get_text() for text in events.texts] == ["Dog & cat, 0-1 s", "Male, speech, 1-3 s"]
-    assert [label.get_text() for label in events.get_xticklabels()] == ["0", "1", "2", "3"]
-    assert frames.get_shared_x_axes().joined(frames, events)
+    clip = staged_clip(store, "-$x_1$")
+    assert np.array_equal(clip.frames, store.frames("-$x_1$", [2, 6, 10]))
+    assert np.array_equal(clip.log_mel, store.log_mel("-$x_1$"))
+    assert {track.name: track.blocks for track in clip.tracks} == {
+        "Dog & cat\n0-1 s": (Block(0, 1, "label", "Dog & cat"), Block(1, 3, "background", "bg")),
+        "Male, speech\n1-3 s": (Block(0, 1, "background", "bg"), Block(1, 3, "label", "Male, speech")),
+    }
+
+
+def test_labels_alone_need_no_legend_of_right_and_wrong(store: ClipStore) -> None:
+    with figure(9, 4) as fig:
+        assert all(axes.get_legend() is None for axes in draw_clip(fig, staged_clip(store, "-$x_1$")))
 
 
 def test_the_title_says_what_is_padded_and_mute(store: ClipStore) -> None:
-    title = draw(store, "mute").get_suptitle()
-    assert title.startswith("mute  ·  1.0")
-    assert "s padded" in title
-    assert title.endswith("no audio in the file")
+    clip = staged_clip(store, "mute")
+    assert clip.title.startswith("mute  ·  1.0")
+    assert "s padded" in clip.title
+    assert clip.title.endswith("no audio in the file  ·  no labels")
+    assert not clip.tracks
+
+
+def test_a_clip_with_a_length_of_its_own_ends_where_it_does(tmp_path: Path) -> None:
+    make_clip(tmp_path / "short.mp4", seed=3, seconds=2)
+    make_clip(tmp_path / "long.mp4", seed=4, seconds=4)
+    own = {"longest_seconds": "4"}
+    extract(tmp_path, tmp_path / "s.zarr", SMALL, format_settings=own, workers=1, segments=4, size=64)
+    clip = staged_clip(ClipStore.open(tmp_path / "s.zarr"), "short")
+    assert clip.segments == len(clip.log_mel) == len(clip.frames) == 2
 
 
 def test_what_cannot_be_shown_is_an_error(store: ClipStore, tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="a preview is a PNG"):
+    with pytest.raises(ConfigError, match=r"a picture ends in \.png"):
         preview(store, "mute", tmp_path / "sheet.jpg")
     with pytest.raises(UnknownNameError, match="nobody"):
         preview(store, "nobody", tmp_path / "sheet.png")

@@ -1,0 +1,83 @@
+"""`avel preview`: draws a staged clip over time, with the events of its annotations."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avel.grid import evenly_spaced
+from avel.heads.tasks.task import track_blocks
+from avel.stores.clips import ClipStore
+from avel.stores.datasets.labels import EventTable, class_segments
+from avel.stores.datasets.sample import Event, Sample
+from avel.views.plots.style import figure, picture_path, save
+from avel.views.plots.timeline import Clip, Track, draw_clip
+
+PICTURES = 10
+"""Most frames in the picture."""
+
+
+def preview(store: ClipStore | Path | str, video_id: str, out: Path | str) -> Path:
+    """Draws ten frames and the spectrogram of a staged clip, and a bar for each event; returns `out`.
+
+    Raises:
+        ConfigError: `out` does not end in .png, .svg or .pdf.
+        StoreError: the clip is not staged.
+        UnknownNameError: the store has no such video.
+    """
+    path = picture_path(out)
+    clip = staged_clip(store if isinstance(store, ClipStore) else ClipStore.open(store), video_id)
+    with figure(13, 3.5 + 0.5 * len(clip.tracks)) as fig:
+        draw_clip(fig, clip)
+    save(fig, path)
+    return path
+
+
+def staged_clip(store: ClipStore, video_id: str) -> Clip:
+    """Returns a clip of a store with a track for each event of its samples.
+
+    Raises:
+        StoreError: the clip is not staged.
+        UnknownNameError: the store has no such video.
+    """
+    patches, entry, grid = store.log_mel(video_id), store.entries[video_id], store.grid
+    segments = grid.segments if store.lengths is None else store.lengths[video_id]
+    each, per_segment = grid.segment_seconds, grid.frames_per_segment
+    padded = segments * each - entry.valid_seconds
+    samples = [sample for sample in store.dataset.samples if sample.video_id == video_id]
+    notes = [
+        f"{padded:.2f} s padded" if padded > 0.01 else "",
+        "no audio in the file" if entry.audio == "silence" else "",
+        entry.detail,
+        "" if samples else "no labels",
+    ]
+    shown = evenly_spaced(segments, PICTURES)
+    return Clip(
+        title="  ·  ".join([video_id, *filter(None, notes)]),
+        segments=segments,
+        segment_seconds=each,
+        tracks=tuple(
+            _track(sample, event, segments, each) for sample in samples for event in sample.events or (None,)
+        ),
+        frames=store.frames(video_id, [segment * per_segment + per_segment // 2 for segment in shown]),
+        log_mel=patches[:segments],
+    )
+
+
+def _track(sample: Sample, event: Event | None, segments: int, segment_seconds: float) -> Track:
+    """Returns the bar of an event, named as the annotations say; an empty one for a sample without events."""
+    split = f" ({sample.split})" if sample.split else ""
+    if event is None:
+        return Track(f"{'no event' if sample.events is not None else 'events unknown'}{split}", ())
+    only = "" if event.modality == "both" else f"{event.modality}, "
+    name = f"{event.category}{split}\n{only}{event.onset_seconds:g}-{event.offset_seconds:g} s"
+    has = [(0,) if each else () for each in _has(event, segments, segment_seconds)]
+    return Track(name, track_blocks((event.category,), has, None, "label"))
+
+
+def _has(event: Event, segments: int, segment_seconds: float) -> NDArray[np.bool_]:
+    """Returns True for the segments that the event has: (T,)."""
+    onset, offset = np.array([[event.onset_seconds], [event.offset_seconds]])
+    nothing = np.zeros(1, np.int64)
+    table = EventTable(nothing, nothing, onset, offset, nothing)
+    return np.asarray(class_segments(table, segments, segment_seconds)[2][0])
