@@ -1,6 +1,7 @@
 """Audits a dataset's annotations: counts, contradictions, leaks between splits, trivial baselines."""
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any
@@ -111,19 +112,19 @@ class Audit:
             if samples
         ]
         if self.empty_samples:
-            found.append(f"samples {first_of(self.empty_samples)} hold no event segment: all background")
+            found.append(f"{_named(self.empty_samples)}: no event segment, all background")
         weak = set(self.weak_samples)
         if unknown := tuple(number for number in self.unknown_samples if number not in weak):
-            found.append(f"samples {first_of(unknown)} have events that are not known")
+            found.append(f"{_named(unknown)}: the events are not known")
         if self.weak_samples:
             found.append(
-                f"samples {first_of(self.weak_samples)} have classes that are known, but not when they are: "
-                "--supervision weak learns from them"
+                f"{_named(self.weak_samples)}: the classes are known, but not when they are; --supervision weak "
+                "learns from them"
             )
         if self.overlapping_samples:
             found.append(
-                f"samples {first_of(self.overlapping_samples)} hold events of two classes at once: no head "
-                "that gives a segment one label can be trained on them, --task multi_label trains others"
+                f"{_named(self.overlapping_samples)}: events of two classes at once; no head that gives a segment "
+                "one label can be trained on them, --task multi_label trains others"
             )
         if self.samples_of_shared_videos:
             count = len(self.samples_of_shared_videos)
@@ -139,6 +140,11 @@ class Audit:
             extra = plural(len(self.extra_files), "file")
             found.append(f"{extra} without an annotation: {first_of(self.extra_files)}")
         return tuple(found)
+
+
+def _named(samples: Collection[int]) -> str:
+    """Returns the numbers of samples: "sample number 3", "sample numbers 3, 5"."""
+    return f"sample number{'s' * (len(samples) != 1)} {first_of(samples)}"
 
 
 def audit(dataset: Dataset) -> Audit:

@@ -64,8 +64,8 @@ def test_samples_of_any_number_of_events_are_counted(tmp_path: Path) -> None:
     assert found.trivial_baselines["train"].always_background == 75
     assert list(found.trivial_baselines) == ["train", "val"]
     text = " ".join(found.remarks())
-    assert "samples 2, 4 have events that are not known" in text
-    assert "samples 3 hold events of two classes at once" in text
+    assert "sample numbers 2, 4: the events are not known" in text
+    assert "sample number 3: events of two classes at once" in text
 
 
 def test_videos_without_annotations_have_no_baselines(tmp_path: Path) -> None:

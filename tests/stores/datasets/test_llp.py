@@ -70,7 +70,7 @@ def test_clips_have_classes_in_train_and_events_of_each_modality_elsewhere(
     assert found.overlapping_samples == (2,)
     assert (found.weak_samples, found.events_of_modality) == ((0, 1), {"audio": 2, "visual": 2})
     text = " ".join(found.remarks())
-    assert "samples 0, 1 have classes that are known, but not when they are: --supervision weak" in text
+    assert "sample numbers 0, 1: the classes are known, but not when they are; --supervision weak" in text
     assert Dataset.from_tables(dataset.tables()) == dataset
 
 
