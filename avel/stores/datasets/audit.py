@@ -118,13 +118,13 @@ class Audit:
             found.append(f"{_named(unknown)}: the events are not known")
         if self.weak_samples:
             found.append(
-                f"{_named(self.weak_samples)}: the classes are known, but not when they are; --supervision weak "
-                "learns from them"
+                f"{_named(self.weak_samples)}: the classes are known, but not when they are; "
+                "--supervision weak learns from them"
             )
         if self.overlapping_samples:
             found.append(
-                f"{_named(self.overlapping_samples)}: events of two classes at once; no head that gives a segment "
-                "one label can be trained on them, --task multi_label trains others"
+                f"{_named(self.overlapping_samples)}: events of two classes at once; no head that gives "
+                "a segment one label can be trained on them, --task multi_label trains others"
             )
         if self.samples_of_shared_videos:
             count = len(self.samples_of_shared_videos)
