@@ -69,7 +69,7 @@ def settings(
                     idle += [kind for kind in ("visual", "audio") if not config.changed([kind])]
                 note(to_toml(config, stage, idle).strip())
                 return command(config=config, **values)
-            from avel.heads.training.plan import find_settings
+            from avel.heads.training.plan import find_settings, first_values
 
             sets, several = varied(sets)
             # What is varied wins over a preset and a file, as every --set does
@@ -80,10 +80,7 @@ def settings(
             }
             given = beneath | dict(map(split_set, sets)) | by_option
             find_settings(None, given, several)
-            first = {
-                name: values.low if isinstance(values, Range) else values[0]
-                for name, values in several.items()
-            }
+            first = first_values(several)
             configs = [
                 resolve(config_type, stage, sets=sets, **sources | {"options": by_option | first | choice})
                 for choice in [{"head": head} for head in several.get("head", ())] or [{}]
@@ -146,17 +143,28 @@ def _check_used(sets: Sequence[str], configs: Sequence[Any]) -> None:
             )
 
 
-def loose_settings(stage: str, presets: Mapping[str, Mapping[str, Any]] | None = None) -> Callable[[F], F]:
+def loose_settings(
+    stage: str,
+    presets: Mapping[str, Mapping[str, Any]] | None = None,
+    *,
+    config_type: type[Any] | None = None,
+) -> Callable[[F], F]:
     """Gives a command `--config` and `--set KEY=VALUE`; it receives the given values as `settings`, by name.
 
     They are checked when the settings of each head are resolved, since heads have different ones.
+
+    Args:
+        config_type: for settings of one head; then `--set` may name none of another head.
     """
 
     def decorate(command: F) -> F:
         @functools.wraps(command)
         def call(*, config_file: Path | None, sets: tuple[str, ...], **values: Any) -> Any:
             chosen = (presets or {}).get(values.pop("preset", None) or "", {})
-            return command(settings=_values(chosen, config_file, stage, sets), **values)
+            given = _values(chosen, config_file, stage, sets)
+            if config_type is not None:
+                _check_used(sets, [resolve(config_type, stage, options=given)])
+            return command(settings=given, **values)
 
         return _with_options(command, call, _sources("KEY=VALUE", presets))
 

@@ -20,7 +20,7 @@ from avel.heads.train import LoadedCache, digests_of_negatives, digests_of_weigh
 from avel.heads.training.data import Data
 from avel.heads.training.fit import fit
 from avel.heads.training.forecast import check_step_fits, note_long_training
-from avel.heads.training.plan import check_comparable, find_settings, settings_text
+from avel.heads.training.plan import check_comparable, find_settings, first_values, settings_text
 from avel.heads.training.trials import Trial
 from avel.progress import note
 from avel.stores.documents import read_document, write_document
@@ -126,10 +126,8 @@ def search(
     """
     optuna = import_extra("optuna", "search")
     found = find_settings(config, options, settings)
-    first = {
-        name: values.low if isinstance(values, Range) else values[0] for name, values in settings.items()
-    }
-    base = resolve(TrainConfig, "train-head", base=config, options={**options, **first})
+    first = {**options, **first_values(settings)}
+    base = resolve(TrainConfig, "train-head", base=config, options=first)
     ranges = _ranges(found, settings)
     configs = [base] + [
         dataclasses.replace(base, **{name: value})

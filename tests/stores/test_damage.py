@@ -163,6 +163,7 @@ WRONG_TABLES = [
     ("run/predictions.parquet", other("trial", lambda count: ["x"] * count), "trial holds 'x', no trial"),
     ("run/predictions.parquet", other("split", lambda count: ["x"] * count), "split holds 'x', not one of"),
     ("run/predictions.parquet", other("label", lambda count: [99] * count), "label holds 99"),
+    ("run/predictions.parquet", other("label", lambda count: [0] * (count - 1) + [-7]), "label holds -7"),
     (
         "run/predictions.parquet",
         lambda table: table.slice(1),

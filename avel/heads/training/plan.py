@@ -76,6 +76,11 @@ def find_settings(
     return {head: _find_own(of_head, options, settings) for head, of_head in known.items()}
 
 
+def first_values(settings: Mapping[str, Range | Sequence[Any]]) -> dict[str, Any]:
+    """Returns the first value of each setting that is varied."""
+    return {key: values.low if isinstance(values, Range) else values[0] for key, values in settings.items()}
+
+
 def _check_values(key: str, values: Any) -> None:
     """Checks that a setting can be varied over these values.
 
