@@ -80,10 +80,10 @@ def settings(
             }
             given = beneath | dict(map(split_set, sets)) | by_option
             find_settings(None, given, several)
-            first = first_values(several)
+            first, heads = first_values(several), typing.cast("list[str]", several.get("head", []))
             configs = [
                 resolve(config_type, stage, sets=sets, **sources | {"options": by_option | first | choice})
-                for choice in [{"head": head} for head in several.get("head", ())] or [{}]
+                for choice in [{"head": head} for head in heads] or [{}]
             ]
             _check_used(sets, configs)
             note(to_toml(configs[0], stage).strip())
