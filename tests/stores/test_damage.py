@@ -111,7 +111,7 @@ DOCUMENTS = [
     ("run/trials/seed=0.json", field("config.head", "none"), "no head named 'none'"),
     ("run/trials/seed=0.json", field("best_epoch", 1.5), "best_epoch is 1.5, not a whole number"),
     ("run/trials/seed=0.json", field("name", "seed=1"), "name is 'seed=1', not 'seed=0'"),
-    ("run/trials/seed=0.json", instead({}), "name is missing"),
+    ("run/trials/seed=0.json", instead({}), "epochs is missing"),
 ]
 
 
