@@ -69,25 +69,25 @@ def settings(
                     idle += [kind for kind in ("visual", "audio") if not config.changed([kind])]
                 note(to_toml(config, stage, idle).strip())
                 return command(config=config, **values)
+            from avel.heads.training.plan import find_settings, first_values
+
             sets, several = varied(sets)
-            first = {
-                name: values.low if isinstance(values, Range) else values[0]
-                for name, values in several.items()
+            # What is varied wins over a preset and a file, as every --set does
+            beneath = {
+                key: value
+                for key, value in _values(chosen, config_file, stage, ()).items()
+                if key not in several and key.rpartition(".")[2] not in several
             }
-            config = resolve(config_type, stage, sets=sets, **sources | {"options": by_option | first})
-            _check_sweep(config, several, by_option)
-            each_chosen = [
-                resolve(
-                    config_type, stage, sets=sets, **sources | {"options": by_option | first | {key: value}}
-                )
-                for key in {each.name for each in options if each.registry is not None} & {*several}
-                for value in several[key]  # type: ignore[union-attr]  # names of components are no range
+            given = beneath | dict(map(split_set, sets)) | by_option
+            find_settings(None, given, several)
+            first, heads = first_values(several), typing.cast("list[str]", several.get("head", []))
+            configs = [
+                resolve(config_type, stage, sets=sets, **sources | {"options": by_option | first | choice})
+                for choice in [{"head": head} for head in heads] or [{}]
             ]
-            _check_used(sets, each_chosen or [config])
-            note(to_toml(config, stage).strip())
-            return command(
-                settings=several, **values, **_values(chosen, config_file, stage, sets) | by_option
-            )
+            _check_used(sets, configs)
+            note(to_toml(configs[0], stage).strip())
+            return command(settings=several, **values, **given)
 
         return _with_options(command, call, _options(options, presets))
 
@@ -126,35 +126,6 @@ def varied(sets: Sequence[str]) -> tuple[tuple[str, ...], dict[str, list[str] | 
     return tuple(single), several
 
 
-def _check_sweep(
-    config: Any, several: Mapping[str, Sequence[str] | Range], by_option: Mapping[str, Any]
-) -> None:
-    """Checks that a sweep can vary these settings.
-
-    Raises:
-        ConfigError: a setting is also given as an option, which would have no effect; or it is a list, so
-            that commas separate its items.
-    """
-    for setting in settings_of(config):
-        named = next((name for name in (setting.name, setting.key) if name in several), None)
-        if named is None:
-            continue
-        swept_values = several[named]
-        values = str(swept_values) if isinstance(swept_values, Range) else ",".join(swept_values)
-        flag = "--" + setting.name.replace("_", "-")
-        swept = f"--set {named}={values}"
-        if setting.name in by_option:
-            raise ConfigError(
-                f"{flag} {by_option[setting.name]} and {swept} set the same setting",
-                hint="give its values in --set alone",
-            )
-        if typing.get_origin(setting.value_type) is tuple:
-            raise ConfigError(
-                f"{swept}: {setting.name} is a list, which a sweep cannot vary",
-                hint=f"{flag} {values} gives it to all trials",
-            )
-
-
 def _check_used(sets: Sequence[str], configs: Sequence[Any]) -> None:
     """Checks that each setting of `--set` is one of some config, not of a component that is not chosen.
 
@@ -172,17 +143,28 @@ def _check_used(sets: Sequence[str], configs: Sequence[Any]) -> None:
             )
 
 
-def loose_settings(stage: str, presets: Mapping[str, Mapping[str, Any]] | None = None) -> Callable[[F], F]:
+def loose_settings(
+    stage: str,
+    presets: Mapping[str, Mapping[str, Any]] | None = None,
+    *,
+    config_type: type[Any] | None = None,
+) -> Callable[[F], F]:
     """Gives a command `--config` and `--set KEY=VALUE`; it receives the given values as `settings`, by name.
 
     They are checked when the settings of each head are resolved, since heads have different ones.
+
+    Args:
+        config_type: for settings of one head; then `--set` may name none of another head.
     """
 
     def decorate(command: F) -> F:
         @functools.wraps(command)
         def call(*, config_file: Path | None, sets: tuple[str, ...], **values: Any) -> Any:
             chosen = (presets or {}).get(values.pop("preset", None) or "", {})
-            return command(settings=_values(chosen, config_file, stage, sets), **values)
+            given = _values(chosen, config_file, stage, sets)
+            if config_type is not None:
+                _check_used(sets, [resolve(config_type, stage, options=given)])
+            return command(settings=given, **values)
 
         return _with_options(command, call, _sources("KEY=VALUE", presets))
 

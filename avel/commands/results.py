@@ -88,7 +88,7 @@ def runs(folder: Path, against: Path | None, as_csv: bool, as_json: bool) -> int
     help="Features on which to evaluate RUN, which is then a file of weights; --set head=NAME names its "
     "head.",
 )
-@loose_settings("train-head")
+@loose_settings("train-head", config_type=TrainConfig)
 @DECODER
 @ONSET_TOLERANCE
 @OFFSET_TOLERANCE

@@ -65,13 +65,21 @@ class SettingResult:
 
 
 @dataclass(frozen=True)
+class FailedSetting:
+    """Settings of which every trial failed in some fold, and the first failure."""
+
+    settings: dict[str, Any]
+    failure: str
+
+
+@dataclass(frozen=True)
 class FoldsResult:
     """Results of a cross-validation; the test split is used by `evaluation` alone.
 
     Attributes:
         groups: number of videos, or of groups of them, that were dealt to the folds.
         results: the settings in the order they were given, without those of `failed`.
-        failed: settings of which every trial failed in some fold, in words -> the first failure.
+        failed: settings of which every trial failed in some fold.
         best: settings with the best score.
         evaluation: results of the run at `run`, trained on the whole train split with these settings.
     """
@@ -82,7 +90,7 @@ class FoldsResult:
     samples: int
     groups: int
     results: tuple[SettingResult, ...]
-    failed: dict[str, str]
+    failed: tuple[FailedSetting, ...]
     best: dict[str, Any]
     evaluation: Evaluation
 
@@ -110,7 +118,7 @@ class FoldsResult:
         return [
             *table(header, rows),
             "",
-            *(f"failed: {settings}: {failure}" for settings, failure in self.failed.items()),
+            *(f"failed: {settings_text(each.settings)}: {each.failure}" for each in self.failed),
             WOULD_SHOW_NOTE,
             f"{self.samples} samples of train and val in {self.folds} folds of {self.groups} groups",
             f"best: {settings_text(self.best)}, trained with all seeds into {self.run}",
@@ -175,9 +183,10 @@ def cross_validate(
             ended[record.name].append(record)
     results, failed = _evaluate_settings(data.task, planned, predicted, ended, folds, group_of)
     if not results:
-        first, failure = next(iter(failed.items()))
+        first = failed[0]
         raise TrainingError(
-            f"{folder}: no settings could be trained in every fold; {first}: {failure}",
+            f"{folder}: no settings could be trained in every fold; "
+            f"{settings_text(first.settings)}: {first.failure}",
             hint="try a lower --lr, with another folder",
         )
     best = max(results, key=lambda each: each.score_percent.mean or 0)
@@ -192,7 +201,7 @@ def cross_validate(
         len(samples),
         len(np.unique(group[fold >= 0].astype(str))),
         tuple(results),
-        failed,
+        tuple(failed),
         best.settings,
         evaluation,
     )
@@ -289,8 +298,8 @@ def _evaluate_settings(
     ended: Mapping[str, Sequence[TrialRecord]],
     folds: int,
     group_of: Mapping[str, str] | None,
-) -> tuple[list[SettingResult], dict[str, str]]:
-    """Returns the results of combinations of settings, and for those without results the reason.
+) -> tuple[list[SettingResult], list[FailedSetting]]:
+    """Returns the results of combinations of settings, and those without results.
 
     Trials that failed in a fold are left out.
 
@@ -298,18 +307,19 @@ def _evaluate_settings(
         predicted, ended: trial -> its predictions and its records, of each fold.
     """
     results: list[SettingResult] = []
-    failed: dict[str, str] = {}
+    failed: list[FailedSetting] = []
     first: dict[str, Tally] = {}
     for settings, of_settings in itertools.groupby(planned, lambda trial: trial.settings):
         names = [trial.name for trial in of_settings]
         whole = [join_folds(predicted[name], group_of) for name in names if len(predicted[name]) == folds]
         if not whole:
-            failed[settings_text(settings)] = next(
+            failure = next(
                 f"fold {fold}, seed {record.seed}: {record.failure}"
                 for name in names
                 for fold, record in enumerate(ended[name], 1)
                 if record.failure
             )
+            failed.append(FailedSetting(settings, failure))
             continue
         trained = [record for name in names for record in ended[name] if record.trained]
         metrics, tallies = compute_metrics(whole, task, task.usual_decoder, (1, 1)), tally(whole, task)

@@ -20,7 +20,7 @@ from avel.heads.train import LoadedCache, digests_of_negatives, digests_of_weigh
 from avel.heads.training.data import Data
 from avel.heads.training.fit import fit
 from avel.heads.training.forecast import check_step_fits, note_long_training
-from avel.heads.training.plan import check_comparable, check_varied, find_settings, settings_text
+from avel.heads.training.plan import check_comparable, find_settings, first_values, settings_text
 from avel.heads.training.trials import Trial
 from avel.progress import note
 from avel.stores.documents import read_document, write_document
@@ -125,17 +125,10 @@ def search(
         StoreError: `folder` holds another search.
     """
     optuna = import_extra("optuna", "search")
-    bounds = {
-        name: (values.low, values.high) if isinstance(values, Range) else values
-        for name, values in settings.items()
-    }
-    for name, values in bounds.items():
-        check_varied("search", name, values)
-    first = {name: values[0] for name, values in bounds.items()}
-    base = resolve(TrainConfig, "train-head", base=config, options={**options, **first})
-    others = {name: value for name, value in options.items() if name not in settings}  # ranges win
-    varied = find_settings(base, settings, others, "search")
-    ranges = {varied[key].name: _converted(varied[key], values) for key, values in settings.items()}
+    found = find_settings(config, options, settings)
+    first = {**options, **first_values(settings)}
+    base = resolve(TrainConfig, "train-head", base=config, options=first)
+    ranges = _ranges(found, settings)
     configs = [base] + [
         dataclasses.replace(base, **{name: value})
         for name in INPUTS
@@ -211,7 +204,11 @@ class _Objective:
             raise
 
     def _train(self, trial: optuna.Trial) -> float:
-        chosen = {name: _suggested(trial, name, values) for name, values in self.ranges.items()}
+        chosen: dict[str, Any] = {}
+        for name, values in self.ranges.items():  # the head comes first
+            owner = name.rpartition(".")[0]
+            if owner in ("", chosen.get("head")):
+                chosen[name] = _suggested(trial, name, values)
         config = resolve(TrainConfig, "train-head", base=self.config, options={**self.options, **chosen})
         config = dataclasses.replace(config, seeds=1)
         self.loaded.check([config])
@@ -311,6 +308,21 @@ def _record_request(
         raise StoreError(f"{folder}: exists and is not a search", hint="choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
     write_document(path, as_plain(asked))
+
+
+def _ranges(
+    found: Mapping[str, Mapping[str, Setting]], settings: Mapping[str, Range | Sequence[Any]]
+) -> dict[str, Range | tuple[Any, ...]]:
+    """Returns values or bounds by the name of their setting, or by its place if only some heads have it.
+
+    The head comes first, since it decides which of the others a trial has.
+    """
+    ranges = {}
+    for key, values in settings.items():
+        of_heads = [varied[key] for varied in found.values() if key in varied]
+        name = of_heads[0].name if len(of_heads) == len(found) else of_heads[0].key
+        ranges[name] = _converted(of_heads[0], values)
+    return dict(sorted(ranges.items(), key=lambda item: item[0] != "head"))
 
 
 def _converted(setting: Setting, values: Range | Sequence[Any]) -> Range | tuple[Any, ...]:

@@ -268,7 +268,7 @@ def _inputs(loaded: LoadedCache, planned: Sequence[Trial]) -> HeadInputs:
         task=task.name,
         tracks=task.tracks,
         categories=cache.categories,
-        swept=tuple(planned[0].settings),
+        swept=tuple(dict.fromkeys(name for trial in planned for name in trial.settings)),
         trials=tuple(trial.name for trial in planned),
         head_code={head.Config.name: HEADS.origin(head.Config.name) for head in heads},
         head_code_digest={head.Config.name: code_digest(head) for head in heads},

@@ -156,10 +156,11 @@ def test_failed_trials_are_counted_and_not_chosen(cache: Path, tmp_path: Path) -
         ({"batch_size": Range(0.5, 8)}, "batch_size=0.5 is not a whole number"),
         ({"lr": Range(-1.0, 1.0)}, "lr=-1.0 must be at least 0"),
         ({"theta": Range(0.0, 1.0)}, "no setting named 'theta'"),
-        ({"seed": Range(0, 9)}, "cannot search over 'seed'"),
-        ({"task": ["single_label", "multi_label"]}, "cannot search over 'task': a run has one task"),
-        ({"lr": []}, "cannot search over 'lr': it has no values"),
-        ({"merge": "add"}, "cannot search over 'merge': 'add' is not a list"),
+        ({"seed": Range(0, 9)}, "cannot vary 'seed'"),
+        ({"task": ["single_label", "multi_label"]}, "cannot vary 'task': a run has one task"),
+        ({"lr": []}, "cannot vary 'lr': it has no values"),
+        ({"head": Range(0, 1)}, "cannot vary 'head': 0..1 is a range"),
+        ({"merge": "add"}, "cannot vary 'merge': 'add' is not a list"),
     ],
 )
 def test_what_has_no_range_is_refused_before_anything_is_written(
@@ -217,10 +218,18 @@ def test_heads_may_be_files_and_settings_named_as_in_a_file(
         "class Searched(MLP):\n    pass\n"
     )
     space = {"head": [str(idea), "mlp"], "batch-size": Range(8, 16)}
-    found = search(cache, tmp_path / "s", space, trials=2, **QUICK | {"epochs": 1})
+    options: dict[str, Any] = {"epochs": 1, "device": "cpu"}
+    found = search(cache, tmp_path / "s", space, trials=2, **options)
     assert {each.settings["head"] for each in found.trials} <= {"searched", "mlp"}
     assert all(8 <= each.settings["batch_size"] <= 16 for each in found.trials)
-    assert search(cache, tmp_path / "s", space, trials=2, **QUICK | {"epochs": 1}) == found
+    assert search(cache, tmp_path / "s", space, trials=2, **options) == found
+
+
+def test_a_setting_of_one_head_is_searched_in_its_trials_alone(cache: Path, tmp_path: Path) -> None:
+    space = {"tacma.theta": Range(0.0, 1.0), "head": ["mlp", "tacma"]}
+    found = search(cache, tmp_path / "s", space, trials=4, epochs=1, device="cpu")
+    names = {each.settings["head"]: {*each.settings} for each in found.trials}
+    assert names == {"mlp": {"head"}, "tacma": {"head", "tacma.theta"}}
 
 
 def test_trials_are_not_chosen_by_scores_of_different_kinds(cache: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import avel.heads.train
 from avel.cli import cli
 from avel.console import DONE, USAGE
 from avel.console import run as run_command
-from avel.errors import AvelError, ConfigError, StoreError, TrainingError, UnknownNameError
+from avel.errors import AvelError, ConfigError, StoreError, TrainingError
 from avel.heads.config import HEADS, TrainConfig
 from avel.heads.evaluation.evaluate import evaluate
 from avel.heads.evaluation.evaluation import Evaluation, FailedTrial
@@ -260,8 +260,8 @@ def test_results_of_a_sweep_are_in_the_order_of_training(cache: Path, tmp_path: 
     ("settings", "message"),
     [
         ({"theta": [-0.1]}, "must be at least 0"),
-        ({"theta": 0.03}, "over 'theta': 0.03 is not a list"),
-        ({"theta": "0.03"}, "over 'theta': '0.03' is not a list"),
+        ({"theta": 0.03}, "vary 'theta': 0.03 is not a list"),
+        ({"theta": "0.03"}, "vary 'theta': '0.03' is not a list"),
         ({"theta": []}, "'theta': it has no values\n.*theta=0,0.03"),
         (
             {"theta": [0, 0.1, 0.0]},
@@ -269,11 +269,12 @@ def test_results_of_a_sweep_are_in_the_order_of_training(cache: Path, tmp_path: 
         ),
         (
             {"theta": [0, 0.1], "tacma.theta": [0.2]},
-            "over both 'theta' and 'tacma.theta': they are one setting",
+            "vary both 'theta' and 'tacma.theta': they are one setting",
         ),
         ({"theta": ["none", 0.03]}, "theta='none' is not a number"),
         ({"seed": [1, 2]}, "--seeds"),
-        ({"task": ["single_label", "multi_label"]}, "cannot sweep over 'task': a run has one task"),
+        ({"task": ["single_label", "multi_label"]}, "cannot vary 'task': a run has one task"),
+        ({"psp.dropout": [0.1]}, "vary 'psp.dropout': psp is not chosen\n.*--set head=tacma,psp"),
         ({"threshold": [0.1]}, "no setting named 'threshold'"),
         ({"tehta": [0.1]}, "did you mean theta"),
     ],
@@ -434,25 +435,53 @@ def test_a_setting_that_is_a_list_is_not_swept(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_setting_of_one_head_is_swept_in_its_trials_alone(
+    cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["sweep", str(cache), str(tmp_path / "run"), "--epochs", "1", "--set", "head=mlp,tacma"]
+    for value in ("0.03,0.3", "0.3"):
+        assert run_command(cli, [*command, "--set", f"theta={value}"]) == USAGE
+        told = " ".join(capsys.readouterr().err.split())
+        assert f"theta={value}: head 'mlp' has no setting 'theta'" in told
+        assert f"--set tacma.theta={value} gives it to tacma alone" in told
+    assert not (tmp_path / "run").exists()
+    assert run_command(cli, [*command, "--set", "tacma.theta=0.03,0.3", "--json"]) == DONE
+    groups = json.loads(capsys.readouterr().out)["groups"]
+    assert set(groups) == {"head=mlp", "head=tacma,theta=0.03", "head=tacma,theta=0.3"}
+    assert Run.open(tmp_path / "run").inputs["swept"] == ["head", "theta"]
+
+
+def test_a_sweep_wins_over_a_preset_and_a_file(
+    cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text("[train-head.tacma]\ntheta = 0.5\nlr = 0.01\n")
+    command = ["sweep", str(cache), str(tmp_path / "run"), "--epochs", "1", "--preset", "paper"]
+    more = ["--config", str(config), "--set", "theta=0.03,0.3", "--json"]
+    assert run_command(cli, [*command, *more]) == DONE
+    assert set(json.loads(capsys.readouterr().out)["groups"]) == {"theta=0.03", "theta=0.3"}
+    assert [trial.config.head.lr for trial in read_trained(Run.open(tmp_path / "run"))] == [0.01, 0.01]
+
+
 def test_a_swept_setting_is_no_option_too(
     cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["sweep", str(cache), str(tmp_path / "run"), "--batch-size", "8", "--set", "batch-size=4,16"]
     assert run_command(cli, command) == USAGE
-    assert "--batch-size 8 and --set batch_size=4,16 set the same setting" in capsys.readouterr().err
+    assert "cannot vary 'batch_size': batch_size='8' sets it already" in capsys.readouterr().err
     command[-1] = "tacma.batch_size=4,16"
     assert run_command(cli, command) == USAGE
-    assert "--batch-size 8 and --set tacma.batch_size=4,16 set the same setting" in capsys.readouterr().err
+    assert "cannot vary 'tacma.batch_size': batch_size='8' sets it already" in capsys.readouterr().err
     twins = {
-        "theta=0.5": "over 'theta': tacma.theta='0.5' sets it already",
-        "theta=0,0.2": "over both 'tacma.theta' and 'theta': they are one setting",
+        "theta=0.5": "cannot vary 'theta': tacma.theta='0.5' sets it already",
+        "theta=0,0.2": "cannot vary both 'tacma.theta' and 'theta': they are one setting",
     }
     for other, message in twins.items():
         given = ["--set", f"tacma.{other}", "--set", "theta=0,0.1"]
-        for what, more in {"sweep": [], "search": ["--trials", "2"]}.items():
+        for more in ([], ["--trials", "2"]):
             assert run_command(cli, ["sweep", str(cache), str(tmp_path / "run"), *given, *more]) == USAGE
-            assert f"cannot {what} {message}" in " ".join(capsys.readouterr().err.split())
-    with pytest.raises(ConfigError, match="over 'd_h': d_h=8 sets it already"):
+            assert message in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(ConfigError, match="vary 'd_h': d_h=8 sets it already"):
         sweep(cache, tmp_path / "run", {"d_h": [4, 16]}, **QUICK)
     assert not (tmp_path / "run").exists()
 
@@ -517,8 +546,6 @@ def test_a_swept_setting_may_be_named_as_in_a_file(cache: Path, tmp_path: Path, 
     found = sweep(cache, tmp_path / "run", {key: [8, 16]}, head="mlp", epochs=1)
     assert set(found.groups) == {"batch_size=8", "batch_size=16"}
     assert Run.open(tmp_path / "run").inputs["swept"] == ["batch_size"]
-    with pytest.raises(UnknownNameError, match=r"sweep: no setting named 'tacma\.theta'"):
-        sweep(cache, tmp_path / "other", {"tacma.theta": [0, 1]}, head="mlp", epochs=1)
 
 
 def test_paths_are_swept(cache: Path, tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ DOCUMENTS = [
     ("run/trials/seed=0.json", field("config.head", "none"), "no head named 'none'"),
     ("run/trials/seed=0.json", field("best_epoch", 1.5), "best_epoch is 1.5, not a whole number"),
     ("run/trials/seed=0.json", field("name", "seed=1"), "name is 'seed=1', not 'seed=0'"),
-    ("run/trials/seed=0.json", instead({}), "name is missing"),
+    ("run/trials/seed=0.json", instead({}), "epochs is missing"),
 ]
 
 
@@ -163,6 +163,7 @@ WRONG_TABLES = [
     ("run/predictions.parquet", other("trial", lambda count: ["x"] * count), "trial holds 'x', no trial"),
     ("run/predictions.parquet", other("split", lambda count: ["x"] * count), "split holds 'x', not one of"),
     ("run/predictions.parquet", other("label", lambda count: [99] * count), "label holds 99"),
+    ("run/predictions.parquet", other("label", lambda count: [0] * (count - 1) + [-7]), "label holds -7"),
     (
         "run/predictions.parquet",
         lambda table: table.slice(1),

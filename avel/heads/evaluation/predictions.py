@@ -82,9 +82,9 @@ def read_predictions(run: Run) -> dict[str, list[Predictions]]:
     classes = task.outputs if task.one_label else 2
     table = read_own_parquet(path.read_bytes(), _schema(task), path, TRAIN_AGAIN, {"split": SPLITS})
     label = _labels(table["label"])
-    if label.size and not UNKNOWN <= label.min() <= label.max() < classes:
+    if (wrong := label[(label < UNKNOWN) | (label >= classes)]).size:
         raise StoreError(
-            f"{path}: column label holds {label.max()}, there are {classes} classes", hint=TRAIN_AGAIN
+            f"{path}: column label holds {wrong[0]}, there are {classes} classes", hint=TRAIN_AGAIN
         )
     if strange := set(_values(table, "trial")) - set(inputs.trials):
         raise StoreError(

@@ -25,7 +25,7 @@ class RunLine:
 
     Attributes:
         run: the run's folder below the one that was listed.
-        state: "finished" or "not finished".
+        state: "finished", "failed" if all its trials did, or "not finished".
         head: its name; "" for an encoder, and for a sweep over heads without results.
         group: the head, or the settings that a sweep varied; "" where there are no results.
         seeds: number of trials with results.
@@ -156,6 +156,7 @@ def _lines(run: Run, folder: Path, differing: Sequence[str]) -> list[RunLine]:
         failed_trials = read_trials(run)
         if len(failed_trials) < len(inputs.trials) or not all(trial.failure for trial in failed_trials):
             return [line]
+        line = replace(line, state="failed")
     failures: dict[str, list[str]] = {name: [] for name in groups}
     for trial in failed_trials:
         failures.setdefault(trial.group, []).append(f"{trial.name}: {trial.failure}")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from avel.digests import digest_of
 from avel.errors import ConfigError, UnknownNameError
 from avel.heads.config import HEADS, HeadConfig, Inputs, TrainConfig, WeakLabels
-from avel.heads.models.layout import Layout, load_layout
+from avel.heads.models.layout import Layout, load_layout, plain_state
 from avel.heads.models.parts import AttentionMap, at_least_float32
 from avel.heads.tasks.choose import TASKS
 from avel.heads.tasks.single_label import SingleLabel
@@ -220,7 +220,7 @@ class Head(nn.Module, ABC):
                 hint="heads that have one: "
                 + ", ".join(name for name in HEADS if HEADS[name].layout is not Head.layout),
             )
-        load_layout(self, layout, state)
+        load_layout(self, layout, plain_state(state))
 
     def begin_epoch(self, epoch: int) -> None:
         """Prepares for an epoch, counted from 1, before it is trained; only buffers may change."""

@@ -51,13 +51,12 @@ def plain_state(state: object) -> dict[str, Tensor]:
 
 
 def load_layout(module: nn.Module, layout: Layout, state: Mapping[str, Tensor]) -> None:
-    """Copies a published network's tensors into a head, of whatever dtype they are.
+    """Copies a published network's tensors, by `plain_state`, into a head, of whatever dtype they are.
 
     Raises:
         ConfigError: tensors are missing, have another shape, or have no place in the head; then nothing is
             changed.
     """
-    state = plain_state(state)
     own = {name: value for name, value in module.state_dict().items() if name not in layout.own}
     theirs = {name: layout.name_of(name) for name in own}
     missing = [other for other in theirs.values() if other not in state]

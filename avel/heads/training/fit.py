@@ -16,7 +16,7 @@ from avel.heads.models.head import Model, build_model, head_class
 from avel.heads.training.data import Data, Features, Split
 from avel.heads.training.graphs import ReplayedStep
 from avel.heads.training.start import start_from
-from avel.heads.training.trials import Alone, Stacked, Trial, TrialGroup
+from avel.heads.training.trials import Alone, Stacked, Trial, TrialFigures
 from avel.memory import reuse_freed_memory
 from avel.nn import mask_of
 from avel.progress import Progress
@@ -33,27 +33,10 @@ Log = Callable[[dict[str, Any]], None]
 
 
 @dataclass(eq=False)
-class TrialOutcome:
-    """One trial in training or after it; epochs count from 1, scores are the task's main metric, fractions.
-
-    The best test epoch, which most published code reports, is recorded but decides nothing.
-
-    Attributes:
-        failure: in which epoch loss or scores were not finite, or "".
-        train_seconds: time of its training steps; each of M stacked trials gets 1 / M of their time.
-        test_score, best_test_score: None where no test sample has known events.
-        state: weights and buffers at the best validation epoch.
-    """
+class TrialOutcome(TrialFigures):
+    """One trial in training or after it; `state` has weights and buffers at the best validation epoch."""
 
     trial: Trial
-    epochs: int = 0
-    best_epoch: int = 0
-    val_score: float = -1.0
-    test_score: float | None = None
-    best_test_epoch: int = 0
-    best_test_score: float | None = None
-    failure: str = ""
-    train_seconds: float = 0.0
     state: dict[str, Tensor] = field(default_factory=dict)
 
 
@@ -109,7 +92,7 @@ class Training:
         self.alive = list(self.outcomes)
         self.last_gain = dict.fromkeys(self.outcomes, 0)
         models = [make_model(trial, data) for trial in trials]
-        self.group: TrialGroup = Stacked(models, device) if len(models) > 1 else Alone(models[0], device)
+        self.group = Stacked(models, device) if len(models) > 1 else Alone(models[0], device)
         self.threads = (
             1 if step_flop(models, self.config, data) < SMALL_STEP_FLOP else torch.get_num_threads()
         )
@@ -274,7 +257,7 @@ class Training:
             self.group.keep(staying, self.optimizer)
 
 
-def can_replay(group: TrialGroup, features: Features, device: torch.device) -> bool:
+def can_replay(group: Stacked | Alone, features: Features, device: torch.device) -> bool:
     """Returns whether training steps can be replayed as CUDA graphs.
 
     That takes stacked heads, which draw no random numbers, and inputs in the GPU's memory. With negatives it

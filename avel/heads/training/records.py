@@ -16,6 +16,7 @@ from avel.heads.tasks.choose import TASKS
 from avel.heads.tasks.task import Task, TaskName, TrackName
 from avel.heads.training.code import find_head, read_train_config
 from avel.heads.training.fit import TrialOutcome
+from avel.heads.training.trials import TrialFigures
 from avel.stores.documents import read_document, write_document
 from avel.stores.runs import RECORD, Run
 from avel.stores.tensors import load_tensors, save_tensors
@@ -76,9 +77,9 @@ def open_runs(folder: Path) -> list[Run]:
     return [run for run in runs if not run.record.inputs.get("fold")]
 
 
-@dataclass(frozen=True)
-class TrialFile:
-    """A trial's JSON file; `settings` are those a sweep varied, scores are fractions.
+@dataclass
+class TrialFile(TrialFigures):
+    """A trial's JSON file; `settings` are those a sweep varied.
 
     In `config`, `project` is the width of the projection that the head has, also where none was asked for.
     """
@@ -89,17 +90,9 @@ class TrialFile:
     config: dict[str, Any]
     widths: Widths
     inputs: str
-    epochs: int
-    best_epoch: int
-    val_score: float
-    test_score: float | None
-    best_test_epoch: int
-    best_test_score: float | None
-    failure: str
-    train_seconds: float
 
 
-@dataclass(frozen=True)
+@dataclass
 class TrialRecord(TrialFile):
     """One trial as its run records it, with its config."""
 
@@ -135,8 +128,7 @@ def write_trial(run: Run, outcome: TrialOutcome, widths: Widths, inputs: str) ->
         "widths": as_dict(widths),
         "inputs": inputs,
     }
-    measured = {field.name: getattr(outcome, field.name) for field in dataclasses.fields(outcome)}
-    del measured["trial"], measured["state"]
+    measured = {field.name: getattr(outcome, field.name) for field in dataclasses.fields(TrialFigures)}
     write_document(_path(run, name, "json"), record | measured)
 
 

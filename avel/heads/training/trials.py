@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,36 +24,33 @@ class Trial:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
-class TrialGroup(Protocol):
-    """M networks that are trained together, each on batches of its own, and scored on the same clips."""
+@dataclass(kw_only=True, eq=False)
+class TrialFigures:
+    """Figures of a trial in training; epochs count from 1, scores are the task's main metric, fractions.
 
-    def parameters(self) -> list[Tensor]:
-        """Returns the tensors that are trained, each (M, ...); those of a single model have no axis M."""
+    The best test epoch, which most published code reports, is recorded but decides nothing.
 
-    def losses(self, audio: Tensor, visual: Tensor, targets: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Returns the loss of each trial: (M, B, T, ...), (M, B, T, ...), (M, B, ...) -> (M,).
+    Attributes:
+        test_score, best_test_score: None where no test sample has known events.
+        failure: in which epoch loss or scores were not finite, or "".
+        train_seconds: time of its training steps; each of M stacked trials gets 1 / M of their time.
+    """
 
-        `lengths` (M, B) are the segments of each clip where they differ.
-        """
-
-    def logits(self, audio: Tensor, visual: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Returns scores of each trial on the same clips: (B, T, ...), (B, T, ...), (B,) -> (M, B, T, K)."""
-
-    def clip(self, limit: float) -> None:
-        """Scales each trial's gradient down to a norm of `limit` at most."""
-
-    def state(self, place: int) -> dict[str, Tensor]:
-        """Returns a copy of one trial's weights and buffers."""
-
-    def train(self, mode: bool) -> None:
-        """Switches between training and evaluation."""
-
-    def begin_epoch(self, epoch: int) -> None:
-        """Tells the heads that an epoch of training begins, counted from 1."""
+    epochs: int = 0
+    best_epoch: int = 0
+    val_score: float = -1.0
+    test_score: float | None = None
+    best_test_epoch: int = 0
+    best_test_score: float | None = None
+    failure: str = ""
+    train_seconds: float = 0.0
 
 
 class Stacked:
-    """M models as one: weights stacked along a new first axis, the forward pass run over it by torch.vmap."""
+    """M models as one: weights stacked along a new first axis, the forward pass run over it by torch.vmap.
+
+    Each is trained on batches of its own, and scored on the same clips.
+    """
 
     def __init__(self, models: Sequence[Model], device: torch.device) -> None:
         # Stack before the template moves: `to` moves a module in place, and its weights are one of the M.
@@ -64,9 +61,15 @@ class Stacked:
         self.buffers = {name: value.to(device) for name, value in buffers.items()}
 
     def parameters(self) -> list[Tensor]:
+        """Returns the tensors that are trained, (M, ...) each."""
         return list(self.weights.values())
 
     def losses(self, audio: Tensor, visual: Tensor, targets: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Returns the loss of each trial: (M, B, T, ...), (M, B, T, ...), (M, B, ...) -> (M,).
+
+        `lengths` (M, B) are the segments of each clip where they differ.
+        """
+
         def of_one(state: Any, targets: Tensor, *inputs: Tensor | None) -> Tensor:
             output = functional_call(self.template, state, inputs)
             return self.template.loss(output, targets)
@@ -76,6 +79,8 @@ class Stacked:
         return losses
 
     def logits(self, audio: Tensor, visual: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Returns scores of each trial on the same clips: (B, T, ...), (B, T, ...), (B,) -> (M, B, T, K)."""
+
         def of_one(state: Any) -> Tensor:
             logits: Tensor = functional_call(self.template, state, (audio, visual, lengths)).logits
             return logits
@@ -84,6 +89,7 @@ class Stacked:
         return logits
 
     def clip(self, limit: float) -> None:
+        """Scales each trial's gradient down to a norm of `limit` at most."""
         gradients = [weight.grad for weight in self.weights.values() if weight.grad is not None]
         squares = torch.stack([gradient.flatten(1).square().sum(1) for gradient in gradients])
         scale = (limit / (squares.sum(0).sqrt() + 1e-6)).clamp(max=1)  # as torch's clip_grad_norm_
@@ -91,10 +97,12 @@ class Stacked:
             gradient.mul_(scale.view(-1, *[1] * (gradient.ndim - 1)))
 
     def state(self, place: int) -> dict[str, Tensor]:
+        """Returns a copy of one trial's weights and buffers."""
         both = self.weights | self.buffers
         return {name: value[place].detach().clone() for name, value in both.items()}
 
     def train(self, mode: bool) -> None:
+        """Switches between training and evaluation."""
         self.template.train(mode)
 
     def begin_epoch(self, epoch: int) -> None:
@@ -115,7 +123,7 @@ class Stacked:
 
 
 class Alone:
-    """One model as a group of one, without vmap."""
+    """One model as a `Stacked` of one, without vmap: its weights have no axis M."""
 
     def __init__(self, model: Model, device: torch.device) -> None:
         self.model = model.to(device)

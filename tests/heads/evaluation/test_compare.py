@@ -61,7 +61,8 @@ def write_run(
         swept = {"theta": float(settings.removeprefix("theta="))} if settings else {}
         for seed, rows in enumerate(seeds):
             trial = Trial(f"{settings},seed={seed}".strip(","), train_config(seed=seed, **swept), swept)
-            write_trial(run, TrialOutcome(trial, 9, 4, val[place]), Widths(8, 8, 3), "encoded")
+            outcome = TrialOutcome(trial, epochs=9, best_epoch=4, val_score=val[place])
+            write_trial(run, outcome, Widths(8, 8, 3), "encoded")
             probabilities = 0.1 + 0.7 * np.eye(3, dtype=np.float32)[np.array(rows)[samples]]
             ids = np.array(["-a", "_b", "c"], object)[samples]
             about = np.array(samples) + 10, ids, np.zeros(len(samples), bool), LABEL[samples]

@@ -41,7 +41,15 @@ def run(tmp_path: Path) -> Path:
     items = []
     for seed, predicted in BY_SEED.items():
         trial = Trial(f"seed={seed}", train_config(seed=seed))
-        fitted = TrialOutcome(trial, 9, 4 + seed, 0.8, 10 / 12, 7, 11 / 12)
+        fitted = TrialOutcome(
+            trial,
+            epochs=9,
+            best_epoch=4 + seed,
+            val_score=0.8,
+            test_score=10 / 12,
+            best_test_epoch=7,
+            best_test_score=11 / 12,
+        )
         write_trial(opened, fitted, Widths(8, 8, 3), "encoded")
         items.append(predictions(trial.name, predicted))
     write_predictions(opened, items)

@@ -165,7 +165,7 @@ def test_a_run_all_of_whose_trials_failed_says_why(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=why):
         train_head(cache, runs / "a", head="mlp", lr=1e38, epochs=1, seeds=2)
     (line,) = list_runs(runs)
-    assert (line.state, line.seeds, line.failed, line.failure) == ("not finished", 0, 2, why)
+    assert (line.state, line.seeds, line.failed, line.failure) == ("failed", 0, 2, why)
     assert f"failed: a: {why}" in run_table([line])
     for read in (lambda: avel.report([runs / "a"], tmp_path / "report"), lambda: evaluate(runs / "a")):
         with pytest.raises(TrainingError, match=why):

@@ -145,6 +145,10 @@ def test_the_command_evaluates_a_file(
     for name in ("split", "file", "config"):  # arguments of `evaluate_checkpoint`
         assert run(cli, [*words, "--set", f"{name}=val"]) == USAGE
         assert f"no setting named {name!r}" in capsys.readouterr().err
+    assert run(cli, [*words, "--set", "tacma.theta=0.2"]) == USAGE
+    assert "--set tacma.theta=0.2 has no effect: tacma is not chosen" in capsys.readouterr().err
+    (tmp_path / "heads.toml").write_text("[train-head.tacma]\ntheta = 0.2\n")  # for several heads
+    assert run(cli, [*words, "--config", str(tmp_path / "heads.toml")]) == DONE
     shutil.copy(cache, tmp_path / "copy.h5")
     assert run(cli, ["evaluate", file, "--cache", str(tmp_path / "copy.h5"), "--set", "head=mlp"]) == USAGE
     assert "not the weights of this head" in capsys.readouterr().err
