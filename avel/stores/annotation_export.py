@@ -1,4 +1,4 @@
-"""`avel export-annotations`: writes the events of staged clips as annotations that other code reads."""
+"""Writes the events of staged clips as annotations that other code reads: `avel export-annotations`."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -20,6 +20,7 @@ TEXT_OF: dict[str, Callable[[Iterable[Annotated]], str]] = {
 }
 """Format -> function that writes clips in it."""
 ENDINGS = {".json": "activitynet", ".tsv": "desed"}
+"""Ending of a file -> format that `auto` takes for it."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class ExportedAnnotations:
     Attributes:
         unknown: clips without known events; ActivityNet's JSON lists them without annotations, DESED's
             table cannot express them.
-        of_one_modality: events that are only heard or only seen, which neither format can say.
+        of_one_modality: events that are only visible or only audible, which neither format can say.
         missing: ids of videos that are not staged, whose length is not known; they are left out.
     """
 
@@ -45,7 +46,8 @@ class ExportedAnnotations:
         """Returns the result in one line."""
         contents = f"{plural(self.events, 'event')} of {plural(self.clips, 'clip')}"
         unknown = f", {self.unknown:,} without known events" if self.unknown else ""
-        one = f"; it does not say of {self.of_one_modality:,} that they are only heard or only seen"
+        count = plural(self.of_one_modality, "event")
+        one = f"; {count} only visible or only audible, which the file does not say"
         missing = f"; {plural(len(self.missing), 'clip')} not staged and left out" if self.missing else ""
         return f"{self.path}: {contents}{unknown}{one if self.of_one_modality else ''}{missing}"
 

@@ -1,4 +1,4 @@
-"""JSON files of avel's: written with a seal, read as typed values, refused with file and field."""
+"""Writes avel's own JSON files with a seal, and reads them as typed values; errors name file and field."""
 
 import json
 from pathlib import Path

@@ -93,7 +93,7 @@ class Location(Protocol):
         """
 
     def bytes(self, names: Iterable[str] = ("",)) -> int:
-        """Returns the bytes of files, and of all files below folders, together; by default of all."""
+        """Returns the total size of files and of all files below folders; by default of the whole tree."""
 
     def zarr(self) -> Store:
         """Returns the location as a zarr store."""

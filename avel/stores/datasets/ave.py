@@ -75,7 +75,9 @@ def _parse(fields: list[str], number: int, where: str) -> Sample:
         return Sample(number, video_id, (event,), quality, where=where)
     except ValueError:
         shown = "&".join(fields)
-        raise DatasetError(f"{where}: {shown!r} is not Category&VideoID&Quality&Start&End") from None
+        raise DatasetError(
+            f"{where}: {shown!r} is not Category&VideoID&Quality&Start&End", hint="give times in seconds"
+        ) from None
 
 
 def _split_files(folder: Path, samples: tuple[Sample, ...]) -> dict[int, str]:
@@ -106,7 +108,7 @@ def _order_files(folder: Path, count: int) -> dict[int, str]:
         for number in read_order(path):
             if not 0 <= number < count:
                 raise DatasetError(
-                    f"{path}: sample {number}, the annotations have {count}",
+                    f"{path}: names sample {number}; the annotations have {count}, numbered from 0",
                     hint="take both from one release",
                 )
             _assign(split_of, number, split, path)
@@ -121,12 +123,12 @@ def read_order(path: Path) -> list[int]:
     """
     from avel.stores.hdf5 import array_of, open_hdf5
 
-    hint = "fetch it again, or take it away"
+    hint = "fetch it again, or remove it"
     with open_hdf5(path, hint) as file:
         order = array_of(file, "order", hint, dimensions=1)
         numbers: list[int] = order[()].tolist()
     if not all(isinstance(number, int) for number in numbers):
-        raise StoreError(f"{path}: order holds other things than numbers of samples", hint=hint)
+        raise StoreError(f"{path}: order does not hold numbers of samples", hint=hint)
     return numbers
 
 
