@@ -126,7 +126,7 @@ def _check(samples: Sequence[Sample], kind: str, store: Path | str) -> None:
     uses = Counter(video_id for video_id, _ in {(each.video_id, each.split) for each in samples})
     video_id, count = uses.most_common(1)[0]
     if count > 1:
-        where = sorted(sample.split for sample in samples if sample.video_id == video_id)
+        where = sorted(each.split or "no split" for each in samples if each.video_id == video_id)
         raise ConfigError(
             f"{store}: video {video_id} is in {' and in '.join(dict.fromkeys(where))}; a file has it once",
             hint="write the splits one by one, with --split",

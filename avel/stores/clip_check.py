@@ -51,7 +51,8 @@ def damaged_clips(store: ClipStore) -> dict[str, list[str]]:
             if has_row and _faults_of_video(store, entry):
                 suspects.append(video_id)
             progress.advance()
-    again = ClipStore(store.location, store.attributes)  # `avel pack` may have moved them meanwhile
+    # `avel pack` may have moved chunks meanwhile, so suspects are read a second time
+    again = ClipStore(store.location, store.attributes)
     for video_id in suspects:
         if found := _faults_of_video(again, again.entries[video_id]):
             faults[video_id] += found

@@ -385,10 +385,8 @@ class ClipStore:
         expected = zarr.create_array(MemoryStore(), **array_spec(self.attributes, name, packing))
         form: dict[str, Any] = dict(array.metadata.to_dict())
         wanted: dict[str, Any] = dict(expected.metadata.to_dict())
-        form["shape"], wanted["shape"] = (
-            form["shape"][1:],
-            wanted["shape"][1:],
-        )  # rows of new videos may be added later
+        # The first axis is left out: rows of new videos may be added later
+        form["shape"], wanted["shape"] = form["shape"][1:], wanted["shape"][1:]
         for key in wanted:
             if repr(form.get(key)) != repr(wanted[key]):
                 raise StoreError(

@@ -1,4 +1,4 @@
-"""Writes avel's own JSON files with a seal, and reads them as typed values; errors name file and field."""
+"""Writes avel's own JSON files with a seal, a checksum in the file, and reads them as typed values."""
 
 import json
 from pathlib import Path

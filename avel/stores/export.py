@@ -116,7 +116,7 @@ def export_features(
         )
     if MAPS_FILE not in names and (folder / MAPS_FILE).exists():
         raise StoreError(
-            f"{folder}: holds {MAPS_FILE}, and {cache} no maps: published code would read the old ones",
+            f"{folder}: holds {MAPS_FILE}, and {cache} no maps: published code would mix old and new",
             hint="choose another folder, or move that file away",
         )
     for name, array in names.items():

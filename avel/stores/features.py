@@ -58,7 +58,7 @@ from avel.text import classes_and_background, html_table, plural
 FORMAT, VERSION = "avel-features", 8
 TEMPORAL = "temporal."
 """Beginning of the names under which a cache keeps the weights of the Bi-LSTMs that made f_a and f_v."""
-NAMED_BYTES = 8192
+ARRAY_BYTES = 8192
 """Room in the file for what HDF5 stores about one array."""
 COLUMNS: dict[str, type[np.generic]] = {
     **SAMPLE_COLUMNS,
@@ -379,7 +379,7 @@ def write_features(
     """Writes a cache, whole or not at all, and opens it. Needs the arrays f_a and f_v, (V, T, ...).
 
     Args:
-        named: features beside avel's own, by name; each has a digest, and the cache's leaves them out.
+        named: features beside avel's own, by name; the cache's digest is without them, each has its own.
         lengths: (V,) the segments of each video; without them all have T.
         sources: video id -> SHA-256 of its file, where it is known.
         temporal: weights of the Bi-LSTMs that made f_a and f_v from cnn_a and cnn_v, by name.
@@ -409,9 +409,9 @@ def write_features(
         math.prod(source.shape) * np.dtype(_dtype(source)).itemsize + 4 * len(video_ids)
         for source in features.values()
     )
-    room += 2 * len(json.dumps([plain, *(dict(each.made) for each in new.values())])) + NAMED_BYTES * len(new)
+    room += 2 * len(json.dumps([plain, *(dict(each.made) for each in new.values())])) + ARRAY_BYTES * len(new)
     weights = temporal or {}
-    room += sum(values.nbytes + 4 * len(values) for values in weights.values()) + NAMED_BYTES * len(weights)
+    room += sum(values.nbytes + 4 * len(values) for values in weights.values()) + ARRAY_BYTES * len(weights)
     with new_hdf5(path, room) as file:
         for name, values in columns.items():
             file[name] = values
