@@ -110,6 +110,7 @@ def export_annotations(
 
 
 def _check(samples: Sequence[Sample], kind: str, store: Path | str) -> None:
+    """Raises ConfigError where one file of the format `kind` cannot hold these samples."""
     splits = sorted({sample.split for sample in samples})
     if kind == "desed" and len(splits) > 1:
         raise ConfigError(

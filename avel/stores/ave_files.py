@@ -58,7 +58,7 @@ def find_files(paths: Sequence[Path]) -> dict[str, Path]:
     known = {*DIMENSIONS, *ORDERS, *NOT_READ}
     for path in paths:
         if not path.is_file() and not path.is_dir():
-            raise MissingPathError(f"{path}: no such file")
+            raise MissingPathError(f"{path}: no such file", hint="check the path")
         if folder is None and path.name not in known:
             raise StoreError(f"{path}: no known AVE file", hint=f"known names: {', '.join(sorted(known))}")
     files = {path.name: path for path in paths if path.name in known}

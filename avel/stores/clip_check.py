@@ -80,6 +80,7 @@ def _check_shapes(store: ClipStore) -> None:
 
 
 def _faults_of_video(store: ClipStore, entry: Entry) -> list[str]:
+    """Lists what is wrong with the chunks of one video: damaged ones if it is staged, any if it failed."""
     if entry.state == "staged" and entry.settings == store.digest:
         return [fault for name in store.attributes.arrays for fault in _faults_of_array(store, entry, name)]
     if entry.state != "failed":

@@ -212,6 +212,7 @@ def _blocks(
 def _compare(
     names: list[str], blocks: Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]
 ) -> ArrayDifference:
+    """Returns the differences over the clips `names`, which `blocks` yields from both caches in order."""
     clips: list[ClipDifference] = []
     total_cosine, total_size, vectors, numbers = 0.0, 0.0, 0, 0
     for left, right in blocks:

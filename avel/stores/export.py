@@ -184,6 +184,7 @@ def _new_array(
 
 
 def _findings(cache: FeatureCache, names: dict[str, str]) -> list[str]:
+    """Lists what users of the files should know; `names` is file -> array of the cache."""
     findings = [f"{name}: {array}, {cache.shapes[array][-1]} wide" for name, array in names.items()]
     if MAPS_FILE not in names:
         findings.append(f"no {MAPS_FILE}: the cache holds no maps, which AVEL and PSP attend over")

@@ -27,7 +27,9 @@ def read_text(path: Path) -> str:
         data = path.read_bytes()
         text = data.decode()
     except OSError as error:
-        raise DatasetError(f"{path}: cannot be read: {error.strerror}") from None
+        raise DatasetError(
+            f"{path}: cannot be read: {error.strerror}", hint="check its access rights"
+        ) from None
     except UnicodeDecodeError as error:
         wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
         raise DatasetError(
@@ -153,7 +155,7 @@ def parse_event(
     try:
         return Event(category, parse_seconds(onset), parse_seconds(offset), where, modality)
     except ValueError as error:
-        raise DatasetError(f"{where} ({video}): {error}") from None
+        raise DatasetError(f"{where} ({video}): {error}", hint="give seconds from the clip's start") from None
 
 
 def _place(path: Path, data: bytes, offset: int) -> str:

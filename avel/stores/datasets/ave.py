@@ -81,6 +81,7 @@ def _parse(fields: list[str], number: int, where: str) -> Sample:
 
 
 def _split_files(folder: Path, samples: tuple[Sample, ...]) -> dict[int, str]:
+    """Reads number of a sample -> split from trainSet.txt, valSet.txt and testSet.txt, where they are."""
     numbers_of: dict[tuple[str, tuple[Event, ...] | None], list[int]] = {}
     for sample in samples:
         numbers_of.setdefault((sample.video_id, sample.events), []).append(sample.number)
@@ -100,6 +101,7 @@ def _split_files(folder: Path, samples: tuple[Sample, ...]) -> dict[int, str]:
 
 
 def _order_files(folder: Path, count: int) -> dict[int, str]:
+    """Reads number of a sample -> split from train_order.h5 and those of val and test, where they are."""
     split_of: dict[int, str] = {}
     for split in SPLITS:
         path = folder / f"{split}_order.h5"

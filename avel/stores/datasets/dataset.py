@@ -345,18 +345,25 @@ def _check(dataset: Dataset) -> None:
         sample = samples[first]
         _check_sample(dataset, sample)
         if not known[first]:
-            raise DatasetError(f"{dataset.line_of(sample)}: no such video")
-        raise DatasetError(f"{dataset.line_of(sample)}: two samples have number {sample.number}")
+            raise DatasetError(
+                f"{dataset.line_of(sample)}: no such video", hint="give make_dataset a Video of this id"
+            )
+        raise DatasetError(
+            f"{dataset.line_of(sample)}: two samples have number {sample.number}", hint="number them from 0"
+        )
 
 
 def _check_sample(dataset: Dataset, sample: Sample) -> None:
     where = dataset.line_of(sample)
     if not sample.video_id:
-        raise DatasetError(f"{where}: names no video")
+        raise DatasetError(f"{where}: names no video", hint="write the id of its video")
     if "\0" in sample.video_id:
         raise DatasetError(f"{where}: a NUL in {sample.video_id!r}", hint="take it out")
     if sample.split not in ("", *SPLITS):
-        raise DatasetError(f"{where}: split {sample.split!r} is none of {', '.join(SPLITS)}")
+        raise DatasetError(
+            f"{where}: split {sample.split!r} is none of {', '.join(SPLITS)}",
+            hint="write one of these, or leave it empty",
+        )
     if sample.events is not None and sample.categories is not None:
         raise DatasetError(f"{where}: gives classes beside its events", hint="leave the classes out")
     for event in sample.events or ():

@@ -121,7 +121,7 @@ def _has_times(path: Path) -> bool:
 def _row(row: TextRow, split: str) -> TableRow:
     filename, onset, offset, category = (row.fields[column] for column in COLUMNS)
     if not filename:
-        raise DatasetError(f"{row.where}: names no file")
+        raise DatasetError(f"{row.where}: names no file", hint="write the name of the clip's file")
     says_event = onset or offset or category
     event = parse_event(category, onset, offset, row.where, filename) if says_event else None
     return TableRow(without_ending(filename), event, True, "", split, row.where)

@@ -76,6 +76,8 @@ def _rows(row: TextRow, labels: Any, path: Path) -> tuple[TableRow, ...]:
             hint=ONE_VERSION,
         )
     if kind not in TAGS:
-        raise DatasetError(f"{row.where} ({name}): cls_type {kind!r} is none of {', '.join(TAGS)}")
+        raise DatasetError(
+            f"{row.where} ({name}): cls_type {kind!r} is none of {', '.join(TAGS)}", hint="write one of these"
+        )
     found = rows_of_vector(name, category, label["label"], split, row.where)
     return tuple(replace(each, tag=TAGS[kind]) for each in found)
