@@ -1,4 +1,4 @@
-"""`avel export-annotations`: writes the events of staged clips as annotations that other code reads."""
+"""Writes the events of staged clips as annotations that other code reads: `avel export-annotations`."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -20,6 +20,7 @@ TEXT_OF: dict[str, Callable[[Iterable[Annotated]], str]] = {
 }
 """Format -> function that writes clips in it."""
 ENDINGS = {".json": "activitynet", ".tsv": "desed"}
+"""Ending of a file -> format that `auto` takes for it."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class ExportedAnnotations:
     Attributes:
         unknown: clips without known events; ActivityNet's JSON lists them without annotations, DESED's
             table cannot express them.
-        of_one_modality: events that are only heard or only seen, which neither format can say.
+        of_one_modality: events that are only visible or only audible, which neither format can say.
         missing: ids of videos that are not staged, whose length is not known; they are left out.
     """
 
@@ -45,7 +46,8 @@ class ExportedAnnotations:
         """Returns the result in one line."""
         contents = f"{plural(self.events, 'event')} of {plural(self.clips, 'clip')}"
         unknown = f", {self.unknown:,} without known events" if self.unknown else ""
-        one = f"; it does not say of {self.of_one_modality:,} that they are only heard or only seen"
+        count = plural(self.of_one_modality, "event")
+        one = f"; {count} only visible or only audible, which the file does not say"
         missing = f"; {plural(len(self.missing), 'clip')} not staged and left out" if self.missing else ""
         return f"{self.path}: {contents}{unknown}{one if self.of_one_modality else ''}{missing}"
 
@@ -108,6 +110,7 @@ def export_annotations(
 
 
 def _check(samples: Sequence[Sample], kind: str, store: Path | str) -> None:
+    """Raises ConfigError where one file of the format `kind` cannot hold these samples."""
     splits = sorted({sample.split for sample in samples})
     if kind == "desed" and len(splits) > 1:
         raise ConfigError(
@@ -124,7 +127,7 @@ def _check(samples: Sequence[Sample], kind: str, store: Path | str) -> None:
     uses = Counter(video_id for video_id, _ in {(each.video_id, each.split) for each in samples})
     video_id, count = uses.most_common(1)[0]
     if count > 1:
-        where = sorted(sample.split for sample in samples if sample.video_id == video_id)
+        where = sorted(each.split or "no split" for each in samples if each.video_id == video_id)
         raise ConfigError(
             f"{store}: video {video_id} is in {' and in '.join(dict.fromkeys(where))}; a file has it once",
             hint="write the splits one by one, with --split",

@@ -63,7 +63,7 @@ def read_own_parquet(
         choices: column of texts -> the only ones it may hold.
 
     Raises:
-        StoreError: no such table, or bytes of it have changed; with file and column.
+        StoreError: not such a table, or its bytes have changed; with file and column.
     """
     import pyarrow as pa
     from pyarrow import parquet

@@ -39,7 +39,9 @@ DIMENSIONS = {name: 1 + len(size) for name, size in SIZES.items()} | {
     **dict.fromkeys((EVENT_LABELS, CLASS_FRACTIONS, PRESENCE), 2),
     **dict.fromkeys(SEGMENT_LABELS, 3),
 }
+"""File -> dimensions of its array."""
 FETCH = "fetch it again"
+OTHER_DATASET = "give the annotations that belong to these files with --dataset"
 MOST_WRONG = 0.01
 """Fraction of rows whose events may differ from the annotations; with more, the row order must be another."""
 
@@ -56,7 +58,7 @@ def find_files(paths: Sequence[Path]) -> dict[str, Path]:
     known = {*DIMENSIONS, *ORDERS, *NOT_READ}
     for path in paths:
         if not path.is_file() and not path.is_dir():
-            raise MissingPathError(f"{path}: no such file")
+            raise MissingPathError(f"{path}: no such file", hint="check the path")
         if folder is None and path.name not in known:
             raise StoreError(f"{path}: no known AVE file", hint=f"known names: {', '.join(sorted(known))}")
     files = {path.name: path for path in paths if path.name in known}
@@ -84,12 +86,14 @@ def open_array(path: Path, rows: int | None, *, any_size: bool = False) -> Itera
     with open_hdf5(path, FETCH) as file:
         key = next((key for key in KEYS if key in file), None)
         if key is None:
-            raise StoreError(f"{path}: no array named {' or '.join(KEYS)}, only {', '.join(file) or 'none'}")
+            raise StoreError(
+                f"{path}: no array named {' or '.join(KEYS)}, only {', '.join(file) or 'none'}", hint=FETCH
+            )
         stored, wanted = array_of(file, key, FETCH), DIMENSIONS.get(path.name)
         if stored.dtype.kind not in "fiu":
             raise StoreError(f"{path}: {key} is {stored.dtype}, not numbers", hint=FETCH)
         if wanted is not None and stored.ndim != wanted:
-            raise DatasetError(f"{path}: {stored.shape}, need {wanted} dimensions")
+            raise DatasetError(f"{path}: {stored.shape}, need {wanted} dimensions", hint=FETCH)
         size = SIZES.get(path.name)
         if size and stored.shape[1:] != size and not any_size:
             raise DatasetError(
@@ -99,7 +103,7 @@ def open_array(path: Path, rows: int | None, *, any_size: bool = False) -> Itera
         if rows is not None and stored.shape[:1] != (rows,):
             raise DatasetError(
                 f"{path}: {stored.shape[0] if stored.shape else 0} rows, the annotations have {rows}",
-                hint="give the annotations that belong to these files with --dataset",
+                hint=OTHER_DATASET,
             )
         yield stored
 
@@ -158,7 +162,10 @@ def check_label_files(files: dict[str, Path], truth: Truth, present: NDArray[np.
         expected = truth.expected(name)
         with open_array(files[name], len(truth.labels)) as stored:
             if stored.shape != expected.shape:
-                raise DatasetError(f"{files[name]}: {stored.shape}, the annotations give {expected.shape}")
+                raise DatasetError(
+                    f"{files[name]}: {stored.shape}, the annotations give {expected.shape}",
+                    hint=OTHER_DATASET,
+                )
             values = stored[()]
         axes = tuple(range(1, values.ndim))
         right = np.abs(values - expected).max(axis=axes) <= 1e-3
@@ -175,7 +182,11 @@ def check_label_files(files: dict[str, Path], truth: Truth, present: NDArray[np.
 def check_order_files(
     orders: dict[str, list[int]], dataset: Dataset, present: NDArray[np.bool_]
 ) -> list[str]:
-    """Compares order files with the rows of their splits that have features; returns one finding per file."""
+    """Compares order files with the rows of their splits that have features; returns one finding per file.
+
+    Raises:
+        DatasetError: an order file and its split do not have the same rows.
+    """
     findings = []
     absent = {sample.number for sample, there in zip(dataset.samples, present, strict=True) if not there}
     for split, order in orders.items():
@@ -183,8 +194,8 @@ def check_order_files(
         differ = (set(order) ^ wanted) - absent
         if wanted and differ:
             raise DatasetError(
-                f"{split}_order.h5: {plural(len(differ), 'row')} in it or in the {split} split alone",
-                hint="the order files and the annotations belong to different releases; leave one out",
+                f"{split}_order.h5: {plural(len(differ), 'row')} only in it, or only in the {split} split",
+                hint="leave out the order files, or give the annotations of their release with --dataset",
             )
         left_out = len(wanted - set(order))
         without = f", {left_out} more without features" if left_out else ""
@@ -196,7 +207,7 @@ def _differences(wrong: NDArray[np.int64], values: NDArray[np.float32]) -> str:
     if not len(wrong):
         return "as the annotations say"
     shown = ", ".join(map(str, wrong[:5].tolist())) + (" ..." if len(wrong) > 5 else "")
-    text = f"{plural(len(wrong), 'row')} unlike the annotations ({shown}), which are followed"
+    text = f"{plural(len(wrong), 'row')} unlike the annotations ({shown}), from which labels are made"
     if values.ndim == 3:
         double = np.flatnonzero((values.sum(axis=2) > 1).any(axis=1))
         text += f"; {plural(len(double), 'row')} with two labels in a segment" if len(double) else ""

@@ -14,7 +14,7 @@ def parts_folder(cache: Path) -> Path:
 
 
 def finished_parts(cache: Path) -> list[Path]:
-    """Lists the finished parts beside a cache, of all calls that have not ended."""
+    """Lists the finished parts that unfinished calls left beside a cache."""
     return sorted(parts_folder(cache).glob("*/[!.]*.h5"))
 
 

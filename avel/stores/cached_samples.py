@@ -58,7 +58,7 @@ class CachedSamples:
         return len(self.number)
 
     def take(self, chosen: NDArray[np.int64]) -> "CachedSamples":
-        """Returns the samples at some places, (n,), with their events."""
+        """Returns the samples with these indices, (n,), with their events."""
         place = np.full(len(self), -1, np.int64)
         place[chosen] = np.arange(len(chosen))
         events, classes = take(self.events, place[self.events.sample] >= 0), self.classes

@@ -10,7 +10,7 @@ import numpy as np
 
 from avel.errors import StoreError
 from avel.progress import Progress
-from avel.stores.clip_layout import START_AGAIN, chunk_name, chunk_shape, row_shape
+from avel.stores.clip_layout import ROWS, START_AGAIN, chunk_name, chunk_shape, row_shape
 from avel.stores.clips import ClipStore
 from avel.stores.manifest import Entry
 from avel.stores.seal import seal_fault
@@ -44,14 +44,15 @@ def damaged_clips(store: ClipStore) -> dict[str, list[str]]:
         for entry in store.entries.records():
             video_id, has_row = entry.video_id, entry.row < len(store.video_ids)
             if not has_row or store.video_ids[entry.row] != video_id:
-                faults[video_id].append(f"the manifest says row {entry.row}, the arrays do not")
+                faults[video_id].append(f"the manifest says row {entry.row}, but {ROWS} does not")
             if entry.row in row_of:
                 faults[video_id].append(f"shares row {entry.row} with {row_of[entry.row]}")
             row_of[entry.row] = video_id
             if has_row and _faults_of_video(store, entry):
                 suspects.append(video_id)
             progress.advance()
-    again = ClipStore(store.location, store.attributes)  # `avel pack` may have moved them meanwhile
+    # `avel pack` may have moved chunks meanwhile, so suspects are read a second time
+    again = ClipStore(store.location, store.attributes)
     for video_id in suspects:
         if found := _faults_of_video(again, again.entries[video_id]):
             faults[video_id] += found
@@ -64,7 +65,7 @@ def _check_shapes(store: ClipStore) -> None:
         expected = (len(store), *row_shape(store.attributes, name))
         if array.shape != expected:
             raise StoreError(
-                f"{store.location.url}: {name} has the shape {array.shape}, by its settings it is {expected}",
+                f"{store.location.url}: {name} has the shape {array.shape}, its settings ask for {expected}",
                 hint=START_AGAIN,
             )
     last = int(store.entries.packed_rows.max(initial=-1))
@@ -79,6 +80,7 @@ def _check_shapes(store: ClipStore) -> None:
 
 
 def _faults_of_video(store: ClipStore, entry: Entry) -> list[str]:
+    """Lists what is wrong with the chunks of one video: damaged ones if it is staged, any if it failed."""
     if entry.state == "staged" and entry.settings == store.digest:
         return [fault for name in store.attributes.arrays for fault in _faults_of_array(store, entry, name)]
     if entry.state != "failed":

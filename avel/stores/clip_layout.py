@@ -26,7 +26,7 @@ FRAMES, LOG_MEL, WAVEFORM = "frames", "log_mel", "waveform"
 ARRAYS = (FRAMES, LOG_MEL, WAVEFORM)
 """Arrays that a store may hold; frames first, which are written last and deleted first."""
 RUN = ".run"
-"""Name of the file with the token of the run at work; it stays after a run that did not end well."""
+"""Name of the file with the token of the current run; it stays after a run that did not end well."""
 ROWS = "rows.parquet"
 """Name of the file with the video of each row of the arrays; a killed run may leave more rows in it."""
 OWN_NAMES = frozenset(
@@ -96,7 +96,7 @@ def read_attributes(location: Location) -> StoreAttributes | None:
         return None
     where = f"{location.url}/zarr.json"
     plain = parse(data, where, START_AGAIN).get("attributes")
-    if not plain:  # an interrupted run had not come to writing them
+    if not plain:  # a run was interrupted before it wrote them
         return None
     if not isinstance(plain, dict):
         raise StoreError(f"{where}: its attributes are not a JSON object", hint=START_AGAIN)
@@ -121,7 +121,7 @@ def read_video_ids(location: Location, attributes: StoreAttributes) -> pa.Array:
     """Reads the ids of the videos in a store, in the order of its arrays.
 
     Raises:
-        StoreError: the file is missing or damaged, has too few, or names a video twice.
+        StoreError: the file is missing or damaged, names too few videos, or one twice.
     """
     where, data = f"{location.url}/{ROWS}", location.read(ROWS)
     if data is None:
@@ -157,7 +157,7 @@ def chunk_shape(attributes: StoreAttributes, name: str) -> tuple[int, ...]:
 
 
 def array_spec(attributes: StoreAttributes, name: str, packing: Packing | None = None) -> dict[str, Any]:
-    """Returns the arguments with which zarr creates an array of a store, with `packing` one of shards."""
+    """Returns the arguments by which zarr creates an array of a store; with `packing`, that of its shards."""
     from zarr.codecs import Crc32cCodec, ZstdCodec
 
     spec = {
@@ -168,7 +168,7 @@ def array_spec(attributes: StoreAttributes, name: str, packing: Packing | None =
     }
     if name == LOG_MEL:
         return spec | {"dtype": "float32", "fill_value": np.nan}
-    if name == WAVEFORM:  # zstd would save a sixth of it, and take longer than reading what it saves
+    if name == WAVEFORM:  # zstd would save a sixth, but decoding takes longer than reading that
         return spec | {"dtype": "int16"}
     if attributes.frame_codec == "raw":
         return spec | {"dtype": "uint8", "compressors": [ZstdCodec(level=3), Crc32cCodec()]}
@@ -179,7 +179,7 @@ def array_spec(attributes: StoreAttributes, name: str, packing: Packing | None =
 def without_format_warning() -> Iterator[None]:
     """Silences zarr's warning that it has not fixed how it stores variable-length bytes.
 
-    docs/file-formats.md writes it down.
+    docs/file-formats.md describes how they are stored.
     """
     from zarr.errors import UnstableSpecificationWarning
 
@@ -200,7 +200,7 @@ def chunk_names(attributes: StoreAttributes, row: int) -> list[str]:
 def chunk_name(
     attributes: StoreAttributes, name: str, row: int, number: int, packing: Packing | None = None
 ) -> str:
-    """Returns the file with one chunk of one video in an array; with `packing` its shard."""
+    """Returns the name of the file with one chunk of one video; with `packing`, of the shard with it."""
     inner = "/0" * (len(row_shape(attributes, name)) - 1)
     if packing is not None:
         return f"{PACKED}/{name}/c/{row // packing.clips}/{number}{inner}"

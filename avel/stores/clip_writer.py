@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 CHECK_SECONDS = 1.0
-"""Time between two looks at an object store whether another run has begun."""
+"""Time between two checks, on an object store, that no other run has begun."""
 
 
 @contextmanager
@@ -187,7 +187,7 @@ class _Counting(WrapperStore[Any]):
 def flush(location: Location, attributes: StoreAttributes, row: int, run: str = "") -> None:
     """Waits until a video's chunks are on the disk. Only then may the manifest call the video staged.
 
-    An object store needs no more than the requests that have put them.
+    In an object store they are safe as soon as the requests that put them have returned.
 
     Raises:
         StaleError: another run has begun on the store.
@@ -210,7 +210,7 @@ def end_run(location: Location) -> None:
 
 
 def remove_leftovers(location: Location) -> None:
-    """Removes half-written files, if the last run did not end well: with millions of files it takes minutes.
+    """Removes half-written files if the last run did not end well; finding them may take minutes.
 
     Raises:
         StoreError, WriteError: the store cannot be read or written.
@@ -249,7 +249,7 @@ def _stale(location: Location) -> StaleError:
 
 
 def erase(location: Location, attributes: StoreAttributes, rows: Iterable[int]) -> None:
-    """Deletes the chunks of videos, frames first, and their folders; none in shards, which others share.
+    """Deletes the chunks of videos, frames first, and their folders; chunks in shards stay.
 
     Raises:
         WriteError: the store does not allow it.

@@ -203,7 +203,10 @@ class ClipStore:
             StoreError: the video is not staged, its bytes are damaged, or the store holds raw frames.
         """
         if self.attributes.frame_codec != "jpeg":
-            raise StoreError(f"{self.location.url}: holds {self.attributes.frame_codec} frames, not JPEG")
+            raise StoreError(
+                f"{self.location.url}: holds {self.attributes.frame_codec} frames, not JPEG",
+                hint="ClipStore.frames reads them",
+            )
         return self._by_chunk(video_id, frames, elements)
 
     def frames(self, video_id: str, frames: Sequence[int]) -> NDArray[np.uint8]:
@@ -262,7 +265,9 @@ class ClipStore:
         row, size = self._row(video_id), self.attributes.chunk_frames
         outside = [frame for frame in frames if not 0 <= frame < self.grid.frames]
         if outside:
-            raise StoreError(f"{video_id}: frame {outside[0]} of {self.grid.frames}")
+            raise StoreError(
+                f"{video_id}: no frame {outside[0]}", hint=f"frames are numbered 0 to {self.grid.frames - 1}"
+            )
         frame_of: dict[int, F] = {}
         for number in dict.fromkeys(frame // size for frame in frames):
             inside = [frame for frame in frames if frame // size == number]
@@ -359,7 +364,7 @@ class ClipStore:
             return {name: self._array(name, packing) for name in self.attributes.arrays}
 
     def _array(self, name: str, packing: Packing | None) -> Any:
-        """Opens a Zarr array, and compares it with what the store's settings make of it.
+        """Opens a Zarr array, and compares its form with the one that the store's settings ask for.
 
         Raises:
             StoreError: it is missing or damaged, or of another form.
@@ -380,11 +385,12 @@ class ClipStore:
         expected = zarr.create_array(MemoryStore(), **array_spec(self.attributes, name, packing))
         form: dict[str, Any] = dict(array.metadata.to_dict())
         wanted: dict[str, Any] = dict(expected.metadata.to_dict())
-        form["shape"], wanted["shape"] = form["shape"][1:], wanted["shape"][1:]  # rows may be to come
+        # The first axis is left out: rows of new videos may be added later
+        form["shape"], wanted["shape"] = form["shape"][1:], wanted["shape"][1:]
         for key in wanted:
             if repr(form.get(key)) != repr(wanted[key]):
                 raise StoreError(
-                    f"{where}: {key} is {form.get(key)}, by the store's settings it is {wanted[key]}",
+                    f"{where}: {key} is {form.get(key)}, the store's settings ask for {wanted[key]}",
                     hint=hint,
                 )
         return array

@@ -1,4 +1,4 @@
-"""`avel diff`: compares two feature caches clip by clip."""
+"""Compares two feature caches clip by clip: `avel diff`."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from avel.text import plural, table
 
 WORST = 5
 OF_ANY_VALUE = frozenset({*INPUTS, "annotations", "orders", "findings"})
-"""Entries of the provenance that may differ: paths, options, and what the samples tell in more detail."""
+"""Entries of the provenance that are not compared: paths, options, and what follows from the samples."""
 
 
 @dataclass(frozen=True)
 class ClipDifference:
-    """Lowest cosine between the vectors of one clip, and largest absolute difference of its numbers."""
+    """Lowest cosine of a vector of one clip with the other cache's, and largest absolute difference."""
 
     video_id: str
     cosine: float
@@ -54,6 +54,7 @@ class CacheDifference:
     """Two caches compared.
 
     Attributes:
+        same: whether all agrees but `missing_in_a`, `missing_in_b` and `provenance_differs`.
         arrays: array, or pair of arrays -> how it differs.
         incomparable: array, or pair of arrays, of other widths or of segments of another length -> why.
         only_in_a, only_in_b: videos that one cache lacks.
@@ -101,7 +102,7 @@ class CacheDifference:
         return f"the two caches differ: {'; '.join(differences)}"
 
     def lines(self) -> list[str]:
-        """Returns the arrays, and what was made otherwise, as tables."""
+        """Returns a table of the arrays, and one of the differing entries of the provenance."""
         rows = [
             (name, each.clips, each.equal, each.mean_cosine, each.lowest_cosine, each.largest_difference)
             for name, each in self.arrays.items()
@@ -120,7 +121,7 @@ def diff(
 
     Args:
         b: the other cache; None for the same one.
-        arrays: array of `a` -> array of `b`, where not those of one name are to be compared.
+        arrays: array of `a` -> array of `b` to compare; by default all, by name.
 
     Raises:
         ConfigError: one cache, and no arrays.
@@ -211,6 +212,7 @@ def _blocks(
 def _compare(
     names: list[str], blocks: Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]
 ) -> ArrayDifference:
+    """Returns the differences over the clips `names`, which `blocks` yields from both caches in order."""
     clips: list[ClipDifference] = []
     total_cosine, total_size, vectors, numbers = 0.0, 0.0, 0, 0
     for left, right in blocks:

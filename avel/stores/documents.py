@@ -1,4 +1,4 @@
-"""JSON files of avel's: written with a seal, read as typed values, refused with file and field."""
+"""Writes avel's own JSON files with a seal, a checksum in the file, and reads them as typed values."""
 
 import json
 from pathlib import Path

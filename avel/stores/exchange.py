@@ -1,4 +1,4 @@
-"""`avel import-features`: turns the published AVE feature files into a feature cache."""
+"""Makes a feature cache of the published AVE feature files, or of features by id: `avel import-features`."""
 
 from collections.abc import Iterable, Mapping, Set
 from contextlib import ExitStack
@@ -90,7 +90,7 @@ def import_features(
         format: of the dataset, as `extract` takes it.
         format_settings: settings of the format.
         audio: folder, pattern or file of features by video id; GivenFeatures has window and hop.
-        visual: the same of the frames.
+        visual: the same for the frames.
         segments: T of the clips, for features by video id; by default 10, or those of the longest clip where
             the annotations state lengths. Where they do, every clip keeps its own length.
         segment_seconds: length of a segment, for features by video id.
@@ -349,7 +349,10 @@ def _shared_samples(dataset: Dataset, file_arrays: FileArrays, without: Set[int]
 def _common_grid(file_arrays: FileArrays) -> Grid:
     segments = {name: int(rows.shape[1]) for name, rows in file_arrays.items()}
     if len(set(segments.values())) != 1:
-        raise DatasetError(f"segments differ: {', '.join(f'{name} {n}' for name, n in segments.items())}")
+        raise DatasetError(
+            f"segments differ: {', '.join(f'{name} {n}' for name, n in segments.items())}",
+            hint="give audio and visual files with the same number of segments",
+        )
     return Grid(segments=segments[AUDIO_FILE])
 
 

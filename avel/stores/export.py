@@ -1,4 +1,4 @@
-"""`avel export-features`: writes a feature cache as the files that the code of AVEL and PSP reads."""
+"""Writes a feature cache as the files that the code of AVEL and PSP reads: `avel export-features`."""
 
 import math
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ LABELS = ("labels.h5", "right_labels.h5", EVENT_LABELS, CLASS_FRACTIONS, PRESENC
 PUBLISHED_CLASSES = 29
 PUBLISHED_HELD_OUT_ROWS = 402
 """Rows of val, and of test; the published code reads each as one batch."""
-TAKE_THE_AUTHORS = f"not written, take the authors': {', '.join(NOT_READ)}"
+TAKE_THE_AUTHORS = f"not written, take the authors' own: {', '.join(NOT_READ)}"
 
 
 @dataclass(frozen=True)
@@ -82,14 +82,17 @@ def export_features(
 
     Raises:
         DatasetError: a sample in which events of two classes overlap: the files hold one label per segment.
-        StoreError: the cache does not hold the level; files are there and `overwrite` is not given; maps are
-            there, and the cache holds none.
+        StoreError: the cache does not hold the level, or no samples, or clips of several lengths; files are
+            there and `overwrite` is not given; a file of maps is there, and the cache holds none.
     """
     folder = Path(folder)
     check_can_write(folder, folder=True)
     opened = FeatureCache.open(cache)
     if not len(opened.samples):
-        raise StoreError(f"{cache}: holds no samples, so the files would have no rows")
+        raise StoreError(
+            f"{cache}: holds no samples, so the files would have no rows",
+            hint="give a cache that was made of a dataset with annotations",
+        )
     if opened.differing_lengths:
         raise StoreError(
             f"{cache}: its clips have lengths of their own, and these files hold clips of one length",
@@ -113,7 +116,7 @@ def export_features(
         )
     if MAPS_FILE not in names and (folder / MAPS_FILE).exists():
         raise StoreError(
-            f"{folder}: holds {MAPS_FILE}, and {cache} no maps: published code would read those of others",
+            f"{folder}: holds {MAPS_FILE}, and {cache} no maps: published code would mix old and new",
             hint="choose another folder, or move that file away",
         )
     for name, array in names.items():
@@ -181,6 +184,7 @@ def _new_array(
 
 
 def _findings(cache: FeatureCache, names: dict[str, str]) -> list[str]:
+    """Lists what users of the files should know; `names` is file -> array of the cache."""
     findings = [f"{name}: {array}, {cache.shapes[array][-1]} wide" for name, array in names.items()]
     if MAPS_FILE not in names:
         findings.append(f"no {MAPS_FILE}: the cache holds no maps, which AVEL and PSP attend over")

@@ -73,13 +73,13 @@ def open_target(path: Path, names: Collection[str], overwrite: bool) -> FeatureC
         check_name(name)
         if name in cache.named and not overwrite:
             raise StoreError(
-                f"{cache.path}: holds features named {name!r}", hint="name them otherwise, or add --overwrite"
+                f"{cache.path}: holds features named {name!r}", hint="choose another name, or add --overwrite"
             )
     return cache
 
 
 def note_dropped(cache: Path) -> None:
-    """Says which named features a cache loses when it is made again, in time to stop that."""
+    """Says which named features a cache loses when it is made again; called before that begins."""
     if not cache.exists():
         return
     with suppress(AvelError):  # a cache that cannot be read is made again, too

@@ -38,7 +38,7 @@ class GivenFeatures:
     Attributes:
         path: folder, pattern or file, as `open_features` takes it.
         name: name by which they are added to a cache that is there; None for those of a new cache.
-        key: name of the array or column, where there are several.
+        key: name of the array or column to take, where a file holds several.
         window_seconds, hop_seconds: seconds that a feature covers, and seconds from one feature to the next;
             None for both where there is one per segment.
     """
@@ -97,17 +97,17 @@ class Aligned:
 
     def __getitem__(self, key: slice) -> NDArray[Any]:
         chosen = self.places[key]
-        values_of = np.zeros((len(chosen), *self.shape[1:]), self.dtype)
+        result = np.zeros((len(chosen), *self.shape[1:]), self.dtype)
         for row, (place, length) in enumerate(zip(chosen, self.target.lengths[key], strict=True)):
             assert place is not None
             values = np.asarray(self.files.read(place), np.float64)
             values = values.mean((1, 2)) if self.mean else values
             if self.timing is None:
-                values_of[row, :length] = values[:length]
+                result[row, :length] = values[:length]
             else:
                 parts = self.timing.places(len(values), length, self.target.segment_seconds)
-                values_of[row, :length] = [values[part].mean(0) for part in parts]
-        return values_of
+                result[row, :length] = [values[part].mean(0) for part in parts]
+        return result
 
     def take(self, rows: Sequence[int]) -> Aligned:
         """Returns the features of some of the videos."""

@@ -106,7 +106,7 @@ def _files_by_id(path: Path) -> dict[str, Path] | None:
     elif path.is_file():
         return None
     else:
-        raise MissingPathError(f"{path}: no such file or folder", hint="a folder, a pattern or a file")
+        raise MissingPathError(f"{path}: no such file or folder", hint="name a folder, a pattern or a file")
     if not files:
         raise MissingPathError(f"{path}: holds no features", hint=f"they end in {', '.join(ENDINGS)}")
     return files
@@ -214,7 +214,7 @@ def _of_file(path: Path, entries: Entries, key: str | None) -> FeatureFiles:
     if not of_clip:
         raise StoreError(
             f"{where}: holds no {'features' if key is None else repr(key)}, but {_listed(entries)}",
-            hint="an array (clips, n, D), or (n, D) for each id",
+            hint="write one array (clips, n, D), or an array (n, D) for each id",
         )
     names = tuple(of_clip)
 
@@ -298,7 +298,7 @@ def _of_table(path: Path, key: str | None) -> FeatureFiles:
     if len(chosen) != 1:
         raise StoreError(
             f"{path}: {len(chosen)} columns of vectors among {', '.join(names)}",
-            hint="lists of numbers in one column, named with --audio-key or --visual-key",
+            hint="write vectors as lists of numbers; --audio-key and --visual-key name their column",
         )
     try:
         id_of_row = table[named].cast(pa.string()).to_pylist()

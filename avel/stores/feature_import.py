@@ -105,7 +105,10 @@ def import_given(
         usable = find_features(stack, given, target, leave_out)
         audio, visual = usable.aligned["audio"], usable.aligned["visual"]
         if len(audio.tail) > 1:
-            raise ConfigError(f"{given['audio'].path}: audio features are vectors, these are maps")
+            raise ConfigError(
+                f"{given['audio'].path}: audio features are vectors, these are maps",
+                hint="save their means over the cells, (n, D) for each clip",
+            )
         video_ids = audio.target.video_ids
         arrays: dict[str, ArrayLike] = {"f_a": audio, "f_v": visual, "cnn_a": audio, "cnn_v": visual}
         if len(visual.tail) > 1:
@@ -145,20 +148,18 @@ def add_given(
         overwrite: replace features of the same names.
 
     Raises:
-        ConfigError: one without a name, or what `open_target` raises.
+        ConfigError: features without a name, or with one that `open_target` refuses.
         DatasetError, StoreError: features that cannot be used, or that a video lacks.
     """
     names = {modality: each.name or "" for modality, each in given.items()}
     for modality, name in names.items():
         if not name:
-            raise ConfigError(f"{modality} features without a name", hint=f"--{modality}-name NAME")
+            raise ConfigError(f"{modality} features without a name", hint=f"name them with --{modality}-name")
     cache = open_target(path, names.values(), overwrite)
     with ExitStack() as stack:
         usable = find_features(stack, given, target_of_cache(cache), leave_out)
         if usable.reasons:
-            raise DatasetError(
-                "; ".join(usable.findings), hint="what is added to a cache has features of all of its videos"
-            )
+            raise DatasetError("; ".join(usable.findings), hint="give features of every video of the cache")
         new = {}
         for modality, values in usable.aligned.items():
             if len(values.tail) > 1:
@@ -252,6 +253,6 @@ def dataset_of(
     if dataset is None:
         raise MissingPathError(
             f"{beside or 'features'}: no annotations, and features cannot be used without labels and splits",
-            hint="--dataset FOLDER, or --annotations FILE with a table of events",
+            hint="give --dataset FOLDER, or --annotations FILE with a table of events",
         )
     return read_dataset(dataset, annotations, format=format, **settings)

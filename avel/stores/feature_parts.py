@@ -1,4 +1,7 @@
-"""Parts of a feature cache, an HDF5 file of up to 64 videos each; pretraining keeps vectors in such parts."""
+"""Keeps what is computed of an unfinished feature cache in parts: HDF5 files of up to 64 videos each.
+
+Pretraining keeps the vectors of its CNNs in such parts, too.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,7 @@ Arrays = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Row:
-    """Row of a file with the features of one video: of a part, or of the cache that is being extended."""
+    """Place of the features of one video: a part, or a cache that is extended, and the row in it."""
 
     path: Path
     index: int
@@ -56,7 +59,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Parts:
-    """Finished parts of one recipe; those of another lie in another folder and are never looked at."""
+    """Finished parts of one recipe: the entries of the provenance that decide the features.
+
+    Parts of another recipe lie in another folder and are never read.
+    """
 
     folder: Path
 
@@ -75,7 +81,7 @@ class Parts:
         return places
 
     def _read(self) -> dict[Path, Part]:
-        """Reads what each part is about; a damaged one is removed, and its videos are computed again."""
+        """Reads which videos each part holds; removes damaged parts, whose videos are then computed again."""
         parts = {}
         for path in sorted(self.folder.glob("*.h5")):
             try:
@@ -121,7 +127,7 @@ class Gathered:
     """One array of the merged cache, read from the places of its videos: (V, T, ...).
 
     Args:
-        hint: next step where a file is damaged; by default to remove it, since its clips are computed again.
+        hint: next step for a damaged file; by default to remove it, so that its clips are computed again.
     """
 
     def __init__(self, name: str, places: Sequence[Row], hint: str = "") -> None:

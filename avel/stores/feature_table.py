@@ -1,4 +1,4 @@
-"""Features of a split as an Arrow table, a row for each segment."""
+"""Makes an Arrow table of the features of a split, a row for each segment."""
 
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,13 @@ def as_table(cache: FeatureCache | Path | str, split: str | None = None, *names:
     """Returns a row for each segment of the clips of a split, or of all, with the vectors of `names`.
 
     The other columns are sample, video_id, split, segment, onset_seconds and classes: those that the segment
-    holds, none for background, null where nobody knows. `.to_pandas()` makes it a data frame.
+    holds, [] for background, null where they are not known. `.to_pandas()` makes it a data frame.
 
     >>> as_table("ave.h5", "train", "f_a", "f_v").num_rows  # doctest: +SKIP
     33390
 
     Raises:
-        StoreError: no such split or features, they are maps, or have the name of another column.
+        StoreError: no such split or features; features that are maps, or have the name of another column.
     """
     cache = cache if isinstance(cache, FeatureCache) else FeatureCache.open(cache)
     samples, segments = cache.samples.take(cache.places_of_split(split)), cache.grid_segments

@@ -15,7 +15,7 @@ ROUNDING = 1e-6
 
 @dataclass(frozen=True)
 class Timing:
-    """Feature k of a clip is of the seconds from k * `hop_seconds` on, `window_seconds` long.
+    """Window and hop of features: feature k covers `window_seconds` from k * `hop_seconds` on.
 
     Raises:
         ConfigError: the hop is not positive, or the window is negative.
@@ -28,12 +28,12 @@ class Timing:
         if not (self.hop_seconds > 0 and self.window_seconds >= 0):
             raise ConfigError(
                 f"features of {self.window_seconds:g} s every {self.hop_seconds:g} s",
-                hint="a hop above 0, and a window of 0 (a single frame) or more",
+                hint="give a hop above 0, and a window of 0 (a single frame) or more",
             )
 
     @classmethod
     def declared(cls, window_seconds: float | None, hop_seconds: float | None) -> Timing | None:
-        """Returns the timing of what was declared; one of the two stands for both. None where neither was."""
+        """Returns the timing that a user gave; one of the two stands for both, None for neither."""
         window = hop_seconds if window_seconds is None else window_seconds
         hop = window_seconds if hop_seconds is None else hop_seconds
         return None if window is None or hop is None else cls(window, hop)

@@ -58,8 +58,8 @@ from avel.text import classes_and_background, html_table, plural
 FORMAT, VERSION = "avel-features", 8
 TEMPORAL = "temporal."
 """Beginning of the names under which a cache keeps the weights of the Bi-LSTMs that made f_a and f_v."""
-NAMED_BYTES = 8192
-"""Room in the file for what HDF5 notes of features under a name."""
+ARRAY_BYTES = 8192
+"""Room in the file for what HDF5 stores about one array."""
 COLUMNS: dict[str, type[np.generic]] = {
     **SAMPLE_COLUMNS,
     "video_ids": np.bytes_,
@@ -77,14 +77,17 @@ COLUMNS: dict[str, type[np.generic]] = {
 class FeatureCache:
     """A feature cache: samples and names in memory, arrays read on request.
 
-    `named` are the features beside its own, by the names of their encoders. `checksums` are of the rows of
-    each array, `temporal_checksums` of the weights that `read_temporal` reads. `lengths` (V,) are the
-    segments of each video, T or fewer; features after them are 0 and mean nothing. `source_sha256` (V,) are
-    the hashes of the videos' files, b"" where nobody knows.
-
     >>> cache = FeatureCache.open("features.h5")                        # doctest: +SKIP
     >>> cache.f_a[cache.samples.video[cache.samples.split == "train"]].shape  # doctest: +SKIP
     (3339, 10, 256)
+
+    Attributes:
+        shapes: name of an array, avel's own (f_a, f_v, cnn_a, cnn_v, maps) or a named one -> its shape.
+        checksums: name of an array -> CRC-32C of each of its rows.
+        temporal_checksums: the same of the weights that `read_temporal` reads.
+        named: the features beside avel's own, by the names of their encoders.
+        lengths: (V,) segments of each video, T or fewer; features after them are 0 and mean nothing.
+        source_sha256: (V,) hashes of the videos' files, b"" where they are not known.
     """
 
     path: Path
@@ -157,7 +160,7 @@ class FeatureCache:
 
     @property
     def encoder(self) -> str:
-        """Kind of what made the features, and its digest where there is one."""
+        """Kind of the encoder that made the features, and its digest where there is one."""
         about = self.provenance.get("encoder")
         entries = about if isinstance(about, dict) else {}
         return " ".join(str(entries[key]) for key in ("kind", "digest") if key in entries) or "unknown"
@@ -179,7 +182,7 @@ class FeatureCache:
     def segment_classes(self, samples: CachedSamples, modalities: Sequence[int]) -> NDArray[np.int8]:
         """Returns whether segments hold classes, for each of M modalities: int8 (R, T, M, C), UNKNOWN is -1.
 
-        `modalities` are places in `dataset.MODALITIES`; an event of both is in each.
+        `modalities` are places in `datasets.sample.MODALITIES`; an event of both is in each.
         """
         return self._on_grid(samples).segment_classes(modalities)
 
@@ -207,7 +210,7 @@ class FeatureCache:
         return self.read("f_v")
 
     def read(self, name: str, videos: NDArray[np.int64] | None = None) -> NDArray[Any]:
-        """Reads an array, of all V videos or those at some places: (V, T, ...) or (n, T, ...).
+        """Reads an array, of all V videos or those with some indices: (V, T, ...) or (n, T, ...).
 
         Raises:
             StoreError: the cache does not hold it, or its checksum fails.
@@ -225,7 +228,7 @@ class FeatureCache:
         return bool(self.temporal_checksums)
 
     def read_temporal(self) -> dict[str, NDArray[np.float32]]:
-        """Reads the weights that made f_a and f_v of cnn_a and cnn_v, those of an `avel.temporal.Temporal`.
+        """Reads the weights that made f_a and f_v from cnn_a and cnn_v, those of an `avel.temporal.Temporal`.
 
         Name -> values; empty where the cache keeps none.
 
@@ -268,7 +271,7 @@ class FeatureCache:
             )
 
     def places_of_split(self, split: str | None) -> NDArray[np.int64]:
-        """Returns the places of a split's samples among all, of all samples for None: (n,).
+        """Returns the indices of a split's samples, of all samples for None: (n,).
 
         Raises:
             StoreError: the split has no sample.
@@ -279,7 +282,7 @@ class FeatureCache:
         return places
 
     def places_of_videos(self, video_ids: Iterable[str]) -> NDArray[np.int64]:
-        """Returns the places of some videos, all of which it holds, among all: (n,)."""
+        """Returns the indices of videos, all of which the cache holds: (n,)."""
         place = {video_id: number for number, video_id in enumerate(self.video_ids)}
         return np.array([place[video_id] for video_id in video_ids], np.int64)
 
@@ -376,10 +379,10 @@ def write_features(
     """Writes a cache, whole or not at all, and opens it. Needs the arrays f_a and f_v, (V, T, ...).
 
     Args:
-        named: features beside its own, by name; the digest is without them, each has its own.
+        named: features beside avel's own, by name; the cache's digest is without them, each has its own.
         lengths: (V,) the segments of each video; without them all have T.
         sources: video id -> SHA-256 of its file, where it is known.
-        temporal: weights of the Bi-LSTMs that made f_a and f_v of cnn_a and cnn_v, by name.
+        temporal: weights of the Bi-LSTMs that made f_a and f_v from cnn_a and cnn_v, by name.
 
     Raises:
         StoreError: arrays or samples that do not fit each other.
@@ -406,9 +409,9 @@ def write_features(
         math.prod(source.shape) * np.dtype(_dtype(source)).itemsize + 4 * len(video_ids)
         for source in features.values()
     )
-    room += 2 * len(json.dumps([plain, *(dict(each.made) for each in new.values())])) + NAMED_BYTES * len(new)
+    room += 2 * len(json.dumps([plain, *(dict(each.made) for each in new.values())])) + ARRAY_BYTES * len(new)
     weights = temporal or {}
-    room += sum(values.nbytes + 4 * len(values) for values in weights.values()) + NAMED_BYTES * len(weights)
+    room += sum(values.nbytes + 4 * len(values) for values in weights.values()) + ARRAY_BYTES * len(weights)
     with new_hdf5(path, room) as file:
         for name, values in columns.items():
             file[name] = values
@@ -418,7 +421,7 @@ def write_features(
         sums: dict[str, NDArray[np.uint32]] = {}
         written: dict[int, ArrayLike] = {}
         for name, source in features.items():
-            # f_a and cnn_a of an import are one source: to copy the first is faster than to read files again
+            # f_a and cnn_a of an import are one source: copying is faster than reading its files again
             copied = written.get(id(source), source)
             sums[name] = write_rows(file, place_in_file(name), copied, _dtype(source))
             written[id(source)] = file[place_in_file(name)]
@@ -474,7 +477,7 @@ def _content_digest(
     checksums: Mapping[str, NDArray[np.uint32]],
     temporal_checksums: Mapping[str, NDArray[np.uint32]],
 ) -> str:
-    """Returns 16 hex digits over provenance, columns, and checksums of own arrays and weights."""
+    """Returns 16 hex digits over provenance, columns, and checksums of avel's own arrays and weights."""
     features_made = {key: value for key, value in provenance.items() if key not in (*INPUTS, GROUP)}
     numbers = [(name, columns[name]) for name in COLUMNS]
     numbers += [(name, checksums[name]) for name in OWN_ARRAYS if name in checksums]

@@ -229,7 +229,7 @@ def only_one(folder: Path, what: str) -> Iterator[None]:
 
 
 def check_own(folder: Path, marker: str, names: Iterable[str]) -> None:
-    """Checks that no file of others would be overwritten: avel writes `names` beside a `marker` only.
+    """Checks that no file of others would be overwritten: where avel wrote `names`, it wrote a `marker`, too.
 
     Raises:
         ConfigError: `folder` holds a file of one of these names, but no `marker`.

@@ -6,6 +6,7 @@ The vectors and maps of avel's own files carry a checksum for every row.
 import errno
 import math
 import os
+import shlex
 import subprocess
 import sys
 import zlib
@@ -80,7 +81,7 @@ def new_hdf5(path: Path, room: int) -> Iterator[h5py.File]:
 
 @contextmanager
 def open_hdf5(path: Path, hint: str) -> Iterator[h5py.File]:
-    """Opens a file to read, which another process has read before.
+    """Opens a file for reading, after another process has read it without a crash (see `fence`).
 
     Raises:
         BusyError: another program has it open for writing.
@@ -103,7 +104,8 @@ def open_hdf5_here(path: Path, hint: str) -> Iterator[h5py.File]:
         if "unable to lock file" in str(error) or "h5clear" in str(error):
             raise BusyError(
                 f"{path}: is open elsewhere: another program writes it, or ended without closing it",
-                hint="close it there, then give this command again",
+                hint=f"close it there; if that program has ended: h5clear -s {shlex.quote(str(path))}; "
+                "then give this command again",
             ) from None
         if isinstance(error, PermissionError):
             raise StoreError(f"{path}: {os.strerror(errno.EACCES)}", hint="check its access rights") from None
@@ -152,7 +154,7 @@ def array_of(file: h5py.Group, name: str, hint: str, *, dimensions: int | None =
             hint=hint,
         )
     if not _is_plain(array.id.get_type(), array.dtype):
-        raise StoreError(f"{where} is {array.dtype} of a form that is not read", hint=hint)
+        raise StoreError(f"{where} is {array.dtype} in a form that avel does not read", hint=hint)
     if array.chunks is not None:
         _check_chunks(array, where, hint)
     elif array.id.get_storage_size() != array.nbytes:
@@ -258,7 +260,7 @@ def decoded(column: NDArray[np.bytes_]) -> list[str]:
 
 
 def read_foreign_texts(group: h5py.Group, name: str, hint: str) -> list[str]:
-    """Returns the texts of an array (n,) in a file of others, which may be of any length.
+    """Returns the texts of an array (n,) in a file that avel did not write; they may be of any length.
 
     Those lie in a heap whose damage ends a process, so another one reads them.
 
@@ -293,7 +295,7 @@ def write_rows(file: h5py.File, name: str, source: ArrayLike, dtype: Any) -> NDA
             raise StoreError(
                 f"{name}: rows {start} to {min(start + BLOCK_ROWS, len(array)) - 1} hold a number above "
                 f"{np.finfo(dtype).max:g}, the largest {np.dtype(dtype)}",
-                hint="maps are imported with --maps-dtype float32; scale other features",
+                hint="import maps with --maps-dtype float32; scale other features",
             ) from None
         array[start : start + BLOCK_ROWS] = block
         sums[start : start + BLOCK_ROWS] = checksums(block)

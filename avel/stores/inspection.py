@@ -170,7 +170,7 @@ def _cache(path: str, verify: bool) -> Findings:
     from avel.stores.named_features import GROUP
     from avel.stores.provenance import CACHE_AGAIN
 
-    if not os.path.exists(path):  # calls that have not ended are known by their parts
+    if not os.path.exists(path):  # an unfinished call is known by its parts
         parts = _parts(Path(path))
         return parts | {"bytes": parts["parts_bytes"]}, [UNFINISHED], GO_ON.format("cache-features")
     cache = FeatureCache.open(path)
@@ -206,7 +206,7 @@ def _cache(path: str, verify: bool) -> Findings:
 
 
 def _parts(cache: Path) -> dict[str, Any]:
-    """Returns what calls that have not ended left beside a cache."""
+    """Returns the folder, number and bytes of the parts that unfinished calls left beside a cache."""
     parts = finished_parts(cache)
     return {
         "parts_folder": str(parts_folder(cache)),

@@ -65,8 +65,8 @@ def _cache_lines(facts: Facts) -> list[str]:
     if facts["finished_parts"]:
         left = f"{plural(facts['finished_parts'], 'part')}, {size(facts['parts_bytes'])}"
         notes.append(
-            f"note: calls that have not ended left {left}, in {facts['parts_folder']}; the same calls go on "
-            "from them, and without that folder they start again"
+            f"note: unfinished calls left {left}, in {facts['parts_folder']}; the same calls go on from "
+            "there, or start again if you remove that folder"
         )
     return [*shown, "", *notes]
 
@@ -107,7 +107,7 @@ def _run_headline(facts: Facts) -> str:
 
 
 class Wording(NamedTuple):
-    """Name of a kind, and what says its facts in one line, and in tables."""
+    """Name of a kind, and functions that say its facts in one line, and in tables."""
 
     name: str
     headline: Callable[[Facts], str]

@@ -118,6 +118,7 @@ class _Lease:
             time.sleep(WATCH_SECONDS)
 
     def _renew(self) -> None:
+        """Puts the lock object again; notes who holds it where another run has taken it over."""
         from obstore.exceptions import PreconditionError
 
         with self._renewing:

@@ -93,7 +93,7 @@ class Location(Protocol):
         """
 
     def bytes(self, names: Iterable[str] = ("",)) -> int:
-        """Returns the bytes of files, and of all files below folders, together; by default of all."""
+        """Returns the total size of files and of all files below folders; by default of the whole tree."""
 
     def zarr(self) -> Store:
         """Returns the location as a zarr store."""
@@ -111,7 +111,10 @@ def retry_seconds() -> float:
     except ValueError:
         seconds = -1.0
     if not 0 <= seconds <= MOST_RETRY_SECONDS:
-        raise ConfigError(f"{RETRY_VARIABLE}={text}: not 0 to {MOST_RETRY_SECONDS:g} seconds")
+        raise ConfigError(
+            f"{RETRY_VARIABLE}={text}: not 0 to {MOST_RETRY_SECONDS:g} seconds",
+            hint=f"export {RETRY_VARIABLE}={RETRY_SECONDS:g}, for example",
+        )
     return seconds
 
 

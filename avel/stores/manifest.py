@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 FOLDER = "manifest"
 PART = re.compile(FOLDER + r"/part-(\d{8,18})\.parquet")
 MERGE_AT_PARTS = 16
-"""Once this many of the last parts have similar sizes, within this factor, they are merged into one."""
+"""Once this many of the last parts have sizes within this factor of each other, they are merged."""
 PART_AGAIN = "remove this file, and avel extract stages again the clips that it listed"
 READ_ATTEMPTS = 5
 LONGEST_DETAIL = 500
@@ -225,7 +225,11 @@ def _schema() -> pa.Schema:
 
 
 class ManifestWriter:
-    """Only writer of a store's manifest. `entries` are those that it held when this was made."""
+    """Writes the manifest of a store; only one may do so at a time.
+
+    Attributes:
+        entries: those that the manifest held when this was made.
+    """
 
     def __init__(self, location: Location) -> None:
         self._location = location

@@ -1,4 +1,4 @@
-"""Features that stand in a cache beside its own, under the name of their encoder."""
+"""Named features: those that a cache holds beside avel's own arrays, under the name of their encoder."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -16,7 +16,7 @@ from avel.stores.hdf5 import ArrayLike
 from avel.stores.provenance import CACHE_AGAIN
 
 FeatureModality = Literal["audio", "visual"]
-"""Modality of features; an event may also be of both, see `dataset.Modality`."""
+"""Modality of features; an event may also be of both, see `datasets.sample.Modality`."""
 MAPS = "maps"
 MAPS_ENDING = ".maps"
 """Ending of the name of a backbone's maps."""
@@ -89,7 +89,7 @@ def read_named(path: Path, provenance: Mapping[str, Any]) -> dict[str, NamedFeat
 
 
 def which_drops(names: Collection[str]) -> str:
-    """Ends a sentence about making a cache again: says which named features that loses; "" for none.
+    """Returns the end of a sentence about making a cache again: which named features are lost; "" for none.
 
     >>> "avel cache-features ... --overwrite makes it again" + which_drops(["clip", "beats"])
     'avel cache-features ... --overwrite makes it again, which drops clip, beats: add them again'
@@ -113,5 +113,5 @@ def check_name(name: str) -> None:
     if not VALID_NAME.fullmatch(name):
         raise ConfigError(
             f"features cannot be named {name!r}",
-            hint="letters, digits and _ . : @ -, beginning with letter or digit",
+            hint="use letters, digits and _ . : @ -, beginning with a letter or digit",
         )

@@ -1,4 +1,4 @@
-"""`open`: whatever avel reads or writes, opened as what it is."""
+"""Opens whatever avel reads or writes, as what it is: `avel.open`."""
 
 from pathlib import Path
 

@@ -73,7 +73,7 @@ class PackSummary:
         waits = f", {self.waiting:,} wait until the rest of their shard is staged" if self.waiting else ""
         first = next(iter(self.damaged.items()), None)
         lost = f", {len(self.damaged):,} damaged, the first: {first[0]} ({first[1]})" if first else ""
-        return f"{self.store}: {whole}{waits}{lost}; {self.now:,} of them now, in {duration(self.seconds)}"
+        return f"{self.store}: {whole}{waits}{lost}; {self.now:,} packed now, in {duration(self.seconds)}"
 
 
 def pack(store: Path | str, clips: int | None = None) -> PackSummary:
@@ -236,7 +236,7 @@ class _Packer:
         return read_ahead(self._pack, shards, threads=threads, ahead=0)
 
     def _pack(self, places: NDArray[np.int64]) -> tuple[list[Entry], dict[str, str]]:
-        """Writes one shard of each array, or of a film several, with all staged clips that belong into it."""
+        """Writes the shards of some clips: of each array one for each chunk that a clip has."""
         entries = list(self.entries.take(places).values())
         faults: dict[str, str] = {}
         try:

@@ -297,6 +297,7 @@ class Run:
         return [f"{name}: {what}" for name, what in fault_of.items() if what]
 
     def _fault(self, name: str, about: ListedFile, verify: bool) -> str:
+        """Returns how a file differs from what files.json says of it, "" where it does not."""
         path = self.path / name
         if not os.path.isfile(path):  # no name that a list may hold raises here
             return "is missing"

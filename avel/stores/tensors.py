@@ -1,4 +1,4 @@
-"""Tensors in sealed safetensors files, and in weights files of any source, whose code is never run."""
+"""Reads and writes tensors in sealed safetensors files; reads weights of any source without running code."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def read_state(path: Path | str) -> dict[str, Tensor]:
 
     path = Path(path)
     if not path.is_file():
-        raise WeightsError(f"{path}: no such weights file")
+        raise WeightsError(f"{path}: no such weights file", hint="check the path")
     try:
         if path.suffix == ".safetensors":
             checkpoint: object = load_file(path)
@@ -123,7 +123,7 @@ def read_state(path: Path | str) -> dict[str, Tensor]:
             with torch.serialization.safe_globals([(LeftOut, name) for name in OF_NUMPY]):
                 checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, ValueError, EOFError, OSError) as error:
-        raise WeightsError(f"{path}: not readable as weights: {error}") from None
+        raise WeightsError(f"{path}: not readable as weights: {error}", hint="fetch it again") from None
     except Exception:  # not shown: torch's message advises to run the code in the file
         raise WeightsError(f"{path}: refused, not a file of tensors alone", hint=SAVE_STATE) from None
     if not (state := state_in(checkpoint)):

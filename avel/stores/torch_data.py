@@ -1,4 +1,4 @@
-"""Samples of a feature cache or clip store as `torch.utils.data.Dataset`, for training code of others."""
+"""Samples of a feature cache or clip store as `torch.utils.data.Dataset`, for your own training code."""
 
 from __future__ import annotations
 

@@ -212,8 +212,8 @@ def test_a_manifest_that_disagrees_is_found(store: ClipStore) -> None:
     gone = Entry("gone", 3, "staged", settings=ATTRIBUTES.digest)
     ManifestWriter(store.location).append([Entry("b", 0, "failed", reason="timeout"), gone])
     found = verify_clips(ClipStore.open(store.location.url))
-    assert "b: the manifest says row 0, the arrays do not" in found
-    assert "gone: the manifest says row 3, the arrays do not" in found
+    assert "b: the manifest says row 0, but rows.parquet does not" in found
+    assert "gone: the manifest says row 3, but rows.parquet does not" in found
 
 
 def test_new_videos_extend_the_arrays(store: ClipStore) -> None:
@@ -296,9 +296,7 @@ def test_arrays_of_another_form_than_the_store_says_are_found(tmp_path: Path) ->
         return document
 
     forge_json(path / "zarr.json", longer)
-    with pytest.raises(
-        StoreError, match=r"frames/zarr.json: shape is \(24,\), by the store's settings it is"
-    ):
+    with pytest.raises(StoreError, match=r"frames/zarr.json: shape is \(24,\), the store's settings ask for"):
         verify_clips(ClipStore.open(path))
 
 

@@ -171,7 +171,7 @@ def test_an_export_with_rows_missing_comes_in_again(tmp_path: Path, maps: bool) 
         import_features(tmp_path / "out", tmp_path / "third.h5", tmp_path / "ave")
     write_published(tmp_path / "out", maps=maps)
     save(tmp_path / "out" / "train_order.h5", np.array([0]), "order")
-    with pytest.raises(DatasetError, match=r"train_order.h5: 1 row in it or in the train split alone"):
+    with pytest.raises(DatasetError, match=r"train_order.h5: 1 row only in it, or only in the train split"):
         import_features(tmp_path / "out", tmp_path / "third.h5", tmp_path / "ave")
 
 

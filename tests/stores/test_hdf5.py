@@ -216,7 +216,7 @@ def test_types_of_a_foreign_form_are_refused(tmp_path: Path) -> None:
         file.create_dataset("references", (1,), h5py.ref_dtype)[0] = file.ref
     with open_hdf5(tmp_path / "a.h5", "") as file:
         for name in ("spare", "texts", "references"):
-            with pytest.raises(StoreError, match=rf"{name} is \w+ of a form that is not read"):
+            with pytest.raises(StoreError, match=rf"{name} is \w+ in a form that avel does not read"):
                 array_of(file, name, "")
 
 

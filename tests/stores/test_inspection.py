@@ -185,12 +185,12 @@ def test_parts_that_calls_left_beside_a_finished_cache_are_told(tmp_path: Path) 
     path, folder = tmp_path / "c.h5", tmp_path / ".c.h5.parts"
     write_cache(path)
     assert looked(path).facts["finished_parts"] == 0
-    assert "have not ended" not in CliRunner().invoke(cli, ["inspect", str(path)]).output
+    assert "unfinished calls" not in CliRunner().invoke(cli, ["inspect", str(path)]).output
     (folder / "0123").mkdir(parents=True)
     (folder / "0123" / "4567.h5").write_bytes(b"12345")
     found = looked(path)
     assert (found.whole, found.facts["finished_parts"], found.facts["parts_bytes"]) == (True, 1, 5)
-    told = f"note: calls that have not ended left 1 part, 5 bytes, in {folder}; the same calls go on"
+    told = f"note: unfinished calls left 1 part, 5 bytes, in {folder}; the same calls go on"
     assert told in CliRunner().invoke(cli, ["inspect", str(path)]).output
 
 

@@ -40,7 +40,7 @@ SUBSET_OF = {"train": "train", "val": "validation", "test": "test", "": ""}
 class ActivityNet(DatasetFormat["ActivityNet.Config"]):
     """A folder with ActivityNet's JSON: videos of any length, with any number of events, which may overlap.
 
-    Clips have lengths of their own, up to the longest duration that it names.
+    Clips have lengths of their own, up to the longest duration in the JSON.
 
     Where no video of a subset has an annotation, as in ActivityNet's own test subset, the events of its
     videos are not known. An annotation that is there twice counts once.
@@ -52,7 +52,7 @@ class ActivityNet(DatasetFormat["ActivityNet.Config"]):
     class Config(MediaConfig):
         """Settings of ActivityNet's JSON."""
 
-        annotations: Path | None = option(None, "The JSON.", shown=f"{NAMES}, also in annotations/")
+        annotations: Path | None = option(None, "JSON of the events.", shown=f"{NAMES}, also in annotations/")
 
     @staticmethod
     def matches(folder: Path) -> bool:
@@ -88,7 +88,7 @@ class ActivityNet(DatasetFormat["ActivityNet.Config"]):
 def activitynet_text(clips: Iterable[Annotated]) -> str:
     """Returns clips with their events as ActivityNet's JSON, which `ActivityNet` reads; scores as "score".
 
-    Of a clip whose events are not known the annotations are left out.
+    A clip whose events are not known gets no "annotations".
     """
     database: dict[str, Any] = {}
     for clip in clips:
@@ -127,7 +127,7 @@ def _sample(number: int, video_id: str, entry: Any, where: str) -> Sample:
 
 
 def _duration(entry: dict[str, Any], where: str) -> float | None:
-    """Returns the length of a video in seconds, None where nothing is said."""
+    """Returns the length of a video in seconds, None where the entry has none."""
     duration = entry.get("duration")
     if duration is None:
         return None
@@ -151,7 +151,7 @@ def _event(annotation: Any, where: str) -> Event:
 
 
 def _with_unknown(found: Iterable[Sample]) -> tuple[Sample, ...]:
-    """Returns the samples; where all of a split are without events, these are not known."""
+    """Returns the samples; where no sample of a split has an event, its events are not known."""
     samples = tuple(found)
     annotated = {sample.split for sample in samples if sample.events}
     return tuple(sample if sample.split in annotated else replace(sample, events=None) for sample in samples)

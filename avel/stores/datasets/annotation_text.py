@@ -22,12 +22,14 @@ def read_text(path: Path) -> str:
         DatasetError: the file cannot be read, is not UTF-8, or holds a NUL; with byte and line.
     """
     if not path.is_file():
-        raise MissingPathError(f"{path}: no such annotation file")
+        raise MissingPathError(f"{path}: no such annotation file", hint="check the path")
     try:
         data = path.read_bytes()
         text = data.decode()
     except OSError as error:
-        raise DatasetError(f"{path}: cannot be read: {error.strerror}") from None
+        raise DatasetError(
+            f"{path}: cannot be read: {error.strerror}", hint="check its access rights"
+        ) from None
     except UnicodeDecodeError as error:
         wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
         raise DatasetError(
@@ -54,7 +56,7 @@ class TextRow:
 def read_records(path: Path, separator: str = ",") -> tuple[list[str], list[tuple[int, list[str]]]]:
     """Returns the names in the header of a CSV, and of each row its line and its fields as they are written.
 
-    Reads no type into a column: `001` stays `001`.
+    Every field stays text: `001` is not read as a number.
 
     Raises:
         MissingPathError: no such file.
@@ -92,7 +94,10 @@ def read_rows(path: Path, columns: Sequence[str], separator: str = ",") -> list[
     for column in columns:
         if names.count(column) != 1:
             what = "no column" if column not in names else f"{names.count(column)} columns"
-            raise DatasetError(f"{path}: {what} {column}; it has {', '.join(names)}")
+            raise DatasetError(
+                f"{path}: {what} {column}; it has {', '.join(names)}",
+                hint=f"it needs one column each of {', '.join(columns)}",
+            )
     return [
         TextRow(dict(zip(names, (value.strip() for value in values), strict=True)), f"{path}: line {line}")
         for line, values in records
@@ -113,7 +118,7 @@ def read_json(path: Path) -> Any:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Returns an object of JSON; of a key that is there twice, Python would keep the last silently."""
+    """Returns a JSON object; refuses a key that is there twice, of which Python would keep the last value."""
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = next(key for key, _ in pairs if sum(other == key for other, _ in pairs) > 1)
@@ -150,7 +155,7 @@ def parse_event(
     try:
         return Event(category, parse_seconds(onset), parse_seconds(offset), where, modality)
     except ValueError as error:
-        raise DatasetError(f"{where} ({video}): {error}") from None
+        raise DatasetError(f"{where} ({video}): {error}", hint="give seconds from the clip's start") from None
 
 
 def _place(path: Path, data: bytes, offset: int) -> str:

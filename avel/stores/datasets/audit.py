@@ -31,7 +31,7 @@ class ParsingBaselines:
 
     never_any_event: float
     right_classes_everywhere: float
-    """Takes the classes of each clip in every segment, in audio and in visual."""
+    """Predicts the classes of each clip in every segment, in audio and in visual."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,8 @@ class Audit:
         samples_of_length: event segments -> number of samples; 0 is a sample that is all background.
         samples_of_split: split -> number of samples; "" counts samples in none.
         samples_of_tag: tag -> number of samples, where the dataset tags any.
+        event_segments, background_segments: of all samples whose events are known.
+        whole_clip_samples: number of samples with an event in every segment.
         empty_samples: samples without any event segment.
         unknown_samples: samples whose events are not known; no figure about segments counts them.
         weak_samples: those of them whose classes are known.
@@ -61,6 +63,8 @@ class Audit:
             modality alone, since audio and visual then have labels of their own.
         parsing_baselines: split -> baselines if any event is in one modality alone, else empty.
         longest_seconds: of the longest clip, where clips have lengths of their own.
+        missing_files: ids of videos without a file.
+        extra_files: video files that no sample names.
     """
 
     name: str
@@ -123,8 +127,8 @@ class Audit:
             )
         if self.overlapping_samples:
             found.append(
-                f"{_named(self.overlapping_samples)}: events of two classes at once; no head that gives "
-                "a segment one label can be trained on them, --task multi_label trains others"
+                f"{_named(self.overlapping_samples)}: events of two classes at once, so that a "
+                "segment cannot have one label; heads are trained on them with --task multi_label"
             )
         if self.samples_of_shared_videos:
             count = len(self.samples_of_shared_videos)

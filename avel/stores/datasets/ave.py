@@ -75,10 +75,13 @@ def _parse(fields: list[str], number: int, where: str) -> Sample:
         return Sample(number, video_id, (event,), quality, where=where)
     except ValueError:
         shown = "&".join(fields)
-        raise DatasetError(f"{where}: {shown!r} is not Category&VideoID&Quality&Start&End") from None
+        raise DatasetError(
+            f"{where}: {shown!r} is not Category&VideoID&Quality&Start&End", hint="give times in seconds"
+        ) from None
 
 
 def _split_files(folder: Path, samples: tuple[Sample, ...]) -> dict[int, str]:
+    """Reads number of a sample -> split from trainSet.txt, valSet.txt and testSet.txt, where they are."""
     numbers_of: dict[tuple[str, tuple[Event, ...] | None], list[int]] = {}
     for sample in samples:
         numbers_of.setdefault((sample.video_id, sample.events), []).append(sample.number)
@@ -98,6 +101,7 @@ def _split_files(folder: Path, samples: tuple[Sample, ...]) -> dict[int, str]:
 
 
 def _order_files(folder: Path, count: int) -> dict[int, str]:
+    """Reads number of a sample -> split from train_order.h5 and those of val and test, where they are."""
     split_of: dict[int, str] = {}
     for split in SPLITS:
         path = folder / f"{split}_order.h5"
@@ -106,7 +110,7 @@ def _order_files(folder: Path, count: int) -> dict[int, str]:
         for number in read_order(path):
             if not 0 <= number < count:
                 raise DatasetError(
-                    f"{path}: sample {number}, the annotations have {count}",
+                    f"{path}: names sample {number}; the annotations have {count}, numbered from 0",
                     hint="take both from one release",
                 )
             _assign(split_of, number, split, path)
@@ -121,12 +125,12 @@ def read_order(path: Path) -> list[int]:
     """
     from avel.stores.hdf5 import array_of, open_hdf5
 
-    hint = "fetch it again, or take it away"
+    hint = "fetch it again, or remove it"
     with open_hdf5(path, hint) as file:
         order = array_of(file, "order", hint, dimensions=1)
         numbers: list[int] = order[()].tolist()
     if not all(isinstance(number, int) for number in numbers):
-        raise StoreError(f"{path}: order holds other things than numbers of samples", hint=hint)
+        raise StoreError(f"{path}: order does not hold numbers of samples", hint=hint)
     return numbers
 
 

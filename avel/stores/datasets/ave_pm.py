@@ -59,7 +59,7 @@ def _names(path: Path) -> dict[str, str]:
     for row in read_rows(path, ("class_id", "class_name")):
         number, name = row.fields["class_id"], row.fields["class_name"]
         if number in names or name in names.values():
-            raise DatasetError(f"{row.where}: class {number} {name!r} is there twice")
+            raise DatasetError(f"{row.where}: class {number} {name!r} is there twice", hint="take one out")
         names[number] = name
     return names
 
@@ -67,6 +67,9 @@ def _names(path: Path) -> dict[str, str]:
 def _row(row: TextRow, names: dict[str, str], split: str) -> TableRow:
     sample_id, onset, offset, label = (row.fields[column] for column in COLUMNS)
     if label not in names:
-        raise DatasetError(f"{row.where} ({sample_id}): class {label!r} is not in {CLASSES}")
+        raise DatasetError(
+            f"{row.where} ({sample_id}): class {label!r} is not in {CLASSES}",
+            hint="take all tables from one version of the authors' repository",
+        )
     event = parse_event(names[label], onset, offset, row.where, sample_id)
     return TableRow(sample_id, event, True, "", split, row.where)

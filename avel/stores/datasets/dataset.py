@@ -98,7 +98,7 @@ class Dataset:
             if sample.video_id not in self.stated_seconds:
                 raise DatasetError(
                     f"{self.line_of(sample)}: the annotations do not say how long the video is",
-                    hint="--format-set longest_seconds=0 takes all clips to be as long as the grid",
+                    hint="--format-set longest_seconds=0 pads all clips to one length",
                 )
         seconds = np.array([self.stated_seconds[sample.video_id] for sample in samples], np.float64)
         return whole_segments(seconds, grid.segments, grid.segment_seconds)
@@ -229,10 +229,11 @@ class Dataset:
 
         about = read_description(tables["samples"])
         samples = Samples(tables["samples"], tables["events"])
-        has_events = np.append(samples.column("events_known"), False)[samples.place]  # place -1: the last
+        # An event of no sample has the place -1, which takes the False at the end
+        has_events = np.append(samples.column("events_known"), False)[samples.place]
         if not has_events.all():
             sample = samples.events["sample"][int(has_events.argmin())]
-            raise DatasetError(f"events: of sample {sample}, which has none")
+            raise DatasetError(f"events: one is of sample {sample}, which may have none")
         dataset = cls(samples=samples, videos=Videos(tables["videos"]), **vars(about))
         _check(dataset)
         return dataset
@@ -344,18 +345,25 @@ def _check(dataset: Dataset) -> None:
         sample = samples[first]
         _check_sample(dataset, sample)
         if not known[first]:
-            raise DatasetError(f"{dataset.line_of(sample)}: no such video")
-        raise DatasetError(f"{dataset.line_of(sample)}: two samples have number {sample.number}")
+            raise DatasetError(
+                f"{dataset.line_of(sample)}: no such video", hint="give make_dataset a Video of this id"
+            )
+        raise DatasetError(
+            f"{dataset.line_of(sample)}: two samples have number {sample.number}", hint="number them from 0"
+        )
 
 
 def _check_sample(dataset: Dataset, sample: Sample) -> None:
     where = dataset.line_of(sample)
     if not sample.video_id:
-        raise DatasetError(f"{where}: names no video")
+        raise DatasetError(f"{where}: names no video", hint="write the id of its video")
     if "\0" in sample.video_id:
         raise DatasetError(f"{where}: a NUL in {sample.video_id!r}", hint="take it out")
     if sample.split not in ("", *SPLITS):
-        raise DatasetError(f"{where}: split {sample.split!r} is none of {', '.join(SPLITS)}")
+        raise DatasetError(
+            f"{where}: split {sample.split!r} is none of {', '.join(SPLITS)}",
+            hint="write one of these, or leave it empty",
+        )
     if sample.events is not None and sample.categories is not None:
         raise DatasetError(f"{where}: gives classes beside its events", hint="leave the classes out")
     for event in sample.events or ():

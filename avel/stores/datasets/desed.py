@@ -33,7 +33,7 @@ SPLIT_OF = {
 
 @FORMATS.register("desed")
 class DESED(DatasetFormat["DESED.Config"]):
-    """A folder with DESED's tables: train.tsv, validation.tsv, test.tsv, or tables in folders so named.
+    """A folder with DESED's tables: train.tsv, validation.tsv, test.tsv, or tables in folders of these names.
 
     A line without times and class says that its clip has no event. Tables with other columns are left out.
     A line that is there twice counts once: some tables repeat a part of validation.
@@ -105,14 +105,15 @@ def _tables(folder: Path) -> tuple[dict[Path, str], list[str]]:
         split = next((SPLIT_OF[name] for name in names if name in SPLIT_OF), None)
         if split is None:
             continue
-        if _is_strong(path):
+        if _has_times(path):
             found[path] = split
         else:
             others.append(path.name)
     return found, others
 
 
-def _is_strong(path: Path) -> bool:
+def _has_times(path: Path) -> bool:
+    """Returns True for a table with all of `COLUMNS`; DESED has others, of clips' classes without times."""
     header = read_text(path).partition("\n")[0].strip().split("\t")
     return {name.strip() for name in header} >= set(COLUMNS)
 
@@ -120,7 +121,7 @@ def _is_strong(path: Path) -> bool:
 def _row(row: TextRow, split: str) -> TableRow:
     filename, onset, offset, category = (row.fields[column] for column in COLUMNS)
     if not filename:
-        raise DatasetError(f"{row.where}: names no file")
+        raise DatasetError(f"{row.where}: names no file", hint="write the name of the clip's file")
     says_event = onset or offset or category
     event = parse_event(category, onset, offset, row.where, filename) if says_event else None
     return TableRow(without_ending(filename), event, True, "", split, row.where)

@@ -42,7 +42,7 @@ OF_EVENT = ("category", *TIMES, "modality")
 """Fields of a row, and of its event, that are columns of `TableRows`."""
 TABLE_ENDINGS = (".csv", ".parquet")
 UNKNOWN_EVENTS = "?"
-"""Class of a row without times that marks the video's events as not known."""
+"""Class in a row without times: the video's events are not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class TableRow:
         event: None where the row says that the video has none, or that they are not known.
         known: False where the video's events are not known.
         where: file and line or row.
-        tag: that of the sample.
+        tag: tag of the sample.
     """
 
     name: str
@@ -251,12 +251,12 @@ def _csv(path: Path) -> tuple[pa.Array, dict[str, pa.Array]]:
 
 
 def _parquet(path: Path) -> tuple[pa.Array, dict[str, pa.Array]]:
-    """Returns the same of a Parquet file; null becomes ""."""
+    """Returns what `_csv` does, of a Parquet file; null becomes ""."""
     import numpy as np
     import pyarrow as pa
 
     if not path.is_file():
-        raise MissingPathError(f"{path}: no such annotation file")
+        raise MissingPathError(f"{path}: no such annotation file", hint="check the path")
     try:
         table = read_parquet(path)
         chosen = _choose(path, table.column_names)

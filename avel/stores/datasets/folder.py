@@ -125,7 +125,7 @@ class Folder(DatasetFormat["Folder.Config"]):
     def read(self, folder: Path) -> Dataset:
         """Returns the videos below the folder with the samples of the annotations, if any.
 
-        A video's id is its path below the folder, with its ending only if another file has the same without.
+        A video's id is its path below the folder, without ending unless another file then has the same.
         A row names a video by that path, with or without ending, or by its absolute path. A name without
         folder also matches a file in any folder, if there is only one. A name that matches no file belongs to
         a missing video; a video without any row has no sample.

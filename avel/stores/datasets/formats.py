@@ -52,8 +52,8 @@ class DatasetFormat(ABC, Generic[C]):
     it, or None for a format without settings.
 
     Attributes:
-        annotations_ending: ending of the file of annotations, ".json", where that alone tells the format; its
-            `Config` has a setting `annotations` then.
+        annotations_ending: such as ".json", where this ending of the annotations alone tells the format; its
+            `Config` then needs a setting `annotations`.
     """
 
     annotations_ending: ClassVar[str] = ""
@@ -119,7 +119,8 @@ def read_dataset(
     kind = getattr(found, "Config", None)
     if kind is None and settings:
         raise ConfigError(
-            f"dataset format {name!r} has no settings, so no {', '.join(settings)}", hint="leave it out"
+            f"dataset format {name!r} has no settings, but was given {', '.join(settings)}",
+            hint="leave it out",
         )
     config = kind and resolve(kind, "extract", options=settings)
     reader: DatasetFormat[Any] = found(config)
@@ -150,7 +151,7 @@ def only_file(found: Sequence[Path], folder: Path, wanted: str, option: str) -> 
         raise MissingPathError(f"{folder}: holds no {wanted}", hint=f"name it with {option}FILE")
     if len(found) > 1:
         raise DatasetError(
-            f"{folder}: holds {', '.join(str(path.relative_to(folder)) for path in found)}",
+            f"{folder}: holds several: {', '.join(str(path.relative_to(folder)) for path in found)}",
             hint=f"choose one, for example with {option}{found[0]}",
         )
     return found[0]

@@ -21,7 +21,7 @@ UNKNOWN = -1
 PADDED = -2
 """Label of every segment after the end of a clip that is shorter than others."""
 NO_CLASS = -1
-"""Video label of a sample that has not exactly one event class."""
+"""Video label of a sample that has no event class, or several."""
 ROUNDING_SECONDS = 1e-9
 """Tolerance of sums of seconds: far less than one audio sample, far more than float64's rounding."""
 
@@ -55,7 +55,7 @@ class EventTable:
         sample: (E,) int64, index of the event's sample, 0 to R - 1.
         category: (E,) int64, class id.
         onset_seconds, offset_seconds: (E,) float64, from the clip's start.
-        modality: (E,) int64, place in `dataset.MODALITIES`; 0 is both visible and audible.
+        modality: (E,) int64, place in `sample.MODALITIES`; 0 is both visible and audible.
     """
 
     sample: NDArray[np.int64]
@@ -85,7 +85,7 @@ class ClassTable:
 
 @dataclass(frozen=True)
 class Overlap:
-    """First seconds in which a sample, an index, has events of two classes at once."""
+    """First seconds in which a sample has events of two classes at once; `sample` is its index."""
 
     sample: int
     categories: tuple[int, int]
@@ -108,10 +108,10 @@ def covered_seconds(
 def class_segments(
     events: EventTable, segments: int, segment_seconds: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
-    """Returns sample (P,) and class (P,) of each pair that has events, and the segments that have it (P, T).
+    """Returns samples (P,) and classes (P,) of the P pairs that have events, and in which segments: (P, T).
 
-    The P pairs of sample and class are in the order of samples, then of first onsets. Seconds that several
-    events of one class cover count once.
+    The last is True where a segment of the sample has the class. Pairs are in the order of samples, then of
+    first onsets. Seconds that several events of one class cover count once.
     """
     order = np.lexsort((events.onset_seconds, events.category, events.sample))
     sorted_events = take(events, order)
@@ -181,7 +181,7 @@ class EventsOnGrid:
     def segment_classes(self, modalities: Sequence[int]) -> NDArray[np.int8]:
         """Returns 1 where a segment holds a class, else 0, for each of M modalities: int8 (R, T, M, C).
 
-        `modalities` are places in `dataset.MODALITIES`; an event of both is in each.
+        `modalities` are places in `sample.MODALITIES`; an event of both is in each.
         """
         shape = len(self.known), self.segments, len(modalities), len(self.categories)
         labels = np.zeros(shape, np.int8)

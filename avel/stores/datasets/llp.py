@@ -22,7 +22,7 @@ EVENTS: dict[Modality, str] = {"audio": "AVVP_eval_audio.csv", "visual": "AVVP_e
 COLUMNS = ("filename", "onset", "offset", "event_labels")
 """Columns of the files of events."""
 ID_LETTERS = 11
-"""Length of a video's id on YouTube. The lists add the first and last second; names of files need not."""
+"""Length of a video's id on YouTube. Lists add the first and last second; file names may omit them."""
 
 
 @FORMATS.register("llp")
@@ -47,7 +47,10 @@ class LLP(DatasetFormat[MediaConfig]):
         """
         found = folder_with([*EVENTS.values()], folder, "data")
         if found is None:
-            raise MissingPathError(f"{folder}: holds no {' and '.join(EVENTS.values())}")
+            raise MissingPathError(
+                f"{folder}: holds no {' and '.join(EVENTS.values())}",
+                hint="copy the folder data of the authors' repository",
+            )
         samples = _samples(found)
         files = media_files(self.config.videos or found)
         videos, extra = match_media(samples, _by_id(files, (sample.video_id for sample in samples)))
@@ -64,7 +67,10 @@ def _samples(folder: Path) -> tuple[Sample, ...]:
         for row in read_rows(path, ("filename", "event_labels"), "\t"):
             video_id = row.fields["filename"]
             if video_id in samples:
-                raise DatasetError(f"{row.where} ({video_id}): stands in {samples[video_id].where} as well")
+                raise DatasetError(
+                    f"{row.where} ({video_id}): stands in {samples[video_id].where} as well",
+                    hint="take one of them out",
+                )
             number = len(samples)
             if split == "train":
                 names = dict.fromkeys(map(str.strip, row.fields["event_labels"].split(",")))

@@ -17,6 +17,7 @@ from avel.stores.datasets.media import MediaConfig, match_media, media_files
 from avel.stores.datasets.segment_vector import rows_of_vector
 
 META = "ovave_dataset_meta.csv"
+ONE_VERSION = "take table and labels from one version of the repository"
 COLUMNS = ("split", "cls_name", "cls_type", "vid_name")
 LABELS = ("released_ovavel_dataset_anno.json", "ovavel_dataset_anno.json")
 """Files of labels, the better first: the authors' code reads the released ones, which correct the others."""
@@ -47,7 +48,7 @@ class OVAVEBench(DatasetFormat["OVAVEBench.Config"]):
 
         Raises:
             MissingPathError: no table or no labels.
-            DatasetError: a row that cannot be read, a clip without label, or one of another class there.
+            DatasetError: a row that cannot be read, a clip without label, or whose label has another class.
         """
         found = folder_with([META], folder, "meta_anno_files") or folder
         table = self.config.table or found / META
@@ -67,11 +68,16 @@ def _rows(row: TextRow, labels: Any, path: Path) -> tuple[TableRow, ...]:
     if not isinstance(label, dict) or not {"category", "label"} <= set(label):
         raise DatasetError(
             f"{row.where} ({name}): {path.name} holds no category and label of it",
-            hint="take table and labels from one version of the repository",
+            hint=ONE_VERSION,
         )
     if label["category"] != category:
-        raise DatasetError(f"{row.where} ({name}): {category!r}, but {path.name} says {label['category']!r}")
+        raise DatasetError(
+            f"{row.where} ({name}): class {category!r}, but {path.name} says {label['category']!r}",
+            hint=ONE_VERSION,
+        )
     if kind not in TAGS:
-        raise DatasetError(f"{row.where} ({name}): cls_type {kind!r} is none of {', '.join(TAGS)}")
+        raise DatasetError(
+            f"{row.where} ({name}): cls_type {kind!r} is none of {', '.join(TAGS)}", hint="write one of these"
+        )
     found = rows_of_vector(name, category, label["label"], split, row.where)
     return tuple(replace(each, tag=TAGS[kind]) for each in found)

@@ -32,7 +32,7 @@ class Event:
     """A class, `category`, from `onset_seconds` to `offset_seconds` of a clip.
 
     `where` is the file and line it was read from, for messages; it is neither stored nor compared. `modality`
-    is "both" for what is seen and heard, as all events of AVE are; else the modality that was annotated.
+    is "both" for what is visible and audible, as all events of AVE are; else the modality that was annotated.
     """
 
     category: str
@@ -68,7 +68,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Annotated:
-    """A clip with its annotations, or with events that a head found, to be written in a format of the field.
+    """A clip with its annotations, or with events that a head found, to be written for other programs.
 
     Attributes:
         seconds: length of the clip.

@@ -27,9 +27,9 @@ COLUMNS = ("category", "video_id", "split")
 VECTOR = "label"
 """Column of the vectors, where they stand in the table."""
 LABELS = ("{}_annos.json", "{}_labels.json")
-"""Names of the vectors' file, where they stand in one of their own; {} is that of the table."""
+"""Names of the vectors' file, where the table does not hold them; {} is the name of the table."""
 MOST_IDS = 100
-"""Most ids of several clips that the error lists."""
+"""Most ids with several clips that the error lists."""
 
 
 @FORMATS.register("vggsound-avel")
@@ -53,7 +53,7 @@ class VGGSoundAVEL(DatasetFormat["VGGSoundAVEL.Config"]):
         return bool(_tables(folder))
 
     def read(self, folder: Path) -> Dataset:
-        """Returns the samples in the order of the table; a clip without vector has events that nobody knows.
+        """Returns the samples in the order of the table; the events of a clip without vector are not known.
 
         Raises:
             MissingPathError: no table or no vectors.
@@ -126,13 +126,13 @@ def _by_id(files: dict[str, list[Path]], ids: Collection[str]) -> dict[str, list
 
 
 def _start(video_id: str, path: Path) -> float:
-    """Returns where a clip starts, as its name says it, in the unit that all of the names have."""
+    """Returns the start that a clip's name gives, in the unit of all names; -1 where it gives none."""
     times = path.stem.removeprefix(video_id).split("_")
     return float(times[1]) if len(times) > 1 else -1.0
 
 
 def _later(video_id: str, found: list[Path]) -> list[Path]:
-    """Returns the clip that starts last, and those that start with it or whose start nobody knows."""
+    """Returns the clip that starts last, and those with the same start or an unknown one."""
     starts = [_start(video_id, path) for path in found]
     return [path for path, start in zip(found, starts, strict=True) if start in (-1.0, max(starts))]
 

@@ -110,7 +110,7 @@ def test_the_annotations_can_be_named_and_tell_the_format(tmp_path: Path) -> Non
     layout(tmp_path)
     layout(tmp_path, {"__2MwJ2uHu0": entry("test")}, "more_annotations.json")
     with pytest.raises(
-        DatasetError, match=r"holds annotations/unav100_annotations\.json, more_annotations\.json"
+        DatasetError, match=r"holds several: annotations/unav100_annotations\.json, more_annotations\.json"
     ):
         read_dataset(tmp_path)
     with pytest.raises(MissingPathError, match=r"holds no \*annotations\.json or activity_net\*\.json"):

@@ -254,7 +254,7 @@ def test_a_damaged_order_file_is_named(tmp_path: Path) -> None:
     wrong = {
         "missing": ("rows", [0]),
         "0 dimensions": ("order", 3),
-        "other things": ("order", [0.5]),
+        "does not hold": ("order", [0.5]),
         "not read": ("order", ["a"]),
     }
     for says, (key, values) in wrong.items():

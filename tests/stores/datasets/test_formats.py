@@ -107,7 +107,7 @@ def test_a_plain_folder_is_what_no_other_format_matches(tmp_path: Path) -> None:
     assert read_dataset(tmp_path, tmp_path / "e.csv").categories == ("Cat",)
     with pytest.raises(UnknownNameError, match="no dataset format named 'avee'"):
         read_dataset(tmp_path, format="avee")
-    with pytest.raises(ConfigError, match="'ave' has no settings, so no annotations"):
+    with pytest.raises(ConfigError, match="'ave' has no settings, but was given annotations"):
         read_dataset(tmp_path, "e.csv", format="ave")
     (tmp_path / "Annotations.txt").unlink()
     (tmp_path / "y.mp4").unlink()

@@ -96,7 +96,9 @@ def test_table_and_labels_must_agree(tmp_path: Path) -> None:
     labels = json.loads(path.read_text())
     labels["526-vt3MvE8"]["category"] = "arc wielding"
     path.write_text(json.dumps(labels))
-    with pytest.raises(DatasetError, match=r"line 4 \(526-vt3MvE8\): 'arc welding', but .* 'arc wielding'"):
+    with pytest.raises(
+        DatasetError, match=r"line 4 \(526-vt3MvE8\): class 'arc welding', but .* 'arc wielding'"
+    ):
         read_dataset(tmp_path)
     del labels["526-vt3MvE8"]
     path.write_text(json.dumps(labels))

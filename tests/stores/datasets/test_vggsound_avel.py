@@ -128,5 +128,5 @@ def test_what_cannot_be_used_is_named(tmp_path: Path) -> None:
     with pytest.raises(MissingPathError, match="no column 'label', and beside it neither"):
         read_dataset(root)
     (root / "vggsound-avel50k.csv").touch()
-    with pytest.raises(DatasetError, match=r"holds vggsound-avel100k\.csv, vggsound-avel50k\.csv"):
+    with pytest.raises(DatasetError, match=r"holds several: vggsound-avel100k\.csv, vggsound-avel50k\.csv"):
         read_dataset(root)
