@@ -58,7 +58,7 @@ class ExtractConfig:
     )
     fps: int = option(16, "Frames staged per second.", low=1)
     sample_rate: int = option(
-        16000, "Samples per second of the waveform; the log-mel patch is always of 16000.", low=8000
+        16000, "Samples per second of the waveform; log-mel is always computed at 16000.", low=8000
     )
     size: int = option(256, "Height and width of a staged frame in pixels.", low=8, high=4096)
     resize: Literal["squash", "crop"] = option(
@@ -68,7 +68,7 @@ class ExtractConfig:
         "jpeg", "Keep frames as JPEG, or bit-exact and about five times larger (raw, under zstd)."
     )
     jpeg_quality: int = option(
-        96, "JPEG quality of the staged frames; below 96 they are made by a coarser DCT.", low=1, high=100
+        96, "JPEG quality of the staged frames; below 96 the encoder uses a coarser DCT.", low=1, high=100
     )
     waveform: bool = option(True, "Keep the waveform, 16-bit, for networks that read it.")
     missing_audio: Literal["silence", "fail"] = option(
@@ -76,12 +76,12 @@ class ExtractConfig:
     )
     time_limit: float = option(
         60.0,
-        "Seconds for every ten segments, or seconds without progress, after which a clip fails as timeout.",
+        "A clip fails as timeout after this many seconds for every ten segments, or without progress.",
         numeric=False,
         low=0.1,
     )
     memory_limit: int = option(
-        2048, "MiB the process that decodes a clip may hold before the clip fails.", numeric=False, low=64
+        2048, "A clip fails if the process that decodes it takes more MiB.", numeric=False, low=64
     )
 
     def grid(self) -> Grid:
@@ -97,8 +97,7 @@ class BackboneConfig:
     backbone: ComponentConfig | None
     weights: str = option(
         PUBLISHED,
-        "Weights of this CNN: a file, the name of published ones, published for the first of these, or "
-        "random.",
+        "Weights of this CNN: a file, the name of published ones, published for the default ones, or random.",
     )
 
 
@@ -237,7 +236,7 @@ class FromClipsOrCache:
     of_clips: ClassVar[tuple[str, ...]] = ()
 
     def changed(self, names: Collection[str]) -> str:
-        """Lists those settings not at their default whose own name, or group's name, is in `names`."""
+        """Lists the settings not at their default that `names` holds, by their own name or their group's."""
         changed = [setting for setting in settings_of(self) if setting.of(self) != setting.default]
         return ", ".join(each.name for each in changed if {each.name, each.path[0]} & {*names})
 
@@ -290,8 +289,8 @@ class PretrainConfig(FromClipsOrCache):
     compile: bool = option(False, "torch.compile the CNNs.", numeric=False)
     clips_at_once: int | None = option(
         None,
-        "Clips of a step that go through the CNNs together, 0 for all: fewer take less memory and one "
-        "more pass.",
+        "Clips of a step that go through the CNNs together, 0 for all: fewer take less memory, and one more "
+        "forward pass.",
         numeric=False,
         low=0,
         shown="as many as fit",
@@ -342,7 +341,7 @@ class CacheConfig(FromClipsOrCache):
         "workers",
     )
     untrained: bool = option(
-        False, "Put Bi-LSTMs with random weights on the CNNs: what AV-BT has to beat (no --encoder)."
+        False, "Put Bi-LSTMs with random weights on the CNNs, in place of --encoder: what AV-BT has to beat."
     )
     seed: int = option(0, "Seed of --untrained and of weights that are random.", low=0)
     frames_per_segment: int | None = option(

@@ -1,1 +1,1 @@
-"""`avel cache-features`: encoders over a clip store, once, into one HDF5 file."""
+"""`avel cache-features`: runs encoders once over a clip store, and keeps their features in one HDF5 file."""

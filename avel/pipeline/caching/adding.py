@@ -23,16 +23,20 @@ def check_target(
 ) -> tuple[FeatureCache, dict[str, str]]:
     """Checks, before networks run, that features can be added to a cache under these names.
 
-    Notes settings without effect. Returns the cache, and video id -> hash of its file, of its videos.
+    Notes settings without effect. Returns the cache, and for each of its videos the hash of the file.
 
     Raises:
         ConfigError: a name that features cannot have, one for both modalities, or an untrained encoder.
         MissingPathError: there is no cache.
         StoreError: it holds features of that name, and `overwrite` is not given.
-        StaleError: the store has another grid, or a video is not staged there, of another file or shorter.
+        StaleError: the store has another grid; or a video is not staged there, or is shorter or of another
+            file.
     """
     if config.untrained:
-        raise ConfigError("--untrained beside a name", hint="names are for the backbones' own features")
+        raise ConfigError(
+            "--untrained beside --audio-name or --visual-name",
+            hint="leave it out: named features are the backbones' own",
+        )
     target, grid = open_target(cache, names.values(), overwrite), clips.grid
     idle = [*({"audio"} - {*names}), *(() if "visual" in names else OF_FRAMES), "keep_cnn"]
     if changed := config.changed(idle):
@@ -53,7 +57,7 @@ def check_target(
     ]
     if lacking:
         raise StaleError(
-            f"{cache}: {len(lacking)} of {len(target)} videos are not in the store, or of other files or "
+            f"{cache}: {len(lacking)} of {len(target)} videos are not in the store, or have other files or "
             f"fewer segments there; the first is {lacking[0]!r}",
             hint="give the store that the cache was made of, or make the cache again",
         )

@@ -1,7 +1,7 @@
-"""`avel cache-features`: the frozen encoders once over every staged clip, into one HDF5 file.
+"""`avel cache-features`: runs the frozen encoders once over every staged clip, into one HDF5 file.
 
-Features are computed in parts of 64 videos, each whole or absent, and merged once. Whatever interrupts the
-work, no finished part is computed again; whatever changes, a file is never taken for what it is not.
+Features are computed in parts of 64 videos, each whole or absent, and merged at the end. After an
+interruption no finished part is computed again. Features of other inputs or settings are never reused.
 """
 
 import shlex
@@ -97,8 +97,8 @@ def cache_features(
 ) -> CacheSummary:
     """Writes features f_a, f_v (V, T, D) of every staged clip, with samples, splits and provenance.
 
-    A second call with the same inputs does nothing; with new clips it computes only those. With a name it
-    adds features of backbones, each run alone, to a cache that is there, beside its own.
+    A second call with the same inputs does nothing; with new clips it computes only those. With `audio_name`
+    or `visual_name` it adds features of backbones, each run alone, to a cache that is there.
 
     Args:
         store: what `extract` made; or a feature cache with the vectors that `encoder` reads, on which only
@@ -124,7 +124,10 @@ def cache_features(
     asked: dict[FeatureModality, str | None] = {"audio": audio_name, "visual": visual_name}
     if names := {modality: name for modality, name in asked.items() if name is not None}:
         if encoder is not None:
-            raise ConfigError("--encoder beside a name", hint="names are for the backbones' own features")
+            raise ConfigError(
+                "--encoder beside --audio-name or --visual-name",
+                hint="leave it out: named features are the backbones' own",
+            )
         return _add(ClipStore.open(store), Path(cache), config, names, overwrite, scheduler)
     if overwrite:
         note_dropped(Path(cache))
@@ -219,7 +222,7 @@ def _refuse_named(request: Request, old: Reusable, todo: Mapping[str, str]) -> N
 def _encode(
     request: Request, parts: Parts, names: list[str], scheduler: str | None
 ) -> tuple[dict[str, Row], dict[str, str]]:
-    """Computes and writes the parts of `names`: where each video lies, and which could not be read."""
+    """Computes and writes the parts of `names`; returns where each video lies, and why others failed."""
     if not names:
         return {}, {}
     from avel.pipeline.caching.workers import encode_all
@@ -247,7 +250,12 @@ def _merge(
     places = old.kept | new_rows
     names = tuple(name for name in request.sources if name in places)
     if not names:
-        raise StoreError(f"{request.clips.location.url}: no clip can be read: {next(iter(failed.values()))}")
+        where = request.clips.location.url
+        look = shlex.join(["avel", "inspect", where, "--verify"])
+        raise StoreError(
+            f"{where}: no clip can be read: {next(iter(failed.values()))}",
+            hint=f"{look} names them, and what fixes them",
+        )
     clips = request.clips
     samples, missing = samples_of_videos(clips.dataset, names, request.reasons | failed)
     ordered = [places[name] for name in names]

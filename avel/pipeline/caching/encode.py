@@ -49,7 +49,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Clips:
-    """A batch: names, and what was read for the CNN of each modality.
+    """A batch of clips of part number `part`: names, and what was read for the CNN of each modality.
 
     For "visual" these are frames, uint8 (B, T * N, 3, H, W) segment by segment; for "audio" log-mel
     (B, T, 96, 64), or the waveform, int16 (B, samples). Where clips have `lengths` of their own, frames and
@@ -65,7 +65,7 @@ class Clips:
 
 @dataclass(frozen=True)
 class Encoded:
-    """A part: names, arrays (n, T, ...) by name, why others failed, the CNNs' digest, the device."""
+    """Features of a part: videos, arrays (n, T, ...) by name, why others failed, the CNNs' digest, device."""
 
     video_ids: tuple[str, ...]
     arrays: Arrays

@@ -1,4 +1,4 @@
-"""Features of an encoder for all clips of a feature cache that holds the vectors which its Bi-LSTMs read."""
+"""Runs an encoder's Bi-LSTMs over a feature cache that holds the vectors which they read."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -64,7 +64,7 @@ def encode_vectors(
     if read == (loaded.audio.config, loaded.visual.config):
         names = [name for each in read for name in each.names]
         made: dict[str, Any] = {
-            VECTORS: {"cache_digest": vectors.digest, "provenance": _told(vectors, names)},
+            VECTORS: {"cache_digest": vectors.digest, "provenance": _source_provenance(vectors, names)},
             "hardware": [hardware_of(device)],
             "source_runs": vectors.inputs.runs,
         }
@@ -146,7 +146,7 @@ def _read_by(cnn: Backbone, name: str) -> VectorsConfig:
     return cnn.config if isinstance(cnn.config, VectorsConfig) else VectorsConfig(name, cnn.width)
 
 
-def _told(cache: FeatureCache, names: Sequence[str]) -> dict[str, Any]:
+def _source_provenance(cache: FeatureCache, names: Sequence[str]) -> dict[str, Any]:
     """Returns what the provenance of a cache says of its networks, and of features of these names."""
     own = {key: cache.provenance[key] for key in (*NETWORK, VECTORS) if key in cache.provenance}
     return {**own, GROUP: {name: vars(cache.named[name]) for name in names if name in cache.named}}

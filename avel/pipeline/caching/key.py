@@ -70,7 +70,7 @@ def _frames(
     there = clips.grid.frames_per_segment
     if count > there:
         raise ConfigError(
-            f"frames_per_segment={count}, and {clips.location.url} has {there} of each",
+            f"frames_per_segment={count}, and a segment of {clips.location.url} has {there}",
             hint=f"--frames-per-segment {there}",
         )
     if has_agva(identity) and crop_size != identity["crop_size"]:
@@ -126,6 +126,7 @@ def encoder_identity(
 
 
 def _without_places(identity: Any) -> Any:
+    """Returns an encoder's identity without the folders of its models, which may be moved."""
     if not isinstance(identity, dict):
         return identity
     networks = {kind: identity.get(kind) for kind in BACKBONES}

@@ -45,12 +45,12 @@ class Request:
     annotations: str
 
     def command(self, *more: str) -> str:
-        """Returns this call as a command, with more options."""
+        """Returns this call as a command, with the options in `more`."""
         where, options = self.clips.location.url, options_of(self.config)
         return cache_command(where, self.cache, self.encoder, options, *more)
 
     def work(self, parts: Parts) -> Work:
-        """Returns what a process elsewhere needs, with absolute paths."""
+        """Returns what a process needs to compute parts, on this machine or another, with absolute paths."""
         from avel.pipeline.caching.encode import Work
 
         return Work(
@@ -167,7 +167,7 @@ class Reusable:
     damaged: dict[str, str]
 
     def is_whole(self, request: Request) -> bool:
-        """Says whether nothing is left to do."""
+        """Returns whether the cache already holds all that is asked for."""
         return (
             self.cache is not None
             and len(self.kept) == len(self.cache.video_ids) == len(request.sources) - len(self.damaged)

@@ -107,7 +107,7 @@ class Backbone(nn.Module, ABC):
 
     @classmethod
     def pinned(cls, config: ComponentConfig, weights: str) -> ComponentConfig:
-        """Returns settings that mean the same network for ever, as a commit on a hub does."""
+        """Returns settings that always mean the same network: of a hub, a commit in place of a branch."""
         return config
 
     @classmethod
@@ -132,7 +132,7 @@ class Backbone(nn.Module, ABC):
 
 
 class VisualBackbone(Backbone):
-    """RGB frames in [0, 1] to vectors; each backbone normalises for itself.
+    """Base of visual backbones: RGB frames in [0, 1] to vectors. Each normalises its frames itself.
 
     One that sees N frames of a segment together takes (B, N, 3, H, W) in the place of (B, 3, H, W).
     """
@@ -161,7 +161,7 @@ class VisualBackbone(Backbone):
 
 
 class AudioBackbone(Backbone):
-    """Audio of a segment to vectors: staged log-mel patches, ln(mel + 0.01), or windows of the waveform."""
+    """Base of audio backbones: staged log-mel patches, ln(mel + 0.01), or waveform windows to vectors."""
 
     @classmethod
     def reads(cls, config: ComponentConfig) -> WaveformInput | None:
@@ -185,7 +185,7 @@ def load_backbone(backbone: Backbone, weights: str, option: str) -> None:
 
 
 class Normalise(nn.Module):
-    """(frames - mean) / std per channel; not part of the state dict."""
+    """Normalises each channel: (frames - mean) / std. Mean and std are not in the state dict."""
 
     mean: Tensor
     std: Tensor

@@ -54,9 +54,10 @@ def build_encoder(config: PretrainConfig) -> Encoder:
 
 
 def model_folders(config: CacheConfig | PretrainConfig) -> dict[str, Path]:
-    """Returns modality -> folder of a model of another library, as the config names it, for `load_encoder`.
+    """Returns for each modality the folder that a config names for a model of another library.
 
-    That is the `model` of a backbone; beside an encoder, which has backbones of its own, it is `weights`.
+    A config names it as the `model` of its backbone; or, beside an encoder, which brings the backbone, as its
+    `weights`. `load_encoder` takes these folders.
     """
     folders: dict[str, Path] = {}
     for kind in BACKBONES:

@@ -81,7 +81,7 @@ class CNNs(nn.Module):
 
 
 class Encoder(CNNs):
-    """Frames and log-mel patches to one vector of 2 x `hidden` per segment and modality."""
+    """CNNs and Bi-LSTMs: frames and log-mel patches to a vector of 2 x `hidden` per segment and modality."""
 
     visual: VisualBackbone
     audio: AudioBackbone

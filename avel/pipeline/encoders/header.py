@@ -19,7 +19,7 @@ LAST, BEST = "encoder.safetensors", "encoder-best.safetensors"
 """Files of a run that hold an encoder: after the last epoch, and after the one with the best score."""
 ANOTHER_RUN = "name a run of this version's avel pretrain"
 FOLDER = "folder-"
-"""Beginning of what names files of a model in a folder, as its weights or revision; a digest follows."""
+"""Prefix where the weights or revision of a model in a folder are named; a digest of its files follows."""
 
 
 @dataclass(frozen=True)
@@ -103,9 +103,9 @@ def read_spec(path: Path) -> tuple[SpecHeader, dict[str, Any]]:
 
 
 def read_temporal(path: Path) -> dict[str, NDArray[np.float32]]:
-    """Reads the weights of an encoder behind its CNNs, those of an `avel.temporal.Temporal`, by name.
+    """Reads an encoder's weights after its CNNs, those of an `avel.temporal.Temporal`, by name.
 
-    It is empty for an encoder with AGVA, which reads maps and not vectors.
+    There are none for an encoder with AGVA, which reads maps and not vectors.
     """
     file = encoder_file(path)
     if read_spec(file)[0].encoder["agva"]:

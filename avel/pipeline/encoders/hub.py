@@ -44,7 +44,7 @@ class HubBackbone(Backbone):
         if folder is not None and config.revision not in ("", found := folder_name(folder, weights=False)):
             raise StaleError(
                 f"{folder}: {SETTINGS_FILE} and {PREPROCESSING_FILE} are {found}, not {config.revision}",
-                hint="name the folder of the same model",
+                hint="name the folder that has the model's own files",
             )
 
     reads_hub: ClassVar[bool] = True
@@ -61,7 +61,7 @@ class HubBackbone(Backbone):
 
     @classmethod
     def own_folder(cls, model: str) -> Path | None:
-        """Returns the folder, where a model's name is the path of one; None for a name on the hub.
+        """Returns the folder if `model` is the path of one; None for a name on the hub.
 
         Raises:
             ConfigError: no model was named.
@@ -74,7 +74,7 @@ class HubBackbone(Backbone):
 
     @classmethod
     def folder(cls, config: ComponentConfig, *, weights: bool = True) -> Path:
-        """Returns the folder with a model's files, downloaded where they are nowhere on this machine.
+        """Returns the folder with a model's files; downloads them if they are not on this machine.
 
         Raises:
             ConfigError: no model was named.

@@ -36,7 +36,7 @@ class ResNet(VisualBackbone):
         self.normalise = Normalise(IMAGENET_MEAN, IMAGENET_STD)
 
     def maps(self, frames: Tensor) -> Tensor:
-        """Maps after the last block, one cell for 32 pixels: (B, 3, 224, 224) -> (B, D, 7, 7)."""
+        """Computes maps after the last block, a cell for 32 pixels: (B, 3, 224, 224) -> (B, D, 7, 7)."""
         net = self.net
         x = net.maxpool(net.relu(net.bn1(net.conv1(self.normalise(frames)))))
         result: Tensor = net.layer4(net.layer3(net.layer2(net.layer1(x))))

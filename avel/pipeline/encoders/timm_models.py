@@ -32,7 +32,10 @@ class TimmVisual(HubBackbone, VisualBackbone):
         """Returns the repository that timm names for a model."""
         known = _known(model)
         if not known.hf_hub_id:
-            raise WeightsError(f"timm:{model}: timm has no weights of it on the hub", hint="name a folder")
+            raise WeightsError(
+                f"timm:{model}: timm has no weights of it on the hub",
+                hint=f"timm:FOLDER, with {SETTINGS_FILE} and *.safetensors of the model in it",
+            )
         return str(known.hf_hub_id)
 
     @classmethod

@@ -1,5 +1,6 @@
 """Takes the place of a CNN in an encoder that reads the vectors of a feature cache."""
 
+import shlex
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -23,7 +24,7 @@ class VectorsConfig(ComponentConfig):
     """Settings of an encoder's inputs; `avel pretrain` sets them from its cache."""
 
     features: str = option("", "Names of features in a cache, joined by +.")
-    dimensions: int = option(1, "Width of their vectors, side by side.", low=1)
+    dimensions: int = option(1, "Width of these features together.", low=1)
 
     @property
     def names(self) -> list[str]:
@@ -43,7 +44,7 @@ class Vectors(Backbone):
     def refuse(self) -> NoReturn:
         """Raises a ConfigError, since it reads neither frames nor sound."""
         raise ConfigError(
-            f"this encoder reads vectors of a feature cache ({self.config.features}), no frames or sound",
+            f"this encoder reads vectors of a feature cache ({self.config.features}), not frames or sound",
             hint="avel cache-features CACHE NEW_CACHE --encoder RUN encodes them",
         )
 
@@ -99,7 +100,10 @@ def read_vectors(cache: FeatureCache, config: VectorsConfig, videos: NDArray[np.
     """
     for name in config.names:
         if len(cache.shapes.get(name, ())) not in (0, 3):
-            raise StoreError(f"{cache.path}: {name!r} holds maps, not vectors", hint="name vectors")
+            raise StoreError(
+                f"{cache.path}: {name!r} holds maps, not vectors",
+                hint=f"avel inspect {shlex.quote(str(cache.path))} lists its features",
+            )
     vectors = torch.cat([torch.from_numpy(cache.read(name, videos)) for name in config.names], -1)
     if vectors.shape[-1] != config.dimensions:
         raise StoreError(

@@ -1,4 +1,4 @@
-"""Waveforms to the windows that an audio backbone reads, on the device where it runs."""
+"""Cuts waveforms into the windows that an audio backbone reads, on the device where it runs."""
 
 import math
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class WindowConfig(ComponentConfig):
     """Settings of all audio backbones that read the waveform."""
 
     window_seconds: float | None = option(
-        None, "Seconds around a segment's middle that are read of the waveform.", low=0.1, shown="the segment"
+        None, "Seconds of the waveform to read around a segment's middle.", low=0.1, shown="the segment"
     )
 
 
@@ -26,7 +26,7 @@ def windows(
 ) -> Tensor:
     """Cuts a window of each of some segments out of waveforms: int16 (B, n) -> float32 (B, T, m) in [-1, 1].
 
-    Resampled to the rate of `reads`, each window around its segment's middle; silent beyond the waveform.
+    Windows have the rate of `reads`. Each lies around its segment's middle, silent beyond the waveform.
     Only what the segments need is resampled, with a segment more on both sides, so that any part of a film
     has the windows that the whole has.
 

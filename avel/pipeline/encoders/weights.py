@@ -54,8 +54,8 @@ def fetch(published: PublishedWeights, option: str) -> StateDict:
         ) from None
     if not digest.startswith(published.hash_prefix):
         raise WeightsError(
-            f"{path}: SHA-256 {digest}, published {published.hash_prefix}...",
-            hint=f"remove it, or name the file with {option} to use it",
+            f"{path}: its SHA-256 is {digest}, the published one begins with {published.hash_prefix}",
+            hint=f"remove it to download it again, or use it as it is: {option} {path}",
         )
     return read_state(path)
 
@@ -80,5 +80,8 @@ def load_into(module: torch.nn.Module, state: StateDict, where: str, *, unused: 
         listed = "; ".join(
             f"{len(names)} {problem} ({', '.join(names[:3])})" for problem, names in problems.items() if names
         )
-        raise WeightsError(f"{where}: does not fit {type(module).__name__}: {listed}")
+        raise WeightsError(
+            f"{where}: does not fit {type(module).__name__}: {listed}",
+            hint="name weights of this very network, in the layout that its class describes",
+        )
     module.load_state_dict(state, strict=False)

@@ -102,8 +102,8 @@ class AudioReader:
             if end is None:
                 end = start
             elif decoded > priming or abs(start - end) > self._grid.samples_per_segment:
-                # What is shorter at the beginning is AAC's priming. MP4 without an edit list gives it a time
-                # stamp apart from the rest, so no leap is noted there.
+                # A shorter leap at the beginning comes from AAC's priming, to which MP4 without an edit list
+                # gives a time stamp apart from the rest. It is not noted.
                 self._note_leap(start, end)
             position = start
             for piece in run:

@@ -73,7 +73,7 @@ def codec_name(container: InputContainer, index: int) -> str:
 
 @contextmanager
 def refusing_faults() -> Iterator[None]:
-    """Turns FFmpeg's errors within the block into ClipRefused, as memory or unreadable."""
+    """Turns FFmpeg's errors within the block into ClipRefused with the reason memory or unreadable."""
     try:
         yield
     except MemoryError as error:

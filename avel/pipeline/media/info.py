@@ -17,7 +17,7 @@ STILL_BRANDS = frozenset({"avif", "heic", "heif", "heix", "mif1"})
 ONE_DURATION = ("matroska", "flv")
 """Formats that state only where the longest stream ends. FFmpeg may take that for the end of each stream."""
 MOST_FPS, MOST_TOGETHER = 1000, 16
-"""Pictures a second, beyond a few, that are more than any file is played at: the time stamps are wrong."""
+"""Time stamps are wrong where a stream has more than MOST_FPS pictures a second and MOST_TOGETHER besides."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,9 @@ def media_info(video: ScannedStream, audio: ScannedStream | None, grid: Grid, or
 
 
 def stamp_faults(stream: ScannedStream, grid: Grid, origin: Fraction) -> list[str]:
-    """Returns the faults of a stream's time stamps.
+    """Returns what is wrong with a stream's time stamps.
 
-    Some are missing; or those of pictures leap by more than a segment, or lie too close to be true.
+    Some are missing, or those of pictures leap by more than a segment or lie too close together.
     `AudioReader` finds the leaps of audio, between samples, since one packet may be longer than a segment.
     """
     kind = stream.av_stream.type
@@ -82,11 +82,11 @@ def is_still(container: InputContainer, video: ScannedStream) -> bool:
 def stated_seconds(
     container: InputContainer, video: ScannedStream, info: MediaInfo, grid: Grid, origin: Fraction
 ) -> float:
-    """Returns where the video ends, or the grid before, as the file states: in seconds after the origin."""
+    """Returns where the file states that the video ends, at most the grid's end: seconds after the origin."""
     if video.av_stream.duration and not container.format.name.startswith(ONE_DURATION):
         start = video.av_stream.start_time or 0
         end = (start + int(video.av_stream.duration)) * video.time_base
         return min(float(end - origin), grid.seconds)
     stated: float = min((container.duration or 0) / av.time_base, grid.seconds)
-    is_audios = info.audio_end_seconds > stated - grid.segment_seconds
-    return min(info.video_end_seconds, stated) if is_audios else stated
+    may_be_of_audio = info.audio_end_seconds > stated - grid.segment_seconds
+    return min(info.video_end_seconds, stated) if may_be_of_audio else stated

@@ -14,7 +14,7 @@ from avel.stores.jpeg import Colours, i420_planes
 Resize = Literal["squash", "crop"]
 
 SCALING = Interpolation.AREA | Interpolation.FULL_CHR_H_INT
-"""Area averaging with chroma at full width: 55 dB against scaling in full-size RGB, plain AREA 42 dB."""
+"""Area averaging with chroma at full width: PSNR 55 dB to scaling in full-size RGB; plain AREA has 42 dB."""
 
 SAME_MATRIX = frozenset({2, 5, 6})
 """AVColorSpace of pictures without a tag, and of BT.601's two names. On the way to JPEG's YCbCr they change

@@ -18,12 +18,13 @@ from itertools import islice
 from av.audio.frame import AudioFrame
 
 GAP_SECONDS = 0.015
-"""Without jitter, time stamps that differ by more from the count move it. It is less than one lost packet
-(AAC 21 ms, Opus 20 ms), which must become silence, and more than the rounding of Matroska and FLV (1 ms)."""
+"""Most that time stamps without jitter may differ from the count before it moves to them. It is less than one
+lost packet (AAC 21 ms, Opus 20 ms), which must become silence, and more than the rounding of Matroska and FLV
+(1 ms)."""
 
 DRIFT_SECONDS = 0.15
-"""Time stamps that always differ by more move the count, however much they jitter: more than one packet of
-AAC at 8 kHz (128 ms), and too little to change the label of a segment of one second."""
+"""Most that time stamps may always differ from the count before it moves to them, however much they jitter:
+more than one packet of AAC at 8 kHz (128 ms), and too little to change the label of a segment of a second."""
 
 COMPARED_FRAMES = 32
 """Frames before and after that are compared to tell a leap from jitter: 0.7 s of AAC at 44.1 kHz."""

@@ -56,7 +56,7 @@ CENTRE = Draw((1 - CENTRE_FRACTION) / 2, (1 - CENTRE_FRACTION) / 2, CENTRE_FRACT
 
 
 def draw(config: AugmentConfig, seed: int, epoch: int, clip: int, frame: int = 0) -> Draw:
-    """Returns the draw of a clip, or of one frame of it."""
+    """Returns the draw of a clip; with a `frame`, from 1 on, that of one of its frames."""
     random = np.random.default_rng([seed, epoch, clip, frame, DRAW_STREAM])
     box = random_box(random, config.crop_scale)
     chances = random.random(5)

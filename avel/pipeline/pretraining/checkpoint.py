@@ -72,20 +72,21 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer) -> Reach
     Raises:
         StoreError: not a checkpoint, or one of another model.
     """
-    tensors, reached = _read(path, f"remove it: {shlex.join(['rm', str(path)])}")
-    _put(tensors, model, path)
+    hint = f"remove it: {shlex.join(['rm', str(path)])}"
+    tensors, reached = _read(path, hint)
+    _put(tensors, model, path, hint)
     parameters = dict(model.named_parameters())
     for name, value in tensors.items():
         if name.startswith("optimizer."):
             of, _, key = name.removeprefix("optimizer.").rpartition(":")
             if of not in parameters:
-                raise StoreError(f"{path}: of another model: no weight {of!r} here")
+                raise StoreError(f"{path}: of another model: no weight {of!r} here", hint=hint)
             fused = bool(optimizer.defaults.get("fused"))
             optimizer.state[parameters[of]][key] = _beside(parameters[of], value, fused)
     return reached
 
 
-def can_start_from(run: Path, config: PretrainConfig) -> None:
+def check_start(run: Path, config: PretrainConfig) -> None:
     """Checks that a network of these settings can take the weights of another run.
 
     Raises:
@@ -122,7 +123,7 @@ def _form(config: PretrainConfig) -> dict[str, Any]:
 def _moved(run: Path, name: str, ours: Mapping[str, Any]) -> bool:
     """Returns whether a setting names the folder of a run's model, which may lie elsewhere now.
 
-    Whoever builds the network checks that the same model is in it.
+    The network, when it is built, checks that the same model is in it.
     """
     kind, _, setting = name.partition("_")
     if setting != "model" or not Path(ours.get(name, "")).is_dir():
@@ -132,7 +133,8 @@ def _moved(run: Path, name: str, ours: Mapping[str, Any]) -> bool:
 
 def load_start(model: nn.Module, run: Path) -> None:
     """Gives `model` the weights that another run of the same form ended with."""
-    _put(_read(run / CHECKPOINT, "name another run")[0], model, run / CHECKPOINT)
+    path, hint = run / CHECKPOINT, "name another run"
+    _put(_read(path, hint)[0], model, path, hint)
 
 
 def _read(path: Path, hint: str) -> tuple[dict[str, Tensor], Reached]:
@@ -143,19 +145,20 @@ def _read(path: Path, hint: str) -> tuple[dict[str, Tensor], Reached]:
     return tensors, typed(Reached, parse(header.get("reached", "").encode(), where, hint), where, hint)
 
 
-def _put(tensors: dict[str, Tensor], model: nn.Module, path: Path) -> None:
+def _put(tensors: dict[str, Tensor], model: nn.Module, path: Path, hint: str) -> None:
+    """Loads the weights in a checkpoint's tensors; CNNs that it lacks, since they were frozen, stay."""
     weights = {
         name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")
     }
     own = {name: value for name, value in model.state_dict().items() if name.startswith(CNNS)}
-    if not weights.keys() & own.keys():  # frozen when they were saved
+    if not weights.keys() & own.keys():
         weights |= own
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines()[1:]]
         more = f" and {len(lines) - 1} more" if len(lines) > 1 else ""
-        raise StoreError(f"{path}: of another model: {lines[0]}{more}") from None
+        raise StoreError(f"{path}: of another model: {lines[0]}{more}", hint=hint) from None
 
 
 def _beside(parameter: nn.Parameter, value: Tensor, fused: bool) -> Tensor:

@@ -80,7 +80,7 @@ def choose_clips_at_once(
     while can_cut and at_once > 1:
         at_once = (at_once + 1) // 2
         if footprint.step(clips, at_once) <= limit:
-            note(f"{needs}: as --clips-at-once {at_once}, in {size(footprint.step(clips, at_once))}")
+            note(f"{needs}: runs with --clips-at-once {at_once}, in {size(footprint.step(clips, at_once))}")
             return at_once
     fitting = max(1, int((limit - footprint.fixed) / (footprint.inputs + footprint.activations)))
     cheaper = "" if not on_gpu or config.dtype == "bfloat16" else " or --dtype bfloat16"
@@ -97,7 +97,7 @@ def note_long_pretraining(
     Reading and augmenting clips is not counted.
     """
     crop = config.augmentation.crop_size
-    encoder = copy.deepcopy(projected.encoder).train()  # whose batch statistics and gradients are thrown away
+    encoder = copy.deepcopy(projected.encoder).train()  # a copy, whose statistics and gradients are dropped
     began = time.perf_counter()
     vectors = encoder.cnn(
         torch.zeros(1, grid.segments, 3, crop, crop), torch.zeros(1, grid.segments, MEL_FRAMES, MEL_BANDS)

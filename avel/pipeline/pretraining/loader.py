@@ -26,6 +26,7 @@ from avel.stores.jpeg import decode_jpeg
 AHEAD = 2
 """Batches that are read while one is being used."""
 ORDER_STREAM, FRAME_STREAM = 1, 2
+"""Last numbers of seeds, so that order and frames are drawn independently (and augmentations: augment.py)."""
 
 
 @dataclass(frozen=True)
@@ -91,9 +92,12 @@ class Batches(ABC):
 
 
 class ClipLoader(Batches):
-    """Batches of frames and log-mel patches; `device` is where JPEG files are decoded and batches arrive.
+    """Batches of frames and log-mel patches, read from a clip store.
 
-    `lengths` (V,) are the segments of each video where these have lengths of their own.
+    Args:
+        device: where JPEG files are decoded, as `decode` says, and batches arrive.
+        epochs: how many there will be; while one ends, the next is being read.
+        lengths: (V,) segments of each video where these have lengths of their own.
     """
 
     def __init__(
@@ -229,6 +233,8 @@ class _Buffer:
 
 @dataclass(frozen=True)
 class _Pending:
+    """A batch that threads are reading into its buffer."""
+
     clips: list[int]
     buffer: _Buffer
     work: list[Future[list[Tensor]]]

@@ -15,6 +15,7 @@ CONSTANT_BELOW = 1e-3
 REDUNDANT_ABOVE = 0.3
 """Mean squared off-diagonal correlation above which features count as copies of one another."""
 UNCORRELATED_BELOW = 1e-6
+"""Mean squared off-diagonal correlation, and squared mean diagonal, below which nothing is correlated."""
 
 
 @dataclass(frozen=True)
@@ -88,13 +89,13 @@ def collapse(means: EpochMeans) -> str | None:
     if means.redundancy > REDUNDANT_ABOVE:
         return (
             f"collapsed: the features are copies of one another (mean squared correlation "
-            f"{means.redundancy:.2f}); raise --lambd or the batch, and look whether the staged "
-            "clips are still and silent, which has the same effect: avel inspect STORE --verify"
+            f"{means.redundancy:.2f}); raise --lambd or --batch-size. Staged clips without motion and "
+            "sound have the same effect: avel preview STORE ID sheet.png shows one"
         )
     if means.redundancy < UNCORRELATED_BELOW and abs(means.diagonal) < math.sqrt(UNCORRELATED_BELOW):
         return (
-            "all correlations are zero: nothing changes within the clips; are the staged frames still "
-            "and the audio silent? avel inspect STORE --verify"
+            "all correlations are zero: nothing changes within the clips. Perhaps they were staged without "
+            "motion or sound: avel preview STORE ID sheet.png shows one"
         )
     return None
 

@@ -56,7 +56,7 @@ class PretrainSummary:
 
 
 class Recorder:
-    """Writes for the first process; the others only learn whether training may go on."""
+    """Records a run's epochs. Only the first process writes; the others check that training may go on."""
 
     def __init__(self, run: Run, trainer: Trainer, clips: int, steps: int, probe: Probe | None) -> None:
         self.run, self.trainer, self.config, self.probe = run, trainer, trainer.config, probe

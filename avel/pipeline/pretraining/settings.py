@@ -12,7 +12,7 @@ from avel.config import settings_of
 from avel.device import choose_device
 from avel.errors import ConfigError
 from avel.pipeline.config import AUDIO_BACKBONES, VISUAL_BACKBONES, AugmentConfig, PretrainConfig
-from avel.pipeline.pretraining.checkpoint import can_start_from
+from avel.pipeline.pretraining.checkpoint import check_start
 from avel.pipeline.pretraining.projector import projector_widths
 from avel.progress import note
 from avel.stores.watching import check_watchers
@@ -44,7 +44,7 @@ def check_config(config: PretrainConfig) -> PretrainConfig:
             note(f"without effect, since {setting} is {str(value).lower()}: {idle}")
     check_watchers(config.metrics_hook, config.tensorboard)
     if config.start_from:
-        can_start_from(Path(config.start_from), config)
+        check_start(Path(config.start_from), config)
     longest = config.epochs / 2
     if config.optimizer.warmup_epochs > longest:
         note(f"warm-up cut from {config.optimizer.warmup_epochs:g} to {longest:g} epochs, half of the run")
@@ -54,7 +54,7 @@ def check_config(config: PretrainConfig) -> PretrainConfig:
 
 def _refuse_unusable(config: PretrainConfig) -> None:
     if config.decode == "gpu" and config.device.startswith("cpu"):
-        raise ConfigError("decode=gpu beside device=cpu", hint="--decode auto")
+        raise ConfigError("decode=gpu needs a GPU, and device=cpu", hint="--decode auto")
     projector_widths(config.objective.projector)
     smallest, largest = config.augmentation.crop_scale
     if smallest > largest:

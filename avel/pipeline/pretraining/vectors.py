@@ -1,4 +1,4 @@
-"""Vectors of frozen CNNs: computed once for every training clip, kept in files, drawn from like frames."""
+"""Vectors of frozen CNNs: computed once for every training clip, kept in files, and drawn as frames are."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace

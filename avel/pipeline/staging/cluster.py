@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 30
 WORKER_SECONDS = 5
-"""Seconds without a worker after which the user is told."""
+"""Time without a worker after which the user is told. Work begins when one joins, however late."""
 LOGGERS = frozenset({"asyncio", "bokeh", "dask", "distributed", "tornado"})
 LOOPBACK = "127.0.0.1"
 LINGER_SECONDS = 0.02
@@ -106,7 +106,7 @@ def threads(scheduler: str) -> int:
 
 
 def await_worker(client: Any) -> None:
-    """Tells the user if a scheduler has no worker yet. A worker may still join later."""
+    """Waits for a scheduler's first worker, and after WORKER_SECONDS tells the user that it has none yet."""
     if client.cluster is not None:
         return
     with suppress(TimeoutError):

@@ -46,7 +46,8 @@ from avel.text import duration, plural, size
 FORECAST_FROM = 200
 """From this many clips to stage on, a few are staged first to forecast the run."""
 PARTS_SECONDS = 5.0
-"""Time between two parts of the manifest of an object store; a killed run stages again what came after."""
+"""Time between two parts of an object store's manifest. What came after the last part before a kill is staged
+again."""
 STAGED_WITH = "# staged with "
 """Begins the comment in the config.toml of a store that names the versions of the programs."""
 
@@ -154,7 +155,7 @@ def extract(
             )
         if plan.todo:
             _record(batches, manifest, location, len(plan.todo), check_lock, done)
-        del plan, batches  # merging the manifest takes as much again
+        del plan, batches  # merging the manifest takes as much memory again
         with writing(location):
             check_lock()
             manifest.merge()
@@ -186,7 +187,7 @@ def _plan(
 
 
 def _check_room(location: Location, plan: Plan, expected: Forecast) -> None:
-    """Says what staging takes.
+    """Says what staging will take, and checks that there is room.
 
     Raises:
         ConfigError: the store's disk, if it has one, has no room for it.

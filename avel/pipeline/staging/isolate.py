@@ -38,7 +38,7 @@ CHILD_ENVIRONMENT = {
 
 POLL_SECONDS = 0.05
 MOST_POLL_SECONDS = 1.0
-"""Most time that one poll adds to a clip's, since the run may have been stopped meanwhile (Ctrl-Z)."""
+"""Most time that one poll adds to a clip's: one that took longer was stopped meanwhile (Ctrl-Z)."""
 START_SECONDS = 120.0
 KILL_RETRIES = 2
 """Times that a clip is tried again after a SIGKILL, which a person or a lack of memory causes."""
@@ -130,7 +130,7 @@ class Isolated:
             self._errors.close()
 
     def stage(self, entry: Entry) -> Entry:
-        """Stages one clip; returns its entry as failed or as staged. `flush` must still put it on the disk.
+        """Stages one clip; returns its entry, staged or failed. A staged one is on disk only after `flush`.
 
         A crash fails the clip only if it happens in a new child, since an earlier clip may have caused it.
 

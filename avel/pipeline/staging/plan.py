@@ -119,15 +119,15 @@ def make_plan(
     place_of_row[row_of_entry] = np.arange(len(entries))
     places = place_of_row[row_of_video]
     known_causes = _known_causes(entries, config, attributes.digest, is_new=found is None)
-    causes, redated, unreadable = _look(paths, entries, places, known_causes, restage)
+    causes, redated, unreadable = _compare_files(paths, entries, places, known_causes, restage)
     is_gone = ~np.isin(row_of_entry, row_of_video) & _left_over(entries, attributes.digest)
     places_gone = is_gone.nonzero()[0]
     todo = (causes != "").nonzero()[0]
     known = todo[places[todo] >= 0]
     old, gone = entries.take(places[known]), entries.take(places_gone)
-    again, voided = (each.take(_whole(each, found)) for each in (old, gone))
+    again, voided = (each.take(_staged_places(each, found)) for each in (old, gone))
     if not restage.overwrite:
-        lost = paths.take(known[_whole(old, found)]).to_pylist()
+        lost = paths.take(known[_staged_places(old, found)]).to_pylist()
         _refuse_to_lose([*lost, *voided.texts("source_path")])
         if len(again) and found is not None and found.digest != attributes.digest:
             _refuse_to_stage_again(again, found.settings, config)
@@ -158,7 +158,7 @@ def _known_causes(
     return causes
 
 
-def _look(
+def _compare_files(
     paths: pa.Array,
     entries: Manifest,
     places: NDArray[np.int64],
@@ -167,14 +167,14 @@ def _look(
 ) -> tuple[NDArray[np.object_], list[Entry], int]:
     """Returns why each video has to be staged, "" for no reason; and `redated`, `unreadable` of a Plan.
 
-    Looks at the file of each video whose entry alone does not tell whether to stage it.
-    Compares columns first, since most files are as they were, and a million `Entry` objects take long.
+    Looks at the file of each video whose entry alone does not tell whether to stage it. Compares columns
+    first, since most files are as they were, and a million `Entry` objects take long.
 
     Args:
         places: (V,) place of each video's entry, -1 for a video without one.
         known_causes: what `_known_causes` returned.
     """
-    causes = np.append(known_causes, "new")[places]  # place -1: the last
+    causes = np.append(known_causes, "new")[places]  # place -1 takes the last: new
     open_numbers = (causes == "").nonzero()[0]
     open_places = places[open_numbers]
     old = entries.table.select(["source_path", "source_bytes", "source_mtime_ns"]).take(pa.array(open_places))
@@ -217,7 +217,7 @@ def _cause(entry: Entry, path: str, restage: RestageOptions) -> Cause | None:
     return None if entry.state == "staged" and not _readable(path) else cause
 
 
-def _whole(entries: Manifest, found: StoreAttributes | None) -> NDArray[np.int64]:
+def _staged_places(entries: Manifest, found: StoreAttributes | None) -> NDArray[np.int64]:
     """Returns the places of the clips that are staged with the settings that the store has so far."""
     if found is None:
         return np.array([], np.int64)
@@ -272,7 +272,7 @@ def _refuse_to_stage_again(
 def _audio_rule_changed(entries: Manifest, config: ExtractConfig) -> NDArray[np.bool_]:
     """Returns for each entry whether `missing_audio` now decides otherwise about its clip.
 
-    It matters only for clips without audio, so it is not part of the digest, which would restage all clips.
+    The setting matters only for clips without audio. In the digest it would have all clips staged again.
     """
     if config.missing_audio == "fail":
         return entries.holds(state="staged", audio="silence")
@@ -305,7 +305,7 @@ def _as_on_disk(entry: Entry, path: str) -> Entry:
 def _status(path: str) -> tuple[int, int] | None:
     """Returns size and modification time of a file; None where there is none."""
     try:
-        status = os.stat(file_at(path) if "\\x" in path else path)  # of a million files a Path takes 8 s
+        status = os.stat(file_at(path) if "\\x" in path else path)  # a million Paths would take 8 s
     except OSError:
         return None
     return status.st_size, status.st_mtime_ns

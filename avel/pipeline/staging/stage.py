@@ -97,7 +97,7 @@ class Stager:
         self.writer = ClipWriter(locate(self.store), self.digest, self.run)
 
     def stage(self, entry: Entry) -> Entry:
-        """Stages one clip; returns its entry as failed or as staged. `flush` must still put it on the disk.
+        """Stages one clip; returns its entry, staged or failed. A staged one is on disk only after `flush`.
 
         Raises:
             WriteError: the store cannot be written.

@@ -213,7 +213,7 @@ def test_what_cannot_be_added_is_refused_before_networks_run(
     for options, error, message in (
         ({"visual_name": "f_v"}, ConfigError, "avel's own"),
         ({"visual_name": "x", "audio_name": "x"}, ConfigError, "both named 'x'"),
-        ({"visual_name": "x", "encoder": tmp_path}, ConfigError, "--encoder beside a name"),
+        ({"visual_name": "x", "encoder": tmp_path}, ConfigError, "--encoder beside --audio-name"),
         ({"visual_name": "x", "untrained": True}, ConfigError, "--untrained"),
     ):
         with pytest.raises(error, match=message):

@@ -83,7 +83,7 @@ def test_still_frames_and_silence_stay_finite_and_are_named(tmp_path: Path) -> N
     assert 0 < summary.loss < 1000
     assert all(torch.isfinite(value).all() for value in load_file(tmp_path / "run" / LAST).values())
     assert "copies of one another" in summary.collapsed, "the Bi-LSTMs' own course over time is all there is"
-    assert "still and silent" in summary.collapsed
+    assert "without motion and sound" in summary.collapsed
 
 
 def test_a_collapse_is_remembered_by_a_run_that_had_only_its_summary_left(
