@@ -38,7 +38,7 @@ def train_head(cache: Path, run: Path, as_json: bool, **options: Any) -> int:
 
 
 def _negatives(source: str, cache: Path) -> str:
-    """Returns the cache of clips without events, made of a folder or a store where need be."""
+    """Returns the cache of clips without events; makes it first if `source` is a folder or a store."""
     return str(avel.background_cache(source, cache)) if source else ""
 
 

@@ -26,8 +26,9 @@ from avel.options import dataset_options, json_option, loose_settings
 DECODER = click.option(
     "--decoder",
     type=click.Choice(["argmax", "event", "threshold"]),
-    help="argmax: the likeliest class of each segment; event: one class a sample, or background; threshold: "
-    "every class of at least 0.5.  [default: argmax; threshold if a segment has several labels]",
+    help="argmax: the likeliest class of each segment; event: one event class for the whole clip, in each "
+    "segment that or background; threshold: every class of at least 0.5.  [default: argmax; threshold if a "
+    "segment may have several labels]",
 )
 ONSET_TOLERANCE = click.option(
     "--onset-tolerance",
@@ -155,8 +156,8 @@ def score(predictions: tuple[Path, ...], dataset: Path, in_full: bool, as_json: 
                   offset_seconds, and modality (audio, visual, or empty for
                   both); the rest is background
 
-    Where a segment may have several labels, K scores are those of the classes, first in audio, then in
-    visual; in .npy also (rows, T, 2, classes). Labels are 0 and 1. A column is named "Dog (audio)".
+    Where a segment may have several labels, K is twice the number of classes: all in audio, then all in
+    visual. .npy may also be (rows, T, 2, classes). Labels are 0 and 1. A column is named "Dog (audio)".
     """
     found = avel.score(predictions, dataset, **options)
     then = "" if in_full else "--all prints every figure, --json the same for scripts"

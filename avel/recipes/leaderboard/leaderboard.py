@@ -77,7 +77,7 @@ def leaderboard(
             train_head(loaded, folder / name, configs[name])
         except (ConfigError, TrainingError) as error:
             if name == against:
-                raise TrainingError(f"--against {name}: {error.message}") from None
+                raise TrainingError(f"--against {name}: {error.message}", hint=error.hint) from None
             reason = error.message.removeprefix(f"{loaded.cache.path}: ")
             note(f"{name} is left out: {reason}")
             writer.skipped.append(SkippedHead(name, reason))
