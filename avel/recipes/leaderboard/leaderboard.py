@@ -89,7 +89,10 @@ def leaderboard(
             note(f"{writer.write(waiting).page}: {writer.heads} of {plural(len(order), 'head')} so far")
     if not writer.heads:
         first = writer.skipped[0]
-        raise TrainingError(f"no head can be trained here; {first.head}: {first.reason}")
+        raise TrainingError(
+            f"no head can be trained here; {first.head}: {first.reason}",
+            hint="avel heads says what each head reads, avel inspect CACHE what the cache holds",
+        )
     return writer.write()
 
 
