@@ -143,7 +143,8 @@ class Setting:
 def settings_of(config: Any) -> list[Setting]:
     """Lists the settings of a config, or of a config class.
 
-    In a class no component is chosen yet: it lists the settings that all choices share, where one is default.
+    A class has chosen no component yet: where one is the default, the settings that all choices share stand
+    in its place.
     """
     return list(_settings(config, (), (), "", ""))
 
@@ -368,7 +369,7 @@ def read_table(path: Path, stage: str) -> dict[str, Any]:
         ConfigError: not TOML, or a table beside those of the stages.
     """
     if not path.is_file():
-        raise MissingPathError(f"{path}: no such config file")
+        raise MissingPathError(f"{path}: no such config file", hint="give --config a TOML file")
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError, OSError) as error:

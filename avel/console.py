@@ -145,6 +145,8 @@ def _narrow(record: tuple[str, str]) -> tuple[str, str]:
     flags, help = record
     flags = re.sub(r"--([\w-]+) / --no-\1", r"--[no-]\1", flags).replace(" RANGE", "")
     help = re.sub(r"x>=(\S+)\]", r"at least \1]", help)
+    help = re.sub(r"x>(\S+)\]", r"above \1]", help)
+    help = re.sub(r"(\S+)<=x<=(\S+)\]", r"from \1 to \2]", help)
     choices_shown = re.search(r" \[([^\]]*\|[^\]]*)\]", flags)
     if choices_shown is None or len(choices_shown[1]) <= LONGEST_CHOICES:
         return flags, help

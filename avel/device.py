@@ -43,7 +43,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def note_slow_bfloat16(device: torch.device, dtype: str) -> None:
-    """Says on stderr where bfloat16 was chosen on a processor that has no instructions for it."""
+    """Notes that bfloat16 is slow, if it was chosen on a processor that has no instructions for it."""
     if dtype != "bfloat16" or device.type != "cpu" or not CPU_INFO.is_file():
         return
     if not BFLOAT16_FLAGS & set(CPU_INFO.read_text().split()):
@@ -61,7 +61,7 @@ def choose_dtype(name: str, device: torch.device) -> str:
 
 
 def hardware_of(device: torch.device) -> str:
-    """Returns a device in words for the provenance; on a GPU products of float32 are taken in TF32."""
+    """Returns a device in words for the provenance; on a GPU they say that float32 products are in TF32."""
     return f"{torch.cuda.get_device_name(device)}, float32 as TF32" if device.type == "cuda" else "cpu"
 
 

@@ -97,7 +97,7 @@ class TrainingError(AvelError):
 
 
 def import_extra(module: str, extra: str) -> Any:
-    """Imports a module that only an extra of avel's brings, such as "timm".
+    """Imports a module that one of avel's extras installs, such as "timm".
 
     Raises:
         ConfigError: it is not installed.

@@ -35,7 +35,7 @@ def shortage(work: str, needed_bytes: float, free_bytes: float, memory: str = "m
 def saved_bytes(forward: Callable[[], object], weights: Iterable[Tensor]) -> int:
     """Returns the bytes that autograd keeps of a forward pass for the backward one, `weights` left out.
 
-    It also counts on the device `meta`, whose tensors take no memory.
+    `forward` may run on the device `meta`, whose tensors take no memory.
     """
     own = {id(storage): storage for storage in (weight.untyped_storage() for weight in weights)}
     found = dict(own)

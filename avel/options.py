@@ -127,10 +127,10 @@ def varied(sets: Sequence[str]) -> tuple[tuple[str, ...], dict[str, list[str] | 
 
 
 def _check_used(sets: Sequence[str], configs: Sequence[Any]) -> None:
-    """Checks that each setting of `--set` is one of some config, not of a component that is not chosen.
+    """Checks that each setting of `--set` has an effect in at least one config.
 
     Raises:
-        ConfigError: one is not.
+        ConfigError: one belongs to a component that none of them has chosen.
     """
     used = {key for config in configs for each in settings_of(config) for key in (each.name, each.key)}
     for item in sets:
@@ -235,7 +235,7 @@ def _sources(metavar: str, presets: Collection[str] | None) -> list[Callable[[An
     if presets:
         choice = click.Choice(sorted(presets))
         added.append(
-            click.option("--preset", type=choice, help="Settings by a name, such as those of the paper.")
+            click.option("--preset", type=choice, help="A named set of settings, such as the paper's.")
         )
     return added
 

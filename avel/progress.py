@@ -17,6 +17,7 @@ BAR_COLUMNS = 16
 FIXED_COLUMNS = BAR_COLUMNS + 22
 """Columns that the bar, a slash, both times and the spaces between them take."""
 TICK_SECONDS = 1.0
+"""Time between two looks at whether a line is due."""
 UPDATE_EVERY_SECONDS = 0.25
 """Time between two updates of a bar in a notebook, each of which is a message to the browser."""
 

@@ -71,7 +71,8 @@ class Registry(Generic[T]):
                     entry.Config = config  # type: ignore[attr-defined]
                 elif "name" in vars(config):
                     raise ConfigError(
-                        f"{self.kind} {name!r} is registered as {config.name!r} too", hint="derive a class"
+                        f"{self.kind} {name!r} is registered as {config.name!r} too",
+                        hint="derive a class of it for the second name",
                     )
                 config.name = name
             self._entries[name] = entry  # type: ignore[assignment]
@@ -192,7 +193,7 @@ class Registry(Generic[T]):
             ) from None
         if point.name not in self._entries:
             raise ConfigError(
-                f"{package} names {point.value} for {self.kind} {point.name!r}, which registers none",
+                f"{package}: {point.value} should register {self.kind} {point.name!r}, but does not",
                 hint=f"give the entry point the name that {point.value} registers",
             )
 

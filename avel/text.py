@@ -270,7 +270,7 @@ class _Column:
 
 
 def _blocks(columns: list[_Column], room: int | None) -> list[list[_Column]]:
-    """Divides columns into blocks that the room's width can hold, each with the first column."""
+    """Divides columns into blocks of at most `room` characters' width, each with the first column."""
     if room is None:
         return [columns]
     blocks = [columns[:1]]

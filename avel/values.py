@@ -96,7 +96,7 @@ def parse_range(text: str) -> Range | None:
     if not dots:
         return None
     if not -math.inf < ends[0] < ends[1] < math.inf or (log and ends[0] <= 0):
-        raise ConfigError(f"range {text!r}", hint="two numbers, the lower first, and above 0 for log:")
+        raise ConfigError(f"{text!r} is no range", hint="two numbers, the lower first, and above 0 for log:")
     return Range(ends[0], ends[1], log)
 
 

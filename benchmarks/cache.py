@@ -291,7 +291,7 @@ def _reading(encoder: PartEncoder, clips: ClipStore, size: int) -> Times:
 
 
 def _compare(folder: Path, dtypes: list[str]) -> dict[str, dict[str, float]]:
-    """How far the second dtype's features are from the first's."""
+    """Compares the second dtype's features with the first's."""
     first, second = (folder / f"{dtype}.h5" for dtype in dtypes)
     found = diff(first, second)
     return {

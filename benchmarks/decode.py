@@ -30,7 +30,7 @@ GRID = Grid()
 
 
 def bare(path: str) -> None:
-    """Every picture decoded and dropped: the limit that the ratios are against."""
+    """Decodes every picture and drops it: the limit that the ratios are against."""
     with av.open(path) as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_type = "NONE"
@@ -39,48 +39,48 @@ def bare(path: str) -> None:
 
 
 def opening(path: str) -> None:
-    """Headers, and the time stamps of all packets."""
+    """Reads headers, and the time stamps of all packets."""
     with open_media(path, GRID):
         pass
 
 
 def frames(path: str, *, for_jpeg: bool = True) -> None:
-    """Opening, decoding with the skip plan, scaling to the planes of JPEG files, as `avel extract` does."""
+    """Opens, decodes with the skip plan and scales to the planes of JPEG files, as `avel extract` does."""
     with open_media(path, GRID, for_jpeg=for_jpeg) as media:
         for _ in media.pictures():
             pass
 
 
 def unplanned(path: str) -> None:
-    """`frames`, but every picture is decoded."""
+    """Does as `frames`, but decodes every picture."""
     with patch("avel.pipeline.media.video.SKIPPING", frozenset()):
         frames(path)
 
 
 def unscaled(path: str) -> None:
-    """`frames`, but no picture is scaled: what the skip plan leaves of decoding."""
+    """Does as `frames`, but scales no picture: what the skip plan leaves of decoding."""
     with patch("avel.pipeline.media.picture.PictureScaler.write", lambda *_: None):
         frames(path)
 
 
 def rgb(path: str) -> None:
-    """`frames`, but in RGB, each channel a plane."""
+    """Does as `frames`, but in RGB, each channel a plane."""
     frames(path, for_jpeg=False)
 
 
 def packed(path: str) -> None:
-    """`rgb`, but swscale writes rgb24, for whose full-width chroma it has no SIMD."""
+    """Does as `rgb`, but swscale writes rgb24, for whose full-width chroma it has no SIMD."""
     with patch("avel.pipeline.media.picture.PictureScaler.write", _packed):
         rgb(path)
 
 
 def samples(path: str) -> None:
-    """Opening, decoding and resampling the audio."""
+    """Opens a clip, decodes and resamples its audio."""
     _samples(path)
 
 
 def patches(path: str) -> None:
-    """`samples`, and their log-mel patches."""
+    """Does as `samples`, and computes their log-mel patches."""
     log_mel(_samples(path).reshape(GRID.segments, -1))
 
 
@@ -98,7 +98,7 @@ WAYS: dict[str, Callable[[str], None]] = {
 
 
 def measure(paths: Sequence[str], rounds: int) -> dict[str, float]:
-    """CPU seconds a clip of each way, median over rounds."""
+    """Returns the CPU seconds a clip of each way, the median over rounds."""
     seconds: dict[str, list[float]] = {name: [0.0] * rounds for name in WAYS}
     for round_number in range(rounds):
         for path in paths:

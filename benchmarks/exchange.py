@@ -64,7 +64,7 @@ def _options() -> argparse.Namespace:
 
 
 def _make(folder: Path, rows: int) -> None:
-    """Annotations and feature files of random numbers that float16 and float32 hold exactly."""
+    """Writes annotations, and feature files of random numbers that float16 and float32 hold exactly."""
     folder.mkdir()
     lines = [f"event {row % CLASSES}&video{row}&good&0&10\n" for row in range(rows)]
     (folder / "Annotations.txt").write_text("".join(lines))
@@ -94,7 +94,7 @@ def _there_and_back(folder: Path) -> dict[str, float]:
 
 
 def _equal_rows(folder: Path, rows: int) -> int:
-    """Rows that came back as they went in, in every file."""
+    """Counts the rows that came back as they went in, in every file."""
     equal = np.ones(rows, bool)
     for name in SHAPES:
         with h5py.File(folder / "given" / name) as given, h5py.File(folder / "exported" / name) as back:

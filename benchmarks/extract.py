@@ -51,13 +51,13 @@ FILTER = f"fps={GRID.fps},scale={GRID.size}:{GRID.size}:flags=area"
 
 
 def command_line(path: str) -> None:
-    """(a) the reference that anyone can run; pictures stay YUV, which is in its favour."""
+    """Runs (a), which anyone can run; its pictures stay YUV, which is in its favour."""
     files = ["-i", path, "-map", "0:v:0", "-t", f"{GRID.seconds}", "-vf", FILTER, "-f", "null", "-"]
     subprocess.run(["ffmpeg", "-v", "quiet", "-nostdin", "-threads", "1", *files], check=True)
 
 
 def bare(path: str) -> None:
-    """(b) every picture of the clip, decoded and dropped."""
+    """Runs (b): decodes every picture of the clip and drops it."""
     with av.open(path) as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_type = "NONE"
@@ -69,7 +69,7 @@ def bare(path: str) -> None:
 
 
 def opencv(path: str) -> None:
-    """(c) all pictures, all resized, then those by index."""
+    """Runs (c): decodes and resizes all pictures, then picks some by index."""
     import cv2
 
     cv2.setNumThreads(1)
@@ -82,7 +82,7 @@ def opencv(path: str) -> None:
 
 
 def torchcodec(path: str) -> None:
-    """(d) the frame on screen at each k/16 s."""
+    """Runs (d): decodes the frame on screen at each k/16 s."""
     import torch
     from torchcodec.decoders import VideoDecoder
     from torchcodec.transforms import Resize
@@ -97,21 +97,21 @@ def torchcodec(path: str) -> None:
 
 
 def scaled(path: str) -> None:
-    """(e) what is on screen at 160 slots, 256x256, in the colours that (f) stores."""
+    """Runs (e): decodes what is on screen at 160 slots, 256x256, in the colours that (f) stores."""
     with open_media(path, GRID, for_jpeg=True) as media:
         for _ in media.pictures():
             pass
 
 
 def bit_equal(path: str) -> bool:
-    """Whether leaving out pictures that nothing shows changes no bit of the frames."""
+    """Returns True if frames stay the same to the bit when pictures that no frame shows are skipped."""
     with patch("avel.pipeline.media.video.SKIPPING", frozenset()):
         everything = frames(path)
     return bool(np.array_equal(frames(path), everything))
 
 
 def frames(path: str) -> np.ndarray[Any, Any]:
-    """All frames of a clip: uint8 (T * N, S, S, 3)."""
+    """Returns all frames of a clip: uint8 (T * N, H, W, 3)."""
     with open_media(path, GRID) as media:
         return np.concatenate(list(media.frames()))
 
@@ -120,7 +120,7 @@ Timed = Callable[[Sequence[str]], float]
 
 
 def in_pool(pool: Any, way: Callable[[str], Any]) -> Timed:
-    """Seconds that the pool takes for all clips."""
+    """Returns a function that measures the seconds a pool takes for all clips."""
 
     def run(paths: Sequence[str]) -> float:
         began = time.perf_counter()
@@ -132,7 +132,7 @@ def in_pool(pool: Any, way: Callable[[str], Any]) -> Timed:
 
 
 def whole(paths: Sequence[str], workers: int, runs: list[ExtractSummary]) -> float:
-    """(f) seconds of a run into a new store; its summary is added to `runs`."""
+    """Runs (f) into a new store; returns its seconds, and adds its summary to `runs`."""
     videos = tuple(Video(str(number), path) for number, path in enumerate(paths))
     with tempfile.TemporaryDirectory() as folder:
         summary = extract(make_dataset("benchmark", "", (), videos), f"{folder}/clips.zarr", workers=workers)
@@ -177,7 +177,7 @@ def main() -> None:
 def _ways(
     processes: Any, threads: Any, workers: int, runs: list[ExtractSummary]
 ) -> tuple[dict[str, Timed], list[str]]:
-    """The ways that can be measured here, and those that cannot."""
+    """Returns the ways that can be measured here, and those that cannot."""
     ways: dict[str, Timed] = {"a ffmpeg command line": in_pool(threads, command_line)}
     ways["b bare decoding"] = in_pool(processes, bare)
     ways["c opencv"] = in_pool(processes, opencv)
@@ -190,7 +190,7 @@ def _ways(
 
 
 def _clips(folders: list[Path], count: int, pool: Any) -> list[str]:
-    """`count` clips that all ways can read, taken in turns from each folder, again where they are fewer."""
+    """Returns `count` clips that all ways can read, from each folder in turn; fewer ones repeat."""
     found = [sorted(str(file) for file in folder.iterdir() if file.is_file()) for folder in folders]
     mixed = [path for row in itertools.zip_longest(*found) for path in row if path is not None][: 2 * count]
     good = [path for path, fine in zip(mixed, pool.map(_stages, mixed), strict=True) if fine]
@@ -206,7 +206,7 @@ def _stages(path: str) -> bool:
 
 
 def _ratios(seconds: dict[str, list[float]]) -> dict[str, float]:
-    """Medians over the rounds of paired ratios of speed: e to a and b, f to a and d."""
+    """Returns medians over the rounds of paired ratios of speed: e to a and b, f to a and d."""
     found = {}
     for one, other in ("ea", "eb", "fa", "fd"):
         times = {name[0]: each for name, each in seconds.items()}

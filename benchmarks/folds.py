@@ -5,9 +5,9 @@
 
 `avel sweep --folds` evaluates heads on one cache, whose encoder has seen the clips of all folds. Here AV-BT
 is trained for each fold, on the clips that neither choose an epoch nor are held out; test clips take no part.
-The folds stay in the folder: the same command goes on where it stopped, and with more seeds adds some. It
-also compares with another line: `--against "tacma, lr 1e-3, standardised"`, and makes some lines alone:
-`--lines "mlp, 100 epochs" "tacma, 100 epochs"`, beside the one that it compares with.
+The folds stay in the folder: the same command goes on where it stopped, and with more seeds adds some. Each
+line is compared with the first one of its head, or with another: `--against "tacma, lr 1e-3, standardised"`.
+`--lines "mlp, 100 epochs" "tacma, 100 epochs"` makes these alone, and the line they are compared with.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ FOLDS = 5
 Pair = tuple[Tensor, Tensor]
 
 PAPER_HEAD: dict[str, Any] = {**HEAD_PRESETS["paper"], "patience": 40, "together": "never"}
-"""The paper's settings; the epochs after 40 without a better one are spared."""
+"""Settings of the paper, but training ends after 40 epochs without a better one."""
 FASTER: dict[str, Any] = {"lr": 1e-3, "standardise": False, "together": "never"}
 STANDARD, DROP = {"standardise": True}, {"dropout": 0.5}
 MLP, TACMA = FASTER | {"head": "mlp", "epochs": 60}, FASTER | {"head": "tacma", "epochs": 40}
@@ -213,9 +213,7 @@ def avbt(
 ) -> tuple[Pair, dict[str, Tensor]]:
     """Trains AV-BT without two folds -> f_a, f_v of all videos, (V, T, D), and the weights behind its CNNs.
 
-    No epochs leave it random.
-
-    With `last_block`, these many epochs follow in which the last block of MobileNetV2 learns, too.
+    With 0 `epochs` it stays random. In `last_block` further epochs the last block of MobileNetV2 learns too.
     """
     epochs, more_epochs = options.pop("epochs", EPOCHS), options.pop("last_block", 0)
     config = resolve(

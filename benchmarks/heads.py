@@ -1,4 +1,4 @@
-"""Training heads at AVE's real size: 4143 samples of 4097 videos, 10 segments, 256 features, 29 classes.
+"""Times training of heads at AVE's size: 4143 samples of 4097 videos, 10 segments, 256 features, K = 29.
 
     python benchmarks/heads.py limit loop trials busy    # each against its baseline, taken in turns
     python benchmarks/heads.py accuracy --cache ave.h5    # float32 and bfloat16, test accuracy of both
@@ -84,7 +84,7 @@ def of_cache(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def limit(cache: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """One TACMA epoch against its bare products, in each dtype; and bfloat16 against float32."""
+    """Times a TACMA epoch against its bare products, in each dtype; and bfloat16 against float32."""
     epochs: dict[str, Epoch] = {}
     for name, dtype in DTYPES.items():
         epochs[f"tacma {name}"] = training_epoch_of(cache, [0], options, dtype=name)
@@ -95,7 +95,7 @@ def limit(cache: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def loop(cache: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """One TACMA epoch against the published style of loop, without and with two loading processes."""
+    """Times a TACMA epoch against the published style of loop, without and with two loading processes."""
     opened = FeatureCache.open(cache)
     width = opened.shapes["f_a"][-1]
     epochs = {f"tacma {name}": training_epoch_of(cache, [0], options, dtype=name) for name in DTYPES}
@@ -110,7 +110,7 @@ def loop(cache: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def trials(cache: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """M trials at once against the same in turn, for a large and a small head and for small batches."""
+    """Times M trials at once against the same in turn: a large head, a small one, small batches."""
     found = []
     for head, batch in (("tacma", 128), ("tacma", 16), ("mlp", 128)):
         seeds = list(range(options.trials))
@@ -129,7 +129,7 @@ def run_all(epochs: list[Epoch]) -> None:
 
 
 def busy(cache: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """An epoch with one core taken by another process, for a head of small steps and one of large ones."""
+    """Times an epoch beside a process that fills one core, for a head of small and one of large steps."""
     epochs: dict[str, Epoch] = {}
     for head in ("mlp", "tacma"):
         alone = epoch_of(cache, [0], options, head=head)
@@ -141,7 +141,7 @@ def busy(cache: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def beside_a_busy_process(epoch: Epoch) -> Epoch:
-    """The same epoch while another process computes without a pause."""
+    """Returns the same epoch, run while another process computes without a pause."""
 
     def run() -> None:
         with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as other:
@@ -152,7 +152,10 @@ def beside_a_busy_process(epoch: Epoch) -> Epoch:
 
 
 def accuracy(cache: Path, folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Test accuracy at the best validation epoch in both dtypes, percent, where the table says seconds."""
+    """Measures test accuracy at the best validation epoch in both dtypes.
+
+    Percents stand where the table says seconds.
+    """
     means: dict[str, float] = {}
     for name in DTYPES:
         config = resolve(
@@ -178,18 +181,18 @@ def accuracy(cache: Path, folder: Path, options: argparse.Namespace) -> list[dic
 
 
 def epoch_of(cache: Path, seeds: list[int], options: argparse.Namespace, **settings: Any) -> Epoch:
-    """A function that trains the trials for one epoch more and scores them on val and test."""
+    """Returns a function that trains the trials one epoch more and scores them on val and test."""
     return training_of(cache, seeds, options, **settings).epoch
 
 
 def training_epoch_of(cache: Path, seeds: list[int], options: argparse.Namespace, **settings: Any) -> Epoch:
-    """A function that does without the scores: gather, forward, backward, Adam."""
+    """Returns a function that trains one epoch more without scores: gather, forward, backward, Adam."""
     training = training_of(cache, seeds, options, **settings)
     return lambda: training.train_epoch(1).tolist()  # which waits for the device
 
 
 def training_of(cache: Path, seeds: list[int], options: argparse.Namespace, **settings: Any) -> Training:
-    """Trials that are trained together, on data that is loaded once."""
+    """Returns trials that are trained together, on data that is loaded once."""
     config = resolve(TrainConfig, "train-head", options={"device": options.device, "epochs": 1000} | settings)
     device = choose_device(config.device)
     if (key := (cache, device)) not in _loaded:
@@ -202,7 +205,7 @@ _loaded: dict[tuple[Path, torch.device], Data] = {}
 
 
 def bare_epoch(cache: Path, dtype: torch.dtype, batch: int = 128) -> Epoch:
-    """The products of all batches of one epoch, the last one smaller."""
+    """Returns a function that does the products of all batches of one epoch, the last one smaller."""
     opened = FeatureCache.open(cache)
     samples = int((opened.samples.split == "train").sum())
     sizes = (opened.grid_segments, opened.shapes["f_a"][-1], opened.classes, dtype)
@@ -218,7 +221,7 @@ def bare_epoch(cache: Path, dtype: torch.dtype, batch: int = 128) -> Epoch:
 
 
 def in_turns(epochs: dict[str, Epoch], options: argparse.Namespace) -> dict[str, list[float]]:
-    """Seconds of each epoch, A B A B ..., after one of each to warm up."""
+    """Times each epoch in turn, A B A B ..., after one of each to warm up; returns the seconds."""
     clock = time.process_time if options.clock == "cpu" else time.perf_counter
     seconds: dict[str, list[float]] = {name: [] for name in epochs}
     for turn in range(options.rounds + 1):
@@ -231,7 +234,7 @@ def in_turns(epochs: dict[str, Epoch], options: argparse.Namespace) -> dict[str,
 
 
 def compared(part: str, what: str, against: str, seconds: dict[str, list[float]]) -> dict[str, Any]:
-    """Medians of both, and the median of their ratio turn by turn."""
+    """Returns a line of the table: medians of both, and the median of their ratio turn by turn."""
     ratios = [base / own for own, base in zip(seconds[what], seconds[against], strict=True)]
     return {
         "part": part,
@@ -244,7 +247,7 @@ def compared(part: str, what: str, against: str, seconds: dict[str, list[float]]
 
 
 def make_cache(path: Path, annotations: Path | None) -> Path:
-    """A cache of AVE's size: prototypes of the classes under noise that leaves some segments in doubt."""
+    """Writes a cache of AVE's size: a vector for each class, and noise that leaves some segments unclear."""
     random = np.random.default_rng(0)
     samples = _ave_samples(annotations) if annotations else _made_up_samples(random)
     classes = tuple(map(str, range(EVENTS)))
@@ -263,14 +266,14 @@ def make_cache(path: Path, annotations: Path | None) -> Path:
 
 
 def _ave_samples(folder: Path) -> CachedSamples:
-    """AVE's own samples, events and splits."""
+    """Reads AVE's own samples, events and splits."""
     dataset = read_dataset(folder)
     samples, _ = samples_of_videos(dataset, tuple(video.video_id for video in dataset.videos), {})
     return samples
 
 
 def _made_up_samples(random: np.random.Generator) -> CachedSamples:
-    """Samples and splits of AVE's sizes; two thirds of the events last the whole clip, as AVE's do."""
+    """Makes samples and splits of AVE's sizes; two thirds of the events last the whole clip, as in AVE."""
     offset = np.where(random.random(SAMPLES) > 2 / 3, random.integers(0, SEGMENTS, SAMPLES), SEGMENTS)
     category = random.integers(0, EVENTS, SAMPLES)
     onset, both = np.zeros(SAMPLES), np.zeros(SAMPLES, np.int64)

@@ -16,7 +16,7 @@ Step = Callable[[], None]
 
 
 def linear_products(rows: int, width: int, out: int, *, of_data: bool, dtype: torch.dtype) -> Step:
-    """A Linear's products, forward, weight gradient and, unless its input is data, input gradient."""
+    """Returns a Linear's products: forward, weight gradient and, unless its input is data, input gradient."""
     x, weight = torch.randn(rows, width, dtype=dtype), torch.randn(out, width, dtype=dtype)
     gradient = torch.randn(rows, out, dtype=dtype)
     results = [torch.empty(shape, dtype=dtype) for shape in ((rows, out), (out, width), (rows, width))]
@@ -31,7 +31,7 @@ def linear_products(rows: int, width: int, out: int, *, of_data: bool, dtype: to
 
 
 def attention_products(clips: int, m: int, k: int, n: int, dtype: torch.dtype) -> Step:
-    """A batched product of (m, k) by (k, n) with both of its gradients."""
+    """Returns a batched product of (m, k) by (k, n) with both of its gradients."""
     left, right = torch.randn(clips, m, k, dtype=dtype), torch.randn(clips, k, n, dtype=dtype)
     gradient = torch.randn(clips, m, n, dtype=dtype)
     results = [torch.empty(clips, *shape, dtype=dtype) for shape in ((m, n), (m, k), (k, n))]
@@ -45,7 +45,7 @@ def attention_products(clips: int, m: int, k: int, n: int, dtype: torch.dtype) -
 
 
 def bare_products(clips: int, segments: int, width: int, classes: int, dtype: torch.dtype) -> Step:
-    """Every matrix product of one step of TACMA as Eq. 3-8 write it (d_h = d_e = width), and nothing else."""
+    """Returns only the matrix products of one step of TACMA as Eq. 3-8 write it (d_h = d_e = width)."""
     rows = clips * segments
     of_data = [linear_products(rows, width, width, of_data=True, dtype=dtype) for _ in range(4)]
     layers = [(width, width), (width, width), (width, 128), (128, 64), (64, classes)]
@@ -75,7 +75,7 @@ class PlainTACMA(nn.Module):
         )
 
     def forward(self, audio: Tensor, visual: Tensor) -> Tensor:
-        """Scores: (B, T, D), (B, T, D) -> (B, T, K)."""
+        """Computes scores: (B, T, D), (B, T, D) -> (B, T, K)."""
         scores = self.query_a(audio) @ self.query_v(visual).transpose(1, 2) / math.sqrt(self.width)
         scores = torch.relu(scores)
         steps = torch.arange(audio.shape[1])
@@ -111,7 +111,7 @@ class RowDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
 
 
 class PlainLoop:
-    """One epoch after another with a DataLoader, Adam as it comes, and the running accuracy of each step."""
+    """A loop over epochs with a DataLoader, torch's plain Adam, and the accuracy of each step on the way."""
 
     def __init__(self, path: Path, width: int, classes: int, workers: int, batch_size: int = 128) -> None:
         rows = RowDataset(path, "train")

@@ -53,7 +53,7 @@ class Products(TorchDispatchMode):
         self.found.append((tuple(left), tuple(right)))
 
     def _convolution(self, name: str, args: Any) -> None:
-        """A product forward; backward one for the weights, and one for the input if it wants it."""
+        """Adds a product forward; backward one for the weights, and one for the input where it is wanted."""
         values, weight = (args[1], args[2]) if name.endswith("backward") else (args[0], args[1])
         rows, window = values.shape[0] * math.prod(values.shape[2:]), math.prod(weight.shape[1:])
         forward = (rows, window), (window, weight.shape[0])
@@ -61,7 +61,7 @@ class Products(TorchDispatchMode):
         self.found += [forward] * wanted
 
     def _recurrent(self, name: str, args: Any) -> None:
-        """A layer in one direction: inputs at once, states step by step; backward twice as many."""
+        """Adds those of one direction of a layer: inputs at once, states stepwise; twice as many backward."""
         values, into, through = args[0], args[1], args[2]
         steps, clips = values.shape[:2]  # torch calls oneDNN with time first
         both = 2 if name.endswith("backward") else 1

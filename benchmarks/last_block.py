@@ -17,7 +17,7 @@ from avel.progress import Progress
 from avel.stores.clips import ClipStore
 
 LAST = 17
-"""The last block: the inverted residual before the last convolution, and that convolution."""
+"""First layer of the last block: the inverted residual before the last convolution, and that convolution."""
 AT_ONCE = 8
 
 

@@ -47,7 +47,7 @@ from avel.text import table
 
 
 class JpegFiles(Dataset[Tensor]):
-    """(a) one clip's random frames from a folder of JPEG files: uint8 (T, 3, H, W)."""
+    """Dataset of (a): one clip's random frames from a folder of JPEG files, uint8 (T, 3, H, W)."""
 
     def __init__(self, folder: Path, store: ClipStore, clips: int) -> None:
         self.folder, self.clips, self.grid = folder, clips, store.grid
@@ -69,12 +69,12 @@ class Same(Batches):
         self.batch, self.batch_size, self.clips = batch, len(batch.clips), len(batch.clips) * steps
 
     def epoch(self, number: int) -> Iterator[Batch]:
-        """The same batch, `steps` times."""
+        """Yields the same batch, `steps` times."""
         return iter([self.batch] * self.steps)
 
 
 def rate(work: Callable[[], int], device: torch.device) -> float:
-    """Clips/s of `work`, which tells how many clips it did."""
+    """Returns the clips/s of `work`, which returns how many clips it did."""
     began = time.perf_counter()
     clips = work()
     if device.type == "cuda":
@@ -83,7 +83,7 @@ def rate(work: Callable[[], int], device: torch.device) -> float:
 
 
 def in_turns(ways: dict[str, Callable[[], int]], rounds: int, device: torch.device) -> dict[str, float]:
-    """Median clips/s of each way, after one round that warms up."""
+    """Returns the median clips/s of each way, after one round that warms up."""
     found: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(rounds + 1):
         for name, work in ways.items():
@@ -94,19 +94,19 @@ def in_turns(ways: dict[str, Callable[[], int]], rounds: int, device: torch.devi
 
 
 def drain(batches: Any, epoch: int) -> int:
-    """All batches of an epoch, touched and dropped."""
+    """Reads and drops all batches of an epoch; returns the clips in them."""
     return sum(len(batch.clips) for batch in batches.epoch(epoch))
 
 
 def write_files(store: ClipStore, video_ids: list[str], folder: Path) -> None:
-    """Every staged frame of some clips as a JPEG file of its own."""
+    """Writes every staged frame of some clips as a JPEG file of its own."""
     for clip, video_id in enumerate(video_ids):
         for frame, data in enumerate(store.jpegs(video_id, range(store.grid.frames))):
             (folder / f"{clip}-{frame}.jpg").write_bytes(data)
 
 
 def product_rate(device: torch.device, dtype: torch.dtype, side: int) -> float:
-    """Floating-point operations/s of one large matrix product: the roof that counts here."""
+    """Returns the floating-point operations/s of one large matrix product, the most that a step can reach."""
     a = torch.randn(side, side, device=device, dtype=dtype)
     best = 0.0
     for _ in range(5):
@@ -115,7 +115,7 @@ def product_rate(device: torch.device, dtype: torch.dtype, side: int) -> float:
 
 
 def bytes_of_weights(trainer: Trainer) -> float:
-    """Bytes of weights, gradients and the optimizer's state that a step moves, each once: a lower bound."""
+    """Returns the fewest bytes that a step moves: weights, gradients and the optimizer's state, once each."""
     weights = sum(p.numel() * p.element_size() for p in trainer.projected.parameters() if p.requires_grad)
     kept = [value for state in trainer.optimizer.state.values() for value in state.values()]
     # each is read and written
@@ -124,7 +124,7 @@ def bytes_of_weights(trainer: Trainer) -> float:
 
 
 def reading(store: ClipStore, loader: ClipLoader, options: argparse.Namespace) -> dict[str, Any]:
-    """(a) and (b): frames alone."""
+    """Measures (a) and (b), reading alone."""
     with tempfile.TemporaryDirectory() as folder:
         write_files(store, list(loader.video_ids), Path(folder))
         files = DataLoader(
@@ -146,7 +146,7 @@ def reading(store: ClipStore, loader: ClipLoader, options: argparse.Namespace) -
 def training(
     loader: ClipLoader, config: PretrainConfig, options: argparse.Namespace, loader_rate: float
 ) -> dict[str, Any]:
-    """(c) and (d), beside the roofline."""
+    """Measures (c) and (d), beside what a large matrix product reaches."""
     device = loader.device
     projected = move_to_device(ProjectedEncoder(build_encoder(config), config), config, device)
     trainer = Trainer(projected, make_optimizer(projected, config), config, device)
@@ -181,7 +181,7 @@ def training(
 
 
 def measure(options: argparse.Namespace, config: PretrainConfig) -> dict[str, Any]:
-    """Reading, and training where it is asked for."""
+    """Measures reading and, unless it is left out, training."""
     device, store = device_of_process(config.device), ClipStore.open(options.store)
     loader = ClipLoader(
         store,

@@ -39,7 +39,7 @@ FILES_A_FOLDER = 1000
 
 @dataclass(frozen=True)
 class Cost:
-    """What one measurement took; `first_seconds` is when the first clip was staged."""
+    """Cost of one measurement; `first_seconds` is when the first clip was staged."""
 
     cpu_seconds: float
     wall_seconds: float

@@ -45,7 +45,7 @@ def convolution_backward(
     wanted: Sequence[bool],
     **_: Any,
 ) -> int:
-    """Operations of the gradients of input and weight, each as many as the convolution itself.
+    """Counts operations of the gradients of input and weight, each as many as the convolution itself.
 
     torch's own formula forgets `groups` in the weight's gradient: for a depthwise convolution it counts C
     times too many.

@@ -20,12 +20,12 @@ MOMENTUM, TRUST, WEIGHT_DECAY = 0.9, 1e-3, 1e-6  # LARS [55], as in [23]
 
 
 def augmentation(size: int = 224) -> v2.Transform:
-    """Crop and blur, Table 5's best row; one draw for all frames of a clip: (T, 3, H, W) in [0, 1]."""
+    """Returns crop and blur, Table 5's best row; one draw for all frames (T, 3, H, W) in [0, 1] of a clip."""
     return v2.Compose([v2.RandomResizedCrop(size), v2.RandomApply([v2.GaussianBlur(23, (0.1, 2.0))])])
 
 
 def preprocess(frames: Tensor, augment: v2.Transform) -> Tensor:
-    """V, one random frame of each segment, augmented: (B, T, N, 3, H, W) -> (B, T, 3, size, size)."""
+    """Returns V, a random frame of each segment, augmented: (B, T, N, 3, H, W) -> (B, T, 3, size, size)."""
     B, T, N = frames.shape[:3]
     chosen = frames[torch.arange(B)[:, None], torch.arange(T), torch.randint(0, N, (B, T))]
     return torch.stack([augment(clip) for clip in chosen])
@@ -42,14 +42,14 @@ class Encoder(nn.Module):
         self.visual_lstm = nn.LSTM(512, 128, batch_first=True, bidirectional=True)
 
     def forward(self, A: Tensor, V: Tensor) -> tuple[Tensor, Tensor]:
-        """f_a, f_v with d_l = 256: (B, T, 96, 64), (B, T, 3, 224, 224) -> (B, T, d_l), (B, T, d_l)."""
+        """Returns f_a, f_v with d_l = 256: (B, T, 96, 64), (B, T, 3, 224, 224) -> two (B, T, d_l)."""
         cnn_a = self.audio(A.flatten(0, 1)[:, None]).unflatten(0, A.shape[:2])
         cnn_v = self.visual_linear(self.visual(V.flatten(0, 1))).unflatten(0, V.shape[:2])
         return self.audio_lstm(cnn_a)[0], self.visual_lstm(cnn_v)[0]
 
 
 def projector(first: int = 2048, second: int = 4096, d: int = 4096, d_l: int = 256) -> nn.Sequential:
-    """Three layers, the same ones for both modalities: (n, d_l) -> (n, d)."""
+    """Returns three layers, the same ones for both modalities: (n, d_l) -> (n, d)."""
     return nn.Sequential(
         *(nn.Linear(d_l, first, bias=False), nn.BatchNorm1d(first), nn.ReLU()),
         *(nn.Linear(first, second, bias=False), nn.BatchNorm1d(second), nn.ReLU()),
@@ -58,7 +58,7 @@ def projector(first: int = 2048, second: int = 4096, d: int = 4096, d_l: int = 2
 
 
 def cross_correlation(Z_a: Tensor, Z_v: Tensor) -> Tensor:
-    """C of Eq. 1, averaged over clips: (B, T, d), (B, T, d) -> (d, d)."""
+    """Returns C of Eq. 1, averaged over clips: (B, T, d), (B, T, d) -> (d, d)."""
     Z_a, Z_v = (Z - Z.mean(1, keepdim=True) for Z in (Z_a, Z_v))
     Z_a, Z_v = (Z / (Z.square().sum(1, keepdim=True) + 1e-8).sqrt() for Z in (Z_a, Z_v))
     # Algorithm 1 takes B products (d, T) (T, d), then their mean; one product over B T segments is the same
@@ -66,7 +66,7 @@ def cross_correlation(Z_a: Tensor, Z_v: Tensor) -> Tensor:
 
 
 def avbt_loss(C: Tensor) -> Tensor:
-    """Eq. 2: (d, d) -> scalar."""
+    """Computes Eq. 2: (d, d) -> scalar."""
     invariance = (1 - C.diagonal()).square().sum()
     redundancy_reduction = C.square().sum() - C.diagonal().square().sum()
     return invariance + LAMBDA * redundancy_reduction
@@ -81,7 +81,7 @@ class LARS:
 
     @torch.no_grad()
     def step(self, fraction: float) -> None:
-        """One step at a fraction of the highest learning rates."""
+        """Takes one step at a fraction of the highest learning rates."""
         for w, m in self.momenta.items():
             assert w.grad is not None
             g, lr = w.grad, LR_BIASES
@@ -92,7 +92,7 @@ class LARS:
 
 
 def lr_fraction(step: int, epoch_steps: int, epochs: int = EPOCHS, warmup: int = WARMUP_EPOCHS) -> float:
-    """Fraction of the highest learning rate: a linear warm-up, then a cosine down to a tenth."""
+    """Returns the fraction of the highest learning rate: a linear warm-up, then a cosine down to a tenth."""
     if step < warmup * epoch_steps:
         return (step + 1) / (warmup * epoch_steps)
     progress = (step - warmup * epoch_steps) / ((epochs - warmup) * epoch_steps)
@@ -100,7 +100,7 @@ def lr_fraction(step: int, epoch_steps: int, epochs: int = EPOCHS, warmup: int =
 
 
 def made_up_clips(clips: int, T: int = 10, N: int = 2) -> tuple[Tensor, Tensor]:
-    """Log-Mel spectrograms whose three bands are as loud as the frames are red, green and blue."""
+    """Returns log-mel spectrograms whose three bands are as loud as the frames are red, green and blue."""
     levels = torch.rand(clips, T, 3)
     bands = nn.functional.pad(levels.repeat_interleave(21, -1), (0, 1))[:, :, None]
     frames = levels[:, :, None, :, None, None] + 0.1 * torch.randn(clips, T, N, 3, 20, 20)
@@ -108,7 +108,7 @@ def made_up_clips(clips: int, T: int = 10, N: int = 2) -> tuple[Tensor, Tensor]:
 
 
 def main(epochs: int = 10, warmup: int = 1, clips: int = 256) -> None:
-    """Algorithm 1, with small CNNs and a narrow projector in the place of the paper's."""
+    """Runs Algorithm 1, with small CNNs and a narrow projector in the place of the paper's."""
     torch.manual_seed(0)
     audio = nn.Sequential(nn.Conv2d(1, 16, (12, 64), stride=12), nn.ReLU(), nn.Flatten())
     visual = nn.Sequential(nn.Conv2d(3, 16, 8, stride=8), nn.ReLU(), nn.Flatten())

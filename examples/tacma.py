@@ -60,18 +60,18 @@ class TACMA(nn.Module):
 
 
 def cross_entropy(pred: Tensor, Y_gt: Tensor) -> Tensor:
-    """Eq. 9, with its sign and without the constant 1/C: (B, T, C), one-hot (B, T, C) -> scalar."""
+    """Computes Eq. 9, with its sign and without the constant 1/C: (B, T, C), one-hot (B, T, C) -> scalar."""
     return -(Y_gt * pred.log_softmax(-1)).sum(-1).mean()
 
 
 def adam(model: TACMA) -> tuple[torch.optim.Adam, torch.optim.lr_scheduler.StepLR]:
-    """Section 4.1: Adam at 1e-4, times 0.98 after every 10 epochs."""
+    """Returns the optimizer of Section 4.1: Adam at 1e-4, times 0.98 after every 10 epochs."""
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
     return optimizer, torch.optim.lr_scheduler.StepLR(optimizer, step_size=10, gamma=0.98)
 
 
 def made_up_clips(count: int, C: int, noise: float = 1.0, T: int = 10) -> tuple[Tensor, Tensor, Tensor]:
-    """f_a, f_v (B, T, d_l) and labels (B, T): in each clip one event, and background before and after it."""
+    """Returns f_a, f_v (B, T, d_l), labels (B, T): one event in each clip, background before and after it."""
     # A vector for each class in each modality, the same in all calls
     meaning = torch.randn(2, C, D_L, generator=torch.Generator().manual_seed(0))
     start, length = torch.randint(0, T - 2, (count, 1)), torch.randint(3, T + 1, (count, 1))

@@ -259,6 +259,15 @@ def test_help_breaks_no_option_between_two_lines(
         assert "\0" not in shown
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_names_the_bounds_of_a_number_in_words(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(cli, [name, "-h"]) == DONE
+    shown = capsys.readouterr().out
+    assert not re.search(r"\bx[<>]|[<>=]x\b", shown)
+    expected = {"demo": "from 24 to 1000]", "score": "above 0]", "pack": "at least 1]"}
+    assert expected.get(name, "") in " ".join(shown.split())
+
+
 def test_help_names_the_type_of_the_items_of_a_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(cli, ["train-head", "-h"]) == DONE
     assert "--milestones INTEGER,..." in capsys.readouterr().out

@@ -8,6 +8,8 @@ from pathlib import Path
 
 AVEL = Path(__file__).resolve().parents[1] / "avel"
 MODULES = sorted(AVEL.rglob("*.py"))
+BESIDE = sorted(path for name in ("benchmarks", "examples") for path in (AVEL.parent / name).glob("*.py"))
+"""Modules that are not avel's, but whose docstrings follow the same rules."""
 BANNED = {
     **dict.fromkeys(("seen", "seer", "heard"), "video, audio, frames, waveform, log_mel"),
     "hz": "sample_rate",
@@ -83,7 +85,7 @@ def test_comments_and_texts_use_the_words_of_the_field() -> None:
 
 def test_docstrings_of_functions_begin_with_a_verb() -> None:
     found = []
-    for path in MODULES:
+    for path in (*MODULES, *BESIDE):
         if path.parent.name == "commands":  # whose docstrings are the help of commands: "Train", not "Trains"
             continue
         for node in ast.walk(ast.parse(path.read_text())):
@@ -99,7 +101,7 @@ def test_docstrings_of_functions_begin_with_a_verb() -> None:
 def test_no_docstring_begins_with_a_question_word() -> None:
     """Of modules, classes and constants, too: they name or do something."""
     found = []
-    for path in MODULES:
+    for path in (*MODULES, *BESIDE):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
                 begins = QUESTION.match(str(node.value.value))

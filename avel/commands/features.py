@@ -61,8 +61,8 @@ OVERWRITE_CACHE = click.option(
 def extract(dataset: Path, store: str, as_json: bool, **options: Any) -> int:
     """Stage clips: frames, log-mel, waveform on one grid.
 
-    Reads the videos of DATASET, a folder in AVE's layout, of another format, or any folder of videos. Writes
-    to STORE, a folder or an s3:// URL. The same command resumes an interrupted one.
+    Reads the videos of DATASET: AVE's folder, a dataset of another format, or any folder of videos. Writes to
+    STORE, a folder or an s3:// URL. The same command resumes an interrupted one.
     """
     summary = avel.extract(dataset, store, **options)
     then = f"avel pretrain {path_of(store)} runs/avbt    (on a CPU: --preset small)"
@@ -155,11 +155,11 @@ def features_options(command: Callable[..., int]) -> Callable[..., int]:
     for modality in ("visual", "audio"):
         seconds = click.FloatRange(0)
         for add in (
-            click.option(f"--{modality}-hop", type=seconds, help="Seconds from one of them to the next."),
+            click.option(f"--{modality}-hop", type=seconds, help="Seconds from one vector to the next."),
             click.option(
                 f"--{modality}-window",
                 type=seconds,
-                help="Seconds that one of them covers, 0 for a frame.  [default: the hop]",
+                help="Seconds that one vector covers, 0 for a frame.  [default: the hop]",
             ),
             click.option(f"--{modality}-name", help="Add them under this name to the CACHE that is there."),
             click.option(f"--{modality}-key", help="Name of the array, where a file holds several."),
@@ -167,7 +167,7 @@ def features_options(command: Callable[..., int]) -> Callable[..., int]:
                 f"--{modality}",
                 type=FEATURES,
                 help=f"{modality.capitalize()} features by video id: a folder or pattern of files, or one "
-                "file; a vector a segment unless a hop or window is given.",
+                "file; one vector for each segment unless a hop or window is given.",
             ),
         ):
             call = add(call)
@@ -235,7 +235,7 @@ def import_features(source: tuple[Path, ...], cache: Path, as_json: bool, **opti
 def export_features(cache: Path, folder: Path, as_json: bool, **options: Any) -> int:
     """Write a cache as the files that published code reads.
 
-    They are those that the code of AVEL and PSP reads, one row for each sample.
+    The files are those of AVEL and PSP, with one row for each sample.
     """
     written = avel.export_features(cache, folder, **options)
     other_sizes = "" if written.published_sizes else " --any-size"
@@ -275,7 +275,7 @@ def export_annotations(store: str, out: Path, as_json: bool, **options: Any) -> 
     "pairs",
     multiple=True,
     metavar="NAME=NAME",
-    help="Compare this array of A with that of B, or of A itself.  [default: those of one name]",
+    help="Compare this array of A with that of B, or of A itself.  [default: each with its namesake]",
 )
 @json_option
 def diff(a: Path, b: Path | None, pairs: tuple[str, ...], as_json: bool) -> int:

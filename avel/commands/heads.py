@@ -38,7 +38,7 @@ def train_head(cache: Path, run: Path, as_json: bool, **options: Any) -> int:
 
 
 def _negatives(source: str, cache: Path) -> str:
-    """Returns the cache of clips without events, made of a folder or a store where need be."""
+    """Returns the cache of clips without events; makes it first if `source` is a folder or a store."""
     return str(avel.background_cache(source, cache)) if source else ""
 
 
@@ -192,8 +192,8 @@ def leaderboard(
 def reproduce(table: str, store: str, out: Path, as_json: bool, **options: Any) -> int:
     """Measure a table of the paper on your clips.
 
-    Trains all that TABLE compares on the clips of STORE, and prints the paper's figures beside. All files go
-    to OUT, where the tables use the same encoders and features. The same command resumes an interrupted one.
+    Trains all that TABLE compares on the clips of STORE, and prints its figures beside the paper's. All files
+    go to OUT; encoders and features there serve every table. The same command resumes an interrupted one.
     """
     found = avel.reproduce(table, store, out, **options)
     rest = " ".join(name for name in TABLES if name != table)

@@ -26,8 +26,9 @@ from avel.options import dataset_options, json_option, loose_settings
 DECODER = click.option(
     "--decoder",
     type=click.Choice(["argmax", "event", "threshold"]),
-    help="argmax: the likeliest class of each segment; event: one class a sample, or background; threshold: "
-    "every class of at least 0.5.  [default: argmax; threshold if a segment has several labels]",
+    help="argmax: a segment's likeliest class; event: one class for the whole clip, or background; "
+    "threshold: every class of at least 0.5.  [default: argmax; threshold if a segment may have several "
+    "labels]",
 )
 ONSET_TOLERANCE = click.option(
     "--onset-tolerance",
@@ -56,8 +57,8 @@ def runs(folder: Path, against: Path | None, as_csv: bool, as_json: bool) -> int
 
     Takes all runs below FOLDER. Accuracies are percent of segments: test at the best validation epoch, with
     its standard deviation over seeds, F1 over events, the validation accuracy, test at the best test epoch,
-    test on samples that hold background. Below are paired differences with 95 % intervals. --json and --csv
-    print every column.
+    test on samples that hold background. Below the table are paired differences with 95 % intervals. --json
+    and --csv print every column.
     """
     from avel.heads.evaluation.runs import best_line, run_headline, run_table
 
@@ -155,8 +156,8 @@ def score(predictions: tuple[Path, ...], dataset: Path, in_full: bool, as_json: 
                   offset_seconds, and modality (audio, visual, or empty for
                   both); the rest is background
 
-    Where a segment may have several labels, K scores are those of the classes, first in audio, then in
-    visual; in .npy also (rows, T, 2, classes). Labels are 0 and 1. A column is named "Dog (audio)".
+    Where a segment may have several labels, K is twice the number of classes: all in audio, then all in
+    visual. .npy may also be (rows, T, 2, classes). Labels are 0 and 1. A column is named "Dog (audio)".
     """
     found = avel.score(predictions, dataset, **options)
     then = "" if in_full else "--all prints every figure, --json the same for scripts"

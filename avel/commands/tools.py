@@ -180,7 +180,7 @@ def predict(run: Path, videos: tuple[Path, ...], as_json: bool, **options: Any) 
 def doctor(self_test: bool, as_json: bool) -> int:
     """Check this machine for what avel needs.
 
-    Versions, GPU, decoders, disk, memory, and one clip through every stage.
+    Looks at versions, GPU, decoders, disk and memory, and takes one clip through every stage.
     """
     found = avel.doctor(self_test=self_test)
     show(found, as_json, next="avel demo demo/" if found.passed else "do what stands below each failed check")

@@ -33,9 +33,9 @@ FILES = {
 
 READING = (
     "An event is where its object is both visible and audible, so audio or visual alone cannot find it.",
-    "The row mlp untrained has random weights where the others have AV-BT.",
-    "The label of a second depends on that second alone, so TACMA's attention to the others has little to"
-    " add to mlp both here.",
+    "In the row mlp untrained the encoder has random weights; in the others AV-BT has trained it.",
+    "The label of a second depends on that second alone. So TACMA, which also attends to other seconds, can"
+    " hardly do better than mlp both here.",
 )
 """Text that explains the table."""
 
@@ -80,7 +80,7 @@ Theta and all epochs were chosen with --seed 101 and 102, whose clips the demo d
 """
 
 HEAD_SETTINGS: dict[str, Any] = {"seeds": 3, "epochs": 40, "lr": 1e-3, "batch_size": 32, "standardise": True}
-"""Settings of every head; with the lr of 1e-4 for AVE, so few clips would give far too few steps."""
+"""Settings of every head. The lr is above AVE's 1e-4, since so few clips give few steps."""
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,7 @@ def doctor(folder: Path | str = ".", *, self_test: bool = True) -> Diagnosis:
 
 
 def _run(name: str, check: Callable[[], Check]) -> Check:
-    """Runs a check; if it raises, as where a library cannot be imported, it has failed."""
+    """Runs a check; one that raises has failed, for example because a library cannot be imported."""
     try:
         return check()
     except (AvelError, OSError, RuntimeError, ValueError, ImportError) as error:
@@ -268,7 +268,8 @@ def one_clip(folder: Path) -> str:
         f_a, f_v = encoder(frames[None], log_mel[None])
         logits = model.eval()(f_a, f_v).logits
     if logits.shape != (1, 2, 3) or not torch.isfinite(logits).all():
-        raise AvelError(f"the head gave {tuple(logits.shape)}, finite: {bool(torch.isfinite(logits).all())}")
+        finite = bool(torch.isfinite(logits).all())
+        raise AvelError(f"scores of shape {tuple(logits.shape)}, finite: {finite}, not (1, 2, 3)")
     return "made, decoded, staged, encoded and classified"
 
 

@@ -1,4 +1,4 @@
-"""Makes a feature cache of clips without events for `--negatives`, like another cache."""
+"""Makes the feature cache of clips without events that `--negatives` needs, as another cache was made."""
 
 from pathlib import Path
 

@@ -197,7 +197,7 @@ def read_run(path: Path | str) -> HeadRun:
         raise StoreError(f"{run.path}: holds predictions of no split", hint=TRAIN_AGAIN)
     names = tuple(item.trial for item in parts[0])
     if any(tuple(item.trial for item in part) != names for part in parts):
-        raise StoreError(f"{run.path}: not every trial has predictions of every split")
+        raise StoreError(f"{run.path}: not every trial has predictions of every split", hint=TRAIN_AGAIN)
     first = [part[0] for part in parts]
     return HeadRun(
         run=run,

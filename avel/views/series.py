@@ -54,7 +54,7 @@ class SweepLine:
     """One line of a sweep: trials that differ in the swept setting and the seed alone.
 
     Attributes:
-        name: the other settings and the digest of the cache, where they set it apart; else "".
+        name: the other settings and the digest of the cache, where these differ between lines; else "".
         place: (n,) index of each of its values in those of the sweep.
         score_percent: (n,) scores of the trials with each value.
         spreads: (n,) their means and standard deviations.
@@ -71,11 +71,11 @@ class Sweep:
     """Scores of heads on a split over the values of one setting.
 
     Attributes:
+        setting: name of the setting.
+        label: the same for pictures: a Greek letter where the setting is named like one.
+        help: what the setting means, in a line.
         measure: name of the metric, for people.
-        setting: its name.
-        label: its name in pictures: a Greek letter where it is named like one.
-        help: what it means, in a line.
-        values: as text; numbers in rising order, others in the order in which they were given.
+        values: of the setting, as text; numbers rise, others are in the order in which they were given.
         ordered: whether the values are numbers, which a line may join.
     """
 

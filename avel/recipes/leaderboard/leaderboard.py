@@ -77,7 +77,7 @@ def leaderboard(
             train_head(loaded, folder / name, configs[name])
         except (ConfigError, TrainingError) as error:
             if name == against:
-                raise TrainingError(f"--against {name}: {error.message}") from None
+                raise TrainingError(f"--against {name}: {error.message}", hint=error.hint) from None
             reason = error.message.removeprefix(f"{loaded.cache.path}: ")
             note(f"{name} is left out: {reason}")
             writer.skipped.append(SkippedHead(name, reason))
@@ -89,7 +89,10 @@ def leaderboard(
             note(f"{writer.write(waiting).page}: {writer.heads} of {plural(len(order), 'head')} so far")
     if not writer.heads:
         first = writer.skipped[0]
-        raise TrainingError(f"no head can be trained here; {first.head}: {first.reason}")
+        raise TrainingError(
+            f"no head can be trained here; {first.head}: {first.reason}",
+            hint="avel heads says what each head reads, avel inspect CACHE what the cache holds",
+        )
     return writer.write()
 
 

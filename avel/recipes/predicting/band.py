@@ -1,4 +1,4 @@
-"""Draws the band below a previewed video: a bar with all events, a playhead, and the present event's name."""
+"""Draws the band below a previewed video: a bar of all events, a playhead, the names of those on now."""
 
 import functools
 
@@ -12,6 +12,7 @@ from avel.recipes.predicting.events import FoundEvent, VideoEvents
 from avel.views.plots.style import EMPTY, INK, PAPER, SERIES
 
 FRACTION_OF_WIDTH, LEAST_PIXELS = 0.085, 40
+"""Height of the band, as a fraction of the video's width; and its least height."""
 
 
 class Band:

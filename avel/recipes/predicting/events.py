@@ -62,7 +62,10 @@ class VideoEvents:
 def find_events(
     probabilities: NDArray[Any], task: Task, segment_seconds: float, valid_seconds: float
 ) -> tuple[FoundEvent, ...]:
-    """Lists runs of a class in a track: (L, K) -> events in order of time."""
+    """Lists the events, runs of segments of one class in one track, in order of time.
+
+    `probabilities` (L, K) are those of the video's L segments.
+    """
     events = []
     for place, segments in enumerate(task.classes_of(task.decode(probabilities[None])[0])):
         for number in sorted({number for classes in segments for number in classes}):

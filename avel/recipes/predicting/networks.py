@@ -188,7 +188,7 @@ class Networks:
         return array_of
 
     def run_of(self, origin: Origin, wanted: str) -> Path:
-        """Returns the run whose encoder has a digest: the one given, or where a cache says that it lies.
+        """Returns the run whose encoder has the digest `wanted`: the one given, or the one the cache names.
 
         Raises:
             MissingPathError: it is not there.
@@ -375,7 +375,7 @@ def staging_config(staging: Staging, where: str) -> ExtractConfig:
         if digest(config) == staging.digest:
             return config
     raise StaleError(
-        f"{where}: its clips were staged as {staging.digest}, which this avel cannot repeat",
+        f"{where}: this version of avel cannot stage clips as its clips were ({staging.digest})",
         hint="stage the clips again with avel extract, then make cache and head again",
     )
 

@@ -99,9 +99,9 @@ def predict(
         audio_weights: the same for audio backbones.
 
     Raises:
-        ConfigError: no videos; several, where the file to write holds the events of one; two of one name,
-            where that file knows videos by name; a file to write that is itself one of the videos; an ending
-            of a file that stands for no format.
+        ConfigError: no videos; several, for a format that holds the events of one; two of one name, for a
+            format that tells videos apart by name; `out` or `preview` is one of the videos, or its ending
+            stands for no format.
         UnknownNameError: no such `format`.
         MissingPathError, StoreError: run, cache or encoder are gone or damaged.
         StaleError: encoder, weights or staging are not those of the cache.
@@ -146,7 +146,7 @@ def segment_probabilities(
     features: VideoFeatures,
     device: torch.device,
 ) -> NDArray[np.float64]:
-    """Computes class probabilities of every segment, the mean over trials: -> (L, K)."""
+    """Computes class probabilities of the video's L segments, the mean over trials: (L, K)."""
     length, width = len(features), video_encoder.segments
     starts = window_starts(length, width)
     lengths = None if length >= width else torch.tensor([length], device=device)

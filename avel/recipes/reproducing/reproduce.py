@@ -170,7 +170,7 @@ class _Stages:
             return path
         encoder = self.encoder(name, seed)
         path = self.out / "features" / f"{encoder.name}.h5"
-        # Unset CNNs: the encoder has its own
+        # With the defaults of the CNNs, since the encoder has its own
         unset: dict[str, Any] = {"visual": VisualConfig(), "audio": AudioConfig()}
         config = dataclasses.replace(self.caching, keep_maps=False, keep_cnn=False, **unset)
         agva = ENCODERS[name].get("agva", self.pretraining.encoder.agva)

@@ -78,14 +78,15 @@ def report(
     old = own_files(target)
     read = distinct([read_run(path) for path in runs])
     with partial_folder(target) as partial:
-        contents = _write(read, partial, store, copy_videos, tsne)
+        names, count, left_out = _write(read, partial, store, copy_videos, tsne)
         put_in_place(partial, target, old)
-    return Report(str(Path(out) / INDEX), contents[0], contents[1], disk_bytes(target), contents[2])
+    return Report(str(Path(out) / INDEX), names, count, disk_bytes(target), left_out)
 
 
 def _write(
     read: list[HeadRun], folder: Path, store: Path | str | None, copy_videos: bool, tsne: bool
 ) -> tuple[tuple[str, ...], int, tuple[str, ...]]:
+    """Writes the page; returns names of the runs, number of clips, and notes on what is left out."""
     groups = [item for run in read for item in numbers.split_by_setting(run).items()]
     evaluations = {run.run.path: numbers.evaluations_of(run) for run in read}
     shown = [group for _, group in groups]

@@ -15,8 +15,10 @@ from avel.progress import note
 from avel.views.footage import Footage
 
 STRIP_PIXELS = 96
+"""Side of a frame in the strip."""
 QUALITY = 82
 SOUND_SCALE = 2
+"""Pixels in height of a mel band."""
 
 
 def write_pictures(footage: Footage, video_id: str, folder: Path, number: int) -> bool:

@@ -179,7 +179,7 @@ function blocks(found, labels) {
 /** Runs that the clip browser shows. */
 const browsedRuns = () => avel.data.summary.runs.slice(0, avel.data.clips.predictions.length);
 
-/** What the page has of the video of a clip: its "video_id", "media" (number of its pictures) or "path". */
+/** A value of the video of a clip, by key: "video_id", "media" (number of its pictures) or "path". */
 const ofVideo = (key, clip) => avel.data.clips[key][avel.data.clips.video[clip]];
 
 /** Name of one track, by its place in the task. */

@@ -41,7 +41,7 @@ function svgText(svg) {
   return `<?xml version="1.0" encoding="UTF-8"?>\n${new XMLSerializer().serializeToString(copy)}\n`;
 }
 
-/** Text of so many characters at most. */
+/** Text cut to `most` characters. */
 const short = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
 
 /** Text of a drawing. */

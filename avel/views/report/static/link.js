@@ -1,9 +1,9 @@
 "use strict";
-// The address of what is shown: split, trial, filters, clip and second stand behind the #, so that a link keeps them.
+// Links to what is shown: the page's address names split, trial, filters, clip and second behind the #.
 
 const link = { ready: false };
 
-/** Text of the address, NAME=VALUE each; values that the page begins with are left out. */
+/** What stands behind the #: NAME=VALUE pairs, without those that the page begins with. */
 function linkText() {
   const { clips, summary } = avel.data;
   const words = {

@@ -1,5 +1,5 @@
 "use strict";
-// Figure 8, alive: the video, and below it frames, spectrogram, labels and predictions on one time axis, with the
+// Figure 8 as a player: the video, and below it frames, spectrogram, labels and predictions on one time axis, with the
 // playhead in step; beside it the attention maps of the clip.
 
 const player = { clip: null, seconds: 0, segment: 0, video: null, detail: null, attended: null };
