@@ -242,10 +242,10 @@ def findings_of(checked: Mapping[FeatureModality, CheckedFeatures], leave_out: b
             what = f"{kind}, the first is {first!r}" + (f": {detail}" if detail else "")
             lines.append(f"{where}: {count} of {len(each.aligned.places)} clips: {what}")
         if each.surplus:
-            clip = next(iter(each.aligned.target.video_ids), "")
+            like = [f"; a clip's id is like {clip!r}" for clip in each.aligned.target.video_ids[:1]]
             lines.append(
                 f"{where}: {len(each.surplus)} of {each.aligned.files.count} ids are of no clip of the "
-                f"dataset, the first is {each.surplus[0]!r}; a clip's id is like {clip!r}"
+                f"dataset, the first is {each.surplus[0]!r}{''.join(like)}"
             )
     if lines and not leave_out:
         hint = "".join(fix for kind, fix in REMEDIES.items() if kinds[kind]) + LEAVE_OUT

@@ -290,6 +290,15 @@ def test_options_without_effect_are_named(tmp_path: Path, capsys: pytest.Capture
     assert capsys.readouterr().err.endswith(said)
 
 
+def test_ids_stand_beside_no_id_where_there_is_no_clip(tmp_path: Path) -> None:
+    table = tmp_path / "none.csv"
+    table.write_text("video,category,onset,offset\n")
+    audio = vectors(tmp_path, "a", (T, 5))
+    with pytest.raises(DatasetError, match="12 of 12 ids are of no clip of the dataset") as refused:
+        import_features(None, tmp_path / "c.h5", annotations=table, audio=audio, visual=audio)
+    assert "is like" not in refused.value.message
+
+
 def test_what_cannot_stand_beside_is_refused(tmp_path: Path) -> None:
     path, audio = tmp_path / "mine.h5", vectors(tmp_path, "a", (T, 5))
     maps = vectors(tmp_path, "m", (T, 2, 2, 3))

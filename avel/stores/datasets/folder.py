@@ -71,20 +71,10 @@ class Files:
 def list_files(root: Path, *, below: bool = True) -> Files:
     """Lists the files in `root` and, where `below`, in every folder below it, by their `path_text`."""
     found: dict[str, list[str]] = {field.name: [] for field in dataclasses.fields(Files)}
-    _list(root, "", below, found)
-    return Files(**{kind: tuple(paths) for kind, paths in found.items()})
-
-
-def _list(folder: os.PathLike[str], prefix: str, below: bool, found: dict[str, list[str]]) -> None:
-    """Adds all that is in a folder to `found`, sorted by name; a folder's files come in its place."""
-    try:
-        with os.scandir(folder) as scanned:
-            entries = sorted(scanned, key=attrgetter("name"))
-    except OSError:
-        found["closed"].append(prefix.rstrip("/") or ".")
-        return
-    for entry in entries:
-        path = path_text(prefix + entry.name)
+    # No function that calls itself: folders may lie deeper than Python lets calls go
+    waiting = _entries_backwards(root, "", found)
+    while waiting:
+        entry, path = waiting.pop()
         is_video = _ending(path) in VIDEO_SUFFIXES and not entry.name.startswith("._")
         if _holds(entry.is_file):
             found["videos" if is_video else "others"].append(path)
@@ -94,7 +84,21 @@ def _list(folder: os.PathLike[str], prefix: str, below: bool, found: dict[str, l
         elif below and entry.is_symlink():
             found["linked"].append(path)
         elif below:
-            _list(entry, f"{path}/", below, found)
+            waiting += _entries_backwards(entry, f"{path}/", found)  # a folder's files come in its place
+    return Files(**{kind: tuple(paths) for kind, paths in found.items()})
+
+
+def _entries_backwards(
+    folder: os.PathLike[str], prefix: str, found: dict[str, list[str]]
+) -> list[tuple[os.DirEntry[str], str]]:
+    """Returns all that is in a folder with its path, the last name first; nothing if it is closed."""
+    try:
+        with os.scandir(folder) as scanned:
+            entries = sorted(scanned, key=attrgetter("name"), reverse=True)
+    except OSError:
+        found["closed"].append(prefix.rstrip("/") or ".")
+        return []
+    return [(entry, path_text(prefix + entry.name)) for entry in entries]
 
 
 def _holds(question: Callable[[], bool]) -> bool:

@@ -15,10 +15,14 @@ from avel.views.plots.timeline import Clip, Track, draw_clip
 
 PICTURES = 10
 """Most frames in the picture."""
+MOST_BARS = 40
+"""Most bars in the picture: hundreds take minutes to draw, and are more pixels than a PNG can have."""
 
 
 def preview(store: ClipStore | Path | str, video_id: str, out: Path | str) -> Path:
     """Draws ten frames and the spectrogram of a staged clip, and a bar for each event; returns `out`.
+
+    Of more than MOST_BARS events it draws the first ones; the title says how many there are.
 
     Raises:
         ConfigError: `out` does not end in .png, .svg or .pdf.
@@ -34,7 +38,7 @@ def preview(store: ClipStore | Path | str, video_id: str, out: Path | str) -> Pa
 
 
 def staged_clip(store: ClipStore, video_id: str) -> Clip:
-    """Returns a clip of a store with a track for each event of its samples.
+    """Returns a clip of a store with a track for each event of its samples, MOST_BARS at most.
 
     Raises:
         StoreError: the clip is not staged.
@@ -45,20 +49,20 @@ def staged_clip(store: ClipStore, video_id: str) -> Clip:
     each, per_segment = grid.segment_seconds, grid.frames_per_segment
     padded = segments * each - entry.valid_seconds
     samples = [sample for sample in store.dataset.samples if sample.video_id == video_id]
+    events = [(sample, event) for sample in samples for event in sample.events or (None,)]
     notes = [
         f"{padded:.2f} s padded" if padded > 0.01 else "",
         "no audio in the file" if entry.audio == "silence" else "",
         entry.detail,
         "" if samples else "no labels",
+        f"the first {MOST_BARS} of {len(events):,} events" if len(events) > MOST_BARS else "",
     ]
     shown = evenly_spaced(segments, PICTURES)
     return Clip(
         title="  ·  ".join([video_id, *filter(None, notes)]),
         segments=segments,
         segment_seconds=each,
-        tracks=tuple(
-            _track(sample, event, segments, each) for sample in samples for event in sample.events or (None,)
-        ),
+        tracks=tuple(_track(sample, event, segments, each) for sample, event in events[:MOST_BARS]),
         frames=store.frames(video_id, [segment * per_segment + per_segment // 2 for segment in shown]),
         log_mel=patches[:segments],
     )

@@ -1,7 +1,9 @@
 """A folder of videos: a row's name is a path first, and what is left out is named."""
 
+import inspect
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 from avel.errors import DatasetError
 from avel.grid import Grid
 from avel.stores.datasets.dataset import Dataset
+from avel.stores.datasets.folder import list_files
 from avel.stores.datasets.formats import read_dataset
 from avel.stores.datasets.sample import Event, Sample
 
@@ -223,3 +226,16 @@ def test_clips_keep_lengths_of_their_own_where_a_longest_is_given(tmp_path: Path
     tables["samples"] = tables["samples"].replace_schema_metadata(metadata)
     with pytest.raises(DatasetError, match="longest_seconds in the schema is '-3'"):
         Dataset.from_tables(tables)
+
+
+def test_files_in_deep_folders_are_found_in_the_place_of_their_folder(tmp_path: Path) -> None:
+    deep = "d/" * 150
+    folder(tmp_path, "a.mp4", "c.mp4", f"{deep}b.mp4", "d.mp4")
+    most, now = sys.getrecursionlimit(), len(inspect.stack())
+    sys.setrecursionlimit(now + 60)  # stands for folders deeper than Python lets a function call itself
+    try:
+        found = list_files(tmp_path)
+    finally:
+        sys.setrecursionlimit(most)
+    assert found.videos == ("a.mp4", "c.mp4", f"{deep}b.mp4", "d.mp4")
+    assert list_files(tmp_path, below=False).videos == ("a.mp4", "c.mp4", "d.mp4")

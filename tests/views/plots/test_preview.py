@@ -70,6 +70,19 @@ def test_a_clip_with_a_length_of_its_own_ends_where_it_does(tmp_path: Path) -> N
     assert clip.segments == len(clip.log_mel) == len(clip.frames) == 2
 
 
+def test_of_hundreds_of_events_the_first_are_drawn(tmp_path: Path) -> None:
+    make_clip(tmp_path / "busy.mp4", seed=3)
+    rows = [f"busy.mp4,Bark{number},{number % 2},2" for number in range(700)]
+    (tmp_path / "events.csv").write_text("\n".join(["video,category,onset,offset", *rows]))
+    store = tmp_path / "s.zarr"
+    extract(tmp_path, store, SMALL, annotations=tmp_path / "events.csv", workers=1)
+    clip = staged_clip(ClipStore.open(store), "busy")
+    assert [track.name for track in clip.tracks] == [f"Bark{k}\n{k % 2}-2 s" for k in range(40)]
+    assert clip.title.endswith("the first 40 of 700 events")
+    picture = matplotlib.image.imread(preview(store, "busy", tmp_path / "busy.png"))
+    assert picture.shape[0] < 2**16
+
+
 def test_what_cannot_be_shown_is_an_error(store: ClipStore, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"a picture ends in \.png"):
         preview(store, "mute", tmp_path / "sheet.jpg")
