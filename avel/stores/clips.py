@@ -265,9 +265,7 @@ class ClipStore:
         row, size = self._row(video_id), self.attributes.chunk_frames
         outside = [frame for frame in frames if not 0 <= frame < self.grid.frames]
         if outside:
-            raise StoreError(
-                f"{video_id}: no frame {outside[0]}", hint=f"frames are numbered 0 to {self.grid.frames - 1}"
-            )
+            raise StoreError(f"{video_id}: no frame {outside[0]}, the last is {self.grid.frames - 1}")
         frame_of: dict[int, F] = {}
         for number in dict.fromkeys(frame // size for frame in frames):
             inside = [frame for frame in frames if frame // size == number]

@@ -216,7 +216,7 @@ def test_an_encoder_that_is_another_or_gone_is_refused(world: World, tmp_path: P
 def test_staging_that_cannot_be_repeated_is_refused(world: World) -> None:
     cache = FeatureCache.open(world.cache)
     cache.provenance["staging"]["settings"]["size"] = 64
-    with pytest.raises(StaleError, match="cannot repeat"):
+    with pytest.raises(StaleError, match="cannot stage clips as its clips were"):
         VideoEncoder(cache)
 
 

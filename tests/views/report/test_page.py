@@ -441,7 +441,7 @@ def test_a_note_on_a_clip_ends_with_the_error_where_that_has_no_next_step(
 ) -> None:
     beyond = Footage(ClipStore.open(made.store), 99)
     assert not write_pictures(beyond, IDS[0], tmp_path, 1)
-    assert re.search(r"are left out: .*frame \d+ of \d+$", capsys.readouterr().err.strip())
+    assert re.search(r"are left out: .*no frame \d+, the last is \d+$", capsys.readouterr().err.strip())
 
 
 def test_runs_of_one_name_are_told_apart(made: Made, tmp_path: Path) -> None:
