@@ -96,9 +96,10 @@ class CacheDifference:
             "samples only in one, or of another clip or tag": len(self.samples_differ),
             "samples with other events": len(self.events_differ),
             "samples in another split": len(self.splits_differ),
-            "entries of the provenance that differ": len(self.provenance_differs),
         }
         differences += [f"{count:,} {what}" for what, count in counts.items() if count]
+        if self.provenance_differs:
+            differences.append(plural(len(self.provenance_differs), "difference") + " in the provenance")
         return f"the two caches differ: {'; '.join(differences)}"
 
     def lines(self) -> list[str]:

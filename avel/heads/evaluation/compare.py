@@ -123,17 +123,17 @@ class Comparison:
         agreement, left_out = self.agreement, plural(self.left_out, "clip")
         right = ("A right, %", "B right, %") if "accuracy" in self.metrics else ("F1 of A, %", "F1 of B, %")
         who = [
-            f"right in {agreement.both_percent:.1f} % of segments: both",
-            f"{agreement.only_a_percent:.1f}: only A",
-            f"{agreement.only_b_percent:.1f}: only B",
-            f"{agreement.neither_percent:.1f}: neither",
+            f"of the segments both have {agreement.both_percent:.1f} % right",
+            f"only A {agreement.only_a_percent:.1f} %",
+            f"only B {agreement.only_b_percent:.1f} %",
+            f"neither {agreement.neither_percent:.1f} %",
         ]
         return [
             *(about for about, _ in sides),
             "",
             *table((f"{self.split}, {plural(self.samples, 'clip')}", "A", "B", "A - B, 95 % interval"), rows),
             "",
-            "; ".join(who),
+            ", ".join(who),
             *([f"left out: {left_out} that only one of them has"] if self.left_out else []),
             "",
             *table(("clip", "events", *right), self._ends()),

@@ -85,7 +85,7 @@ class Evaluation(wording.EvaluatedSplit):
     def headline(self) -> str:
         """Returns the score of the group that is best on validation in one line, with a verdict."""
         group = self.groups[self.best]
-        name = f"{self.best}: " if len(self.groups) > 1 else ""
+        name = f"best on validation: {self.best}: " if len(self.groups) > 1 else ""
         seeds = plural(len(group.seeds), "seed")
         chosen_by = group.validation_score_percent
         of = " by videos" if group.selected_by == "videos" else ""

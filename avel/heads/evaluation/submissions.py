@@ -154,7 +154,8 @@ def _scores_of_rows(name: str, table: pa.Table, task: Task) -> tuple[NDArray[np.
         values = task.as_scores(numbers).astype(np.float64)
     if values.ndim != 2 or values.shape[1] != len(outputs):
         raise DatasetError(
-            f"{name}: rows have shape {values.shape[1:]}, and a segment has {len(outputs)} scores"
+            f"{name}: rows of {'x'.join(map(str, values.shape[1:]))} scores, not {len(outputs)}",
+            hint=f"give each segment a score for each of {', '.join(outputs)}",
         )
     return values, scored
 

@@ -81,7 +81,10 @@ def metric_lines(about: EvaluatedSplit, metrics: PredictionMetrics) -> list[str]
             (f"event F1, {tolerance} segments", events.f1_percent),
             ("event precision", events.precision_percent),
             ("event recall", events.recall_percent),
-            *((f"labels by {name}", each) for name, each in metrics.accuracy_by_decoder_percent.items()),
+            *(
+                (f"accuracy of labels by {name}", each)
+                for name, each in metrics.accuracy_by_decoder_percent.items()
+            ),
         ]
     else:
         for title, by_kind in (
