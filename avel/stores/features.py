@@ -117,7 +117,7 @@ class FeatureCache:
         """
         path = Path(path)
         if not path.is_file():
-            hint = shlex.join(["avel", "cache-features", "STORE", str(path)])
+            hint = f"avel cache-features STORE {shlex.quote(str(path))} makes one, or avel import-features"
             raise not_a("feature cache", path, hint)
         with open_hdf5(path, CACHE_AGAIN) as file:
             cache = _read(path, file)
