@@ -18,12 +18,7 @@ HEADER = "Category&VideoID&Quality&StartTime&EndTime"
 
 
 def compose(
-    folder: str | Path,
-    *,
-    clips: int = 48,
-    seed: int = 0,
-    classes: Sequence[str] = CLASSES,
-    seconds: int = 10,
+    folder: str | Path, *, clips: int = 48, seed: int = 0, classes: Sequence[str] = CLASSES, seconds: int = 10
 ) -> Path:
     """Makes `clips` clips of `seconds` whole seconds with their annotations and splits; returns the folder.
 
@@ -48,10 +43,9 @@ def compose(
     paths = [clip_path(folder, script) for script in scripts]
     _check_folder(folder, paths, files)
     missing = [number for number, path in enumerate(paths) if not path.exists()]
-    done = clips - len(missing)
     with (
         ThreadPoolExecutor(usable_cores()) as threads,
-        Progress(clips, "clips", of="composing", start=done) as progress,
+        Progress(clips, "clips", of="composing", start=clips - len(missing)) as progress,
     ):
         films = [threads.submit(record, paths[n], scripts[n], seed, n) for n in missing]
         for film in as_completed(films):
@@ -84,8 +78,7 @@ def annotation_files(scripts: Sequence[Script]) -> dict[str, str]:
 
 
 def _check_folder(folder: Path, paths: Sequence[Path], files: dict[Path, str]) -> None:
-    foreign = {*folder.glob("AVE/*.mp4")} - {*paths}
-    if foreign:
+    if foreign := {*folder.glob("AVE/*.mp4")} - {*paths}:
         raise DatasetError(
             f"{folder / 'AVE'}: holds clips that this call would not make, such as {min(foreign).name}",
             hint="choose another folder, or remove this one",

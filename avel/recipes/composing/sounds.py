@@ -88,9 +88,7 @@ def band_noise(rng: np.random.Generator, seconds: Waveform, low_hz: float, high_
     """Returns noise (n,) between two frequencies, falling by 3 dB an octave, at standard deviation 1."""
     frequency_hz = np.fft.rfftfreq(len(seconds), seconds[1] - seconds[0])
     spectrum = np.fft.rfft(rng.standard_normal(len(seconds), np.float32))
-    loud = np.where(
-        (frequency_hz >= low_hz) & (frequency_hz <= high_hz), 1 / np.sqrt(np.maximum(frequency_hz, 1)), 0
-    )
-    spectrum *= loud.astype(np.float32)
+    inside = (frequency_hz >= low_hz) & (frequency_hz <= high_hz)
+    spectrum *= (inside / np.sqrt(np.maximum(frequency_hz, 1))).astype(np.float32)
     noise: Waveform = np.fft.irfft(spectrum, len(seconds)).astype(np.float32)
     return noise / float(noise.std())
