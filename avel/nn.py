@@ -14,6 +14,7 @@ from torch.nn.utils import rnn
 from avel.progress import note
 
 AGVA_HIDDEN = 512
+"""Width of AGVA's hidden layers, as published."""
 ROWS_AT_ONCE = 1 << 14
 """Vectors that are turned into float64 together for their mean and std."""
 

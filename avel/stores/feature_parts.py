@@ -144,7 +144,7 @@ class Gathered:
             rows, hint = [row.index for row in neighbours], self._hint_for(path)
             with open_hdf5(path, hint) as file:
                 array, sums = (array_of(file, self._name + end, hint) for end in ("", CHECKSUMS))
-                result[done : done + len(rows)] = read_verified_rows(array, sums[()], rows, hint)
+                result[done : done + len(rows)] = read_verified_rows(array, sums, rows, hint)
             done += len(rows)
         return result
 

@@ -309,7 +309,7 @@ def checksums(rows: NDArray[Any]) -> list[int]:
 
 
 def read_verified_rows(
-    array: h5py.Dataset, sums: NDArray[np.uint32], rows: slice | Sequence[int], hint: str
+    array: h5py.Dataset, sums: h5py.Dataset | NDArray[np.uint32], rows: slice | Sequence[int], hint: str
 ) -> NDArray[Any]:
     """Reads rows of an array and compares their checksums.
 
@@ -319,13 +319,13 @@ def read_verified_rows(
     numbers = range(len(array))[rows] if isinstance(rows, slice) else rows
     first = numbers[0] if len(numbers) else 0
     if first >= 0 and list(numbers) == list(range(first, first + len(numbers))):  # read them at once
-        values = np.asarray(array[first : first + len(numbers)])
+        values, wanted = (np.asarray(each[first : first + len(numbers)]) for each in (array, sums))
     else:
-        values = np.empty((len(numbers), *array.shape[1:]), array.dtype)
+        values, wanted = np.empty((len(numbers), *array.shape[1:]), array.dtype), sums[()][list(numbers)]
         for place, row in enumerate(numbers):
             values[place] = array[int(row)]
-    for number, checksum in zip(numbers, checksums(values), strict=True):
-        if checksum != sums[number]:
+    for number, checksum, own in zip(numbers, wanted, checksums(values), strict=True):
+        if own != checksum:
             raise StoreError(
                 f"{array.file.filename}: row {number} of {array.name[1:]} is damaged: "
                 "its checksum does not match",

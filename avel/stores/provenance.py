@@ -68,7 +68,7 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class VisualPreprocessing(Preprocessing):
-    """As `Preprocessing`, and the frames of each segment that the visual CNN reads, and their crop."""
+    """Adds which frames of each segment the visual CNN reads, and their crop."""
 
     frames: tuple[int, ...]
     crop: str

@@ -451,6 +451,16 @@ def test_a_setting_of_one_head_is_swept_in_its_trials_alone(
     assert Run.open(tmp_path / "run").inputs["swept"] == ["head", "theta"]
 
 
+def test_a_head_without_a_swept_setting_is_trained_once_whatever_holds_the_values() -> None:
+    for values in ([512, 768], range(512, 1024, 256)):
+        planned = plan(None, {}, {"head": ["mlp", "tacma"], "tacma.d_h": values})
+        assert [trial.settings for trial in planned] == [
+            {"head": "mlp"},
+            {"head": "tacma", "d_h": 512},
+            {"head": "tacma", "d_h": 768},
+        ]
+
+
 def test_a_sweep_wins_over_a_preset_and_a_file(
     cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

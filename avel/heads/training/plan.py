@@ -33,7 +33,7 @@ def plan(
         config = resolve(TrainConfig, "train-head", base=base, options={**options, **swept})
         head_class(config)  # refuses a head that cannot learn under this supervision
         varied = found[config.head.name]
-        if any(swept[key] is not settings[key][0] for key in settings if key not in varied):
+        if any(swept[key] != settings[key][0] for key in settings if key not in varied):
             continue  # only settings of other heads differ from a combination that is planned already
         chosen = {setting.name: setting.of(config) for setting in varied.values()}
         for seed in range(config.seed, config.seed + config.seeds):

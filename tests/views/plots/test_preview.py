@@ -48,6 +48,25 @@ def test_frames_patches_and_labels_stand_at_their_times(store: ClipStore) -> Non
     }
 
 
+def test_frames_patches_and_labels_are_drawn_at_their_times(store: ClipStore) -> None:
+    clip = staged_clip(store, "-$x_1$")
+    with figure(9, 4) as fig:
+        frames, sound, *bars = draw_clip(fig, clip)
+        middles = [sum(image.get_extent()[:2]) / 2 for image in frames.images]
+        assert np.allclose(middles, [0.5, 1.5, 2.5])
+        assert all(map(np.array_equal, [image.get_array() for image in frames.images], clip.frames))
+        assert sound.images[0].get_extent()[:2] == [0, 3]
+        assert np.allclose(sound.images[0].get_array(), np.concatenate(clip.log_mel).T)
+        drawn = [[(bar.get_x(), bar.get_width()) for bar in axes.patches] for axes in bars]
+        assert drawn == [[(0, 1), (1, 2)], [(0, 1), (1, 2)]]
+        assert [[text.get_text() for text in axes.texts] for axes in bars] == [
+            ["Dog & cat", "bg"],
+            ["bg", "Male, speech"],
+        ]
+        assert frames.get_shared_x_axes().joined(frames, bars[-1])
+        assert [label.get_text() for label in bars[-1].get_xticklabels()] == ["0", "1", "2", "3"]
+
+
 def test_labels_alone_need_no_legend_of_right_and_wrong(store: ClipStore) -> None:
     with figure(9, 4) as fig:
         assert all(axes.get_legend() is None for axes in draw_clip(fig, staged_clip(store, "-$x_1$")))
