@@ -96,8 +96,7 @@ class MultiLabel(Task):
         points: Tensor = right.log().mean(-1).exp()
         return points
 
-    @staticmethod
-    def obstacle(labels: Tensor) -> str:
+    def obstacle(self, labels: Tensor) -> str:
         if not (labels == 1).any():
             return "no event"
         return "" if (labels == 0).any() else "every class everywhere"

@@ -105,10 +105,10 @@ class SingleLabel(Task):
         classes = torch.arange(self.outputs, device=labels.device)
         return (labels.unsqueeze(-1) == classes).float().sum(1) / (labels != PADDED).sum(1, keepdim=True)
 
-    @staticmethod
-    def obstacle(labels: Tensor) -> str:
-        first = labels.flatten()[0]
-        return f"one class only, number {first}" if ((labels == first) | (labels == PADDED)).all() else ""
+    def obstacle(self, labels: Tensor) -> str:
+        first = int(labels.flatten()[0])
+        only = bool(((labels == first) | (labels == PADDED)).all())
+        return f"one class only, {self.class_names[first]!r}" if only else ""
 
     @staticmethod
     def loss(logits: Tensor, labels: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -139,9 +139,8 @@ class Task(ABC):
         `mask` (B, T) is True before the end of each clip; after it logits are 0.
         """
 
-    @staticmethod
     @abstractmethod
-    def obstacle(labels: Tensor) -> str:
+    def obstacle(self, labels: Tensor) -> str:
         """Says why nothing can be learned from labels of segments or of videos, "" where something can."""
 
     @staticmethod
@@ -312,12 +311,10 @@ def track_blocks(
         alone: kind of all classes without `label`.
     """
 
-    def kind_of(number: int | None, place: int) -> BlockKind | None:
-        held = shown[place]
-        absent = bool(held) if number is None else number not in held
-        if absent:
+    def kind_of(number: int | None, place: int) -> BlockKind | None:  # None is background
+        if number not in (shown[place] or (None,)):
             return None
-        if label is not None and (number not in label[place] if held else label[place]):
+        if label is not None and number not in (label[place] or (None,)):
             return "wrong"
         return "background" if number is None else alone if label is None else "right"
 

@@ -102,7 +102,7 @@ def broken_features(samples: int = 60, segments: int = 6) -> np.ndarray:
             r"events of 2 of 36 train samples are not known, the first is sample 107 \(-video7\)",
         ),
         ({"known": unknown(40)}, r"events of 1 of 12 val samples are not known, the first is sample 140"),
-        ({"label": np.full((60, 6), 3)}, "one class only, number 3"),
+        ({"label": np.full((60, 6), 3)}, "one class only, 'background'"),
         ({"splits": (0.8, 0.8)}, "no sample of split 'val'"),
         ({"splits": (0.0, 0.5)}, "no sample of split 'train'"),
         ({"samples": 0}, "no labels"),
@@ -150,7 +150,7 @@ def test_videos_of_one_class_teach_nothing_when_only_their_class_is_known(tmp_pa
     label = np.full((60, 6), 3)
     label[:, 2:4] = np.where(np.arange(60) < 36, 1, 2)[:, None]
     load(tmp_path, label=label)
-    with pytest.raises(TrainingError, match="videos of one class only, number 1"):
+    with pytest.raises(TrainingError, match="videos of one class only, 'event 1'"):
         load(tmp_path, train_config(supervision="weak"), label=label)
 
 
