@@ -49,6 +49,7 @@ class AVELNet(Head):
             )
         else:
             self.classify = nn.Sequential(nn.Linear(HIDDEN, widths.classes))
+        # As published, the network with DMRN has only its last layer so initialised
         xavier(self.agva if self.dmrn is None else None, self.classify)
 
     def forward(self, audio: Tensor, visual: Tensor, mask: Tensor | None = None) -> HeadOutput:

@@ -72,9 +72,9 @@ class AVIN(Head):
         joined = torch.cat((A, V, A_inter, V_inter, self.bilinear(F_a, F_v)), -1)
         return HeadOutput(self.classify(joined), extras)
 
-    def weak_loss(self, output: HeadOutput, categories: Tensor) -> Tensor:
+    def weak_loss(self, output: HeadOutput, video_labels: Tensor) -> Tensor:
         """Returns `soft_margin` of the scores averaged over time: (B, T, K), (B,) -> scalar."""
-        return soft_margin(mean_over_time(output.logits, output.mask), categories)
+        return soft_margin(mean_over_time(output.logits, output.mask), video_labels)
 
 
 class BilinearPooling(nn.Module):

@@ -12,7 +12,7 @@ HIDDEN = 256
 
 @HEADS.register("bilstm")
 class BiLSTMHead(Head):
-    """One Bi-LSTM a modality, then the probe's MLP on one of them or on both."""
+    """One Bi-LSTM a modality, then the three layers of `mlp` on one of them or on both."""
 
     Config = MergeConfig
     source = "the encoder of Ran et al. 2022, trained from labels"

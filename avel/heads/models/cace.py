@@ -54,9 +54,6 @@ class CACE(SuppressionHead):
         self.relate = SelfAttention(CELL, 128) if widths.cells else None
         self.guide = Guidance(widths.audio)
         self.refine = nn.Sequential(nn.Linear(HIDDEN, HIDDEN), nn.ReLU())
-        relevance = self.relevance
-        del self.relevance
-        self.relevance = relevance  # so that it comes last: plots show the input of the last Linear
         self.register_buffer("refines", torch.tensor(1.0))
 
     def begin_epoch(self, epoch: int) -> None:
@@ -69,15 +66,15 @@ class CACE(SuppressionHead):
         guidance, extras["guidance"] = self.guide(audio, visual.mean(2), mask)
         return audio * (1 + self.config.psi * torch.sigmoid(guidance))
 
-    def localised(self, fused: Tensor, extras: dict[str, Tensor]) -> Tensor:
+    def relevance_input(self, fused: Tensor, extras: dict[str, Tensor]) -> Tensor:
         """Adds refined to fused features, puts views for the loss in `extras`: (B, T, 256) -> (B, T, 256)."""
         refined = self.refine(fused)
         noise = torch.randn_like(fused) if self.training else torch.zeros_like(fused)
         noisy = self.refine(fused + self.config.contrast_noise * noise)
         extras["refined"] = functional.normalize(at_least_float32(refined), dim=-1)
         extras["noisy"] = functional.normalize(at_least_float32(noisy), dim=-1)
-        strengthened: Tensor = fused + self.config.refinement * self.refines * refined
-        return strengthened
+        extras["fused"] = fused + self.config.refinement * self.refines * refined  # for plots
+        return extras["fused"]
 
     def loss(self, output: HeadOutput, labels: Tensor) -> Tensor:
         """Returns CMBS's loss and, with refinement, the contrastive loss: (B, T, K), (B, T) -> scalar."""
@@ -91,7 +88,7 @@ class CACE(SuppressionHead):
         return loss + self.config.contrast_loss * self.refines * contrast
 
     def layout(self) -> Layout:
-        """Returns the names in CACE-Net. Its code does not save whether refinement is on; here it is."""
+        """Returns the names in CACE-Net; `refines` keeps its value, since that code does not save it."""
         attention = "spatial_channel_att."
         names = self.suppression_names() | {
             "watch.norm": f"{attention}v_norm",
@@ -103,7 +100,7 @@ class CACE(SuppressionHead):
         names |= {"guide.query": f"{attention}v_query", "refine.0": "localize_module.encoder_q.0"}
         unused = ("a_fc", f"{attention}ave_bottleneck", f"{attention}v_norm2")
         code = "Brain-Cog-Lab/CACE-Net, supv_main_model with Co-Guide"
-        return Layout(code, names, (*UNUSED_TEMPLATES, *unused), own=("refines",))
+        return Layout(code, names, (*UNUSED_TEMPLATES, *unused), head_only=("refines",))
 
 
 class Guidance(nn.Module):

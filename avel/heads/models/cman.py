@@ -107,7 +107,7 @@ class SentinelAttention(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        # An LSTM of single layers, because the sentinel needs every cell state; nn.LSTM returns only the last
+        # An LSTM of Linears, because the sentinel needs every cell state, and nn.LSTM returns only the last
         self.step, self.recur = nn.Linear(D, 4 * D), nn.Linear(D, 4 * D, bias=False)
         self.gate_step, self.gate_recur = nn.Linear(D, D), nn.Linear(D, D, bias=False)
         self.attend_other, self.attend_own = nn.Linear(D, D, bias=False), nn.Linear(D, D, bias=False)

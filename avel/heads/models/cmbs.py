@@ -37,12 +37,12 @@ class SuppressionConfig(RelevanceConfig):
     """Settings of both CMBS and CACE-Net, as in the code of both."""
 
     alpha: float = option(
-        0.1, "How much a gate strengthens features; if weak, the fraction of them that it scales.", low=0
+        0.1, "How much a gate strengthens features; if weak, the fraction of each that it scales.", low=0
     )
     beta: float = option(0.4, "How much self-guided attention strengthens visual features.", low=0)
     gamma: float = option(0.3, "Weight of the modalities' own category scores in those of the clip.", low=0)
     gate_loss: Literal["published", "plain"] = option(
-        "published", "published: the loss reads the gates' product as a logit; plain: as a probability."
+        "published", "How the loss reads the gates' product; published: as a logit, plain: as a probability."
     )
     top_segments: int = option(4, "Highest-scoring segments that each class's score is averaged over.", low=1)
     dropout: float = option(0.1, "Fraction of activations dropped in attention layers.", low=0, high=0.99)
@@ -55,7 +55,7 @@ class SuppressionConfig(RelevanceConfig):
 
 
 class SuppressionHead(RelevanceHead):
-    """Base of CMBS and CACE-Net; subclasses may override `guided` and `localised`.
+    """Base of CMBS and CACE-Net; subclasses may override `guided` and `relevance_input`.
 
     Only CMBS has a weak network, with fewer layers and a `forward` of its own.
     """
@@ -72,10 +72,10 @@ class SuppressionHead(RelevanceHead):
         self.watch = VisualAttention(widths, config.beta, config.cell_dropout)
         if not weak:
             self.audio_lstm, self.visual_lstm = BiLSTM(widths.audio), BiLSTM(CELL, CELL // 2)
-        audio, encoder, n_heads = (widths.audio, 2048, 2) if weak else (HIDDEN, 1024, 4)
+        audio, feedforward, n_heads = (widths.audio, 2048, 2) if weak else (HIDDEN, 1024, 4)
         classes = widths.classes if weak else widths.classes - 1
-        self.encode_a = SelfEncoder(audio, encoder, config.dropout)
-        self.encode_v = SelfEncoder(CELL, encoder, config.dropout)
+        self.encode_a = SelfEncoder(audio, feedforward, config.dropout)
+        self.encode_v = SelfEncoder(CELL, feedforward, config.dropout)
         self.cross_a = CrossModalEncoder(audio, self.cross_width, config.dropout)
         self.cross_v = CrossModalEncoder(CELL, self.cross_width, config.dropout)
         self.gate_a, self.gate_v = nn.Linear(HIDDEN, 1), nn.Linear(HIDDEN, 1)
@@ -105,7 +105,8 @@ class SuppressionHead(RelevanceHead):
         extras["modal_category"] = at_least_float32(modal)
         fused = self.fused(v, a, mask)
         category = self.category(amax_over_time(fused, mask)) + self.config.gamma * modal
-        return self.decided(self.relevance(self.localised(fused, extras)).squeeze(-1), category, extras)
+        relevance = self.relevance(self.relevance_input(fused, extras)).squeeze(-1)
+        return self.decided(relevance, category, extras)
 
     def suppression_names(self) -> dict[str, str]:
         """Returns the published names of the layers that CMBS and CACE-Net share."""
@@ -134,7 +135,7 @@ class SuppressionHead(RelevanceHead):
         """Returns the input of the audio Bi-LSTM, may add extras: (B, T, D), (B, T, N, 512) -> (B, T, D)."""
         return audio
 
-    def localised(self, fused: Tensor, extras: dict[str, Tensor]) -> Tensor:
+    def relevance_input(self, fused: Tensor, extras: dict[str, Tensor]) -> Tensor:
         """Returns the input of the relevance layer, may add extras: (B, T, 256) -> (B, T, 256)."""
         return fused
 
@@ -153,7 +154,7 @@ class SuppressionHead(RelevanceHead):
         return mean_over_time(largest, None if mask is None else mask_of(mask.sum(1), count))
 
     def loss(self, output: HeadOutput, labels: Tensor) -> Tensor:
-        """Returns the fused losses plus those of gates and modalities: (B, T, K), (B, T) -> scalar."""
+        """Adds losses of the gates and of single modalities to `RelevanceHead.loss`: -> scalar."""
         gate, classes = output.extras["gate"], self.widths.classes
         if self.config.gate_loss == "plain":
             gate = torch.logit(gate, TINY)
@@ -260,11 +261,8 @@ class VisualAttention(nn.Module):
         self.beta, self.has_cells = beta, bool(widths.cells)
         self.channels = ChannelAttention(widths.audio)
         if self.has_cells:
-            self.relate, self.norm, self.dropout = (
-                SelfAttention(CELL, 128),
-                nn.LayerNorm(CELL),
-                nn.Dropout(dropout),
-            )
+            self.relate, self.norm = SelfAttention(CELL, 128), nn.LayerNorm(CELL)
+            self.dropout = nn.Dropout(dropout)
             self.by_audio, self.by_itself = GuidedPooling(widths.audio), GuidedPooling(CELL)
 
     def forward(self, audio: Tensor, cells: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

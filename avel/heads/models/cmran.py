@@ -80,7 +80,7 @@ class CMRAN(RelevanceHead):
         names |= nested("AVInter.", INTERACTION_NAMES, own="fuse.")
         names |= {"relevance": "localize_module.classifier", "category": "localize_module.event_classifier"}
         unused = [f"spatial_channel_att.affine_video_guided_{number}" for number in (1, 2)]
-        kind = "weak_main_model" if self.from_videos else "supv_main_model"
+        kind = "weak_main_model" if self.is_weak else "supv_main_model"
         return Layout(f"FloretCat/CMRAN, {kind}", names, (*UNUSED_TEMPLATES, *unused))
 
 

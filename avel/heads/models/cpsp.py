@@ -79,7 +79,7 @@ class CPSP(RelevanceHead):
         """Returns the names in CPSP."""
         names = psp_names() | {"relevance": "event_classifier.0", "category": "category_classifier.0"}
         unused = ("linear_v", "v_classify", "a_classify", "L1", "L2")
-        kind = "weakly_psp_net" if self.from_videos else "fully_psp_net"
+        kind = "weakly_psp_net" if self.is_weak else "fully_psp_net"
         return Layout(f"jasongief/CPSP, {kind}", names, unused)
 
     def loss(self, output: HeadOutput, labels: Tensor) -> Tensor:
@@ -97,12 +97,12 @@ class CPSP(RelevanceHead):
             loss = loss + config.video_loss * contrast
         return loss
 
-    def weak_loss(self, output: HeadOutput, categories: Tensor) -> Tensor:
+    def weak_loss(self, output: HeadOutput, video_labels: Tensor) -> Tensor:
         """Returns `multiple_instance_loss` plus the loss on videos: (B, T, K), (B,) -> scalar."""
-        loss = super().weak_loss(output, categories)
+        loss = super().weak_loss(output, video_labels)
         if self.config.video_loss:
             videos = mean_over_time(output.extras["fused"], output.mask)
-            contrast = video_contrast(videos, categories, self.config.margin, 4)
+            contrast = video_contrast(videos, video_labels, self.config.margin, 4)
             loss = loss + self.config.video_loss * contrast
         return loss
 

@@ -146,7 +146,7 @@ class Head(nn.Module, ABC):
             ("tasks", TASKS),
             ("weak_labels", get_args(WeakLabels)),
         ):
-            for name in getattr(cls, attribute):  # a string, for want of a comma, gives its letters
+            for name in getattr(cls, attribute):  # of ("maps") without its comma this refuses the letters
                 if name not in known:
                     raise UnknownNameError(attribute, name, known, where=cls.__name__)
 
@@ -235,7 +235,7 @@ class Head(nn.Module, ABC):
 
 
 PROJECTED = 256
-"""Width of the projection of features of unlike widths, if `--project` gives none: that of AV-BT."""
+"""Width of AV-BT's features: the default of `--project` if a head adds audio and visual of unlike widths."""
 
 
 class Model(nn.Module):

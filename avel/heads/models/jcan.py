@@ -76,7 +76,7 @@ class JCAN(Head):
         if audio.shape[1] != self.widths.segments:
             raise ConfigError(
                 f"head 'jcan' was built for {self.widths.segments} segments, the clips have {audio.shape[1]}",
-                hint="train it on clips of that length",
+                hint=f"train it on clips of {audio.shape[1]}",
             )
         a, v = self.audio(unit_length(audio), mask), unit_length(visual)
         v, extras = attend_cells(self.agva, a, v)
@@ -119,6 +119,7 @@ class ResLSTM(nn.Module):
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
         self.lstm = BiLSTM(width, D // 2, layers=2, dropout=dropout)
+        # As published, one row for h and one for c of each layer and direction
         first = nn.init.xavier_uniform_(torch.empty(8, D // 2))
         self.first = nn.Parameter(first.view(2, 4, 1, D // 2))
         self.dropout = nn.Dropout(dropout)

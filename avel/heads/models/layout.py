@@ -20,14 +20,14 @@ class Layout:
         code: the public repository, and the class in it.
         names: module or tensor of the head -> its published name; of several that match the longest counts.
         unused: modules and tensors of the published network that reach no output, and are left out.
-        own: tensors of the head that the published network does not have, and that keep their values.
+        head_only: tensors of the head that the published network does not have, and that keep their values.
         changed: tensor of the head -> function that makes it of the published one.
     """
 
     code: str
     names: Mapping[str, str]
     unused: tuple[str, ...] = ()
-    own: tuple[str, ...] = ()
+    head_only: tuple[str, ...] = ()
     changed: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
 
     def name_of(self, own: str) -> str:
@@ -51,13 +51,13 @@ def plain_state(state: object) -> dict[str, Tensor]:
 
 
 def load_layout(module: nn.Module, layout: Layout, state: Mapping[str, Tensor]) -> None:
-    """Copies a published network's tensors, by `plain_state`, into a head, of whatever dtype they are.
+    """Copies a published network's tensors, of any dtype and named as `plain_state` names them, into a head.
 
     Raises:
         ConfigError: tensors are missing, have another shape, or have no place in the head; then nothing is
             changed.
     """
-    own = {name: value for name, value in module.state_dict().items() if name not in layout.own}
+    own = {name: value for name, value in module.state_dict().items() if name not in layout.head_only}
     theirs = {name: layout.name_of(name) for name in own}
     missing = [other for other in theirs.values() if other not in state]
     unused = tuple(f"{name}." for name in layout.unused)
@@ -87,9 +87,8 @@ def load_layout(module: nn.Module, layout: Layout, state: Mapping[str, Tensor]) 
             hint="the head must be the same network: the same supervision, settings, inputs and classes",
         )
     with torch.no_grad():
-        for name, value in module.state_dict().items():
-            if name in taken:
-                value.copy_(taken[name])
+        for name, value in taken.items():
+            own[name].copy_(value)
 
 
 def nested(prefix: str, names: Mapping[str, str], own: str = "") -> dict[str, str]:

@@ -82,21 +82,21 @@ class LESP(RelevanceHead):
         cells = cells_of(visual)
         fused, encoded_a, encoded_v, extras = self.encode(audio, cells, mask)
         prototype, distance = self.recall(fused, mask)
-        category = self.dropout(mean_over_time(self.category(fused), mask))
+        category = at_least_float32(self.dropout(mean_over_time(self.category(fused), mask)))
         extras |= {
             "raw_audio": audio,
             "raw_cells": cells,
             "fused": fused,
-            "foreground": self.dropout(self.relevance(fused)).squeeze(-1),
-            "clip": category,
+            "classifier_relevance": at_least_float32(self.dropout(self.relevance(fused)).squeeze(-1)),
+            "classifier_category": category,
             "category_a": self.score_a(encoded_a),
             "category_v": self.score_v(encoded_v),
             "prototype": prototype,
             "distance": distance,
         }
         scores = prototype
-        if self.from_videos:
-            scores = torch.logaddexp(prototype.log_softmax(-1), at_least_float32(category).log_softmax(-1))
+        if self.is_weak:
+            scores = torch.logaddexp(prototype.log_softmax(-1), category.log_softmax(-1))
         nearest = of_event(distance, scores.argmax(-1)).amin(-1)  # in the bank of the predicted event: (B, T)
         return self.decided(self.margin - nearest, scores, extras)
 
@@ -139,7 +139,7 @@ class LESP(RelevanceHead):
         for own, theirs in (("audio", "a"), ("visual", "v"), ("score", "sc")):
             names[f"bank_{own}"] = f"aligned_bank.cls_{theirs}_queue"
         changed = {"bank_visual": lambda maps: maps.flatten(2, 3), "bank_score": self.whole_bank}
-        kind = "MEME_WS" if self.from_videos else "MAML"
+        kind = "MEME_WS" if self.is_weak else "MAML"
         return Layout(f"ShipingGe/AVEL, {kind} of one layer", names, ("vstf_pe",), changed=changed)
 
     @staticmethod
@@ -165,8 +165,8 @@ class LESP(RelevanceHead):
         """Returns relevance, category and `bank_losses`, and fills the bank: (B, T, K), (B, T) -> scalar."""
         classes, extras = self.widths.classes, output.extras
         event = holds_event(labels, classes)
-        relevance = relevance_loss(at_least_float32(extras["foreground"]), labels, classes, output.mask)
-        category = category_loss(at_least_float32(extras["clip"]), labels, classes)
+        relevance = relevance_loss(extras["classifier_relevance"], labels, classes, output.mask)
+        category = category_loss(extras["classifier_category"], labels, classes)
         weights = event.to(relevance.dtype)
         events = clip_category(labels, classes)
         return relevance + category + self.bank_losses(extras, events, weights, weights, output.mask)
@@ -180,10 +180,10 @@ class LESP(RelevanceHead):
         fractions = as_fractions(video_labels, classes)
         largest, event = fractions[:, :-1].max(1)
         categories = event.where(largest > 0, classes - 1)
-        foreground = zero_padding(torch.sigmoid(at_least_float32(extras["foreground"])), mask)
+        foreground = zero_padding(torch.sigmoid(extras["classifier_relevance"]), mask)
         relevance = video_cross_entropy(mean_over_time(foreground, mask), 1 - fractions[:, -1])
         # (B, 1): as if each clip were one segment
-        category = category_loss(at_least_float32(extras["clip"]), categories.unsqueeze(1), classes)
+        category = category_loss(extras["classifier_category"], categories.unsqueeze(1), classes)
         every = zero_padding(torch.ones_like(foreground), mask)
         return relevance + category + self.bank_losses(extras, categories, every, foreground, mask)
 
@@ -216,7 +216,7 @@ class LESP(RelevanceHead):
         background = zero_padding(1 - foreground, mask)
 
         def mean(values: Tensor, weights: Tensor) -> Tensor:
-            if self.from_videos:  # every segment counts, since each is partly event and partly background
+            if self.is_weak:  # every segment counts, since each is partly event and partly background
                 return mean_over_time(values * weights, mask)
             return (values * weights).sum(1) / weights.sum(1).clamp_min(1e-8)
 
@@ -225,7 +225,7 @@ class LESP(RelevanceHead):
         bank = ((near + inside + outside) * has_bank).sum() / has_bank.sum().clamp_min(1)
         if self.training:
             quality = 1 - jensen_shannon(scores_a.detach(), scores_v.detach())
-            if not self.from_videos:
+            if not self.is_weak:
                 quality = quality + event_segments
             quality = zero_padding(quality * known.unsqueeze(1), mask)
             self.remember(extras["raw_audio"], extras["raw_cells"], quality, event)

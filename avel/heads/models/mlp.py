@@ -50,7 +50,7 @@ def merge(audio: Tensor, visual: Tensor, config: MergeConfig) -> Tensor:
 
 @HEADS.register("mlp")
 class MLP(Head):
-    """Three layers on f_a, on f_v, or on f_a + f_v (Section 4.2.1)."""
+    """Three layers on f_a, on f_v, or on both, added or concatenated."""
 
     @dataclass(frozen=True)
     class Config(PaperConfig, MergeConfig):

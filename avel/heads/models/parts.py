@@ -15,7 +15,7 @@ from avel.nn import AGVA, has_bfloat16_lstm, recur
 
 @dataclass(frozen=True)
 class PaperConfig(HeadConfig):
-    """Training as in Section 4.1 of Ran et al., standardised; the number of epochs is not in the paper."""
+    """Training as in Section 4.1 of Ran et al., which names no number of epochs, on standardised features."""
 
     standardise: ClassVar[bool] = True
     lr: float = 1e-4
@@ -104,7 +104,7 @@ def key_padding(mask: Tensor | None) -> Tensor | None:
 
 
 class AttentionMap(NamedTuple):
-    """Extra of a head's output that is an attention map, and what its rows and columns stand for.
+    """Entry of `HeadOutput.extras` that is an attention map, and what its rows and columns stand for.
 
     Rows and columns are segments of a modality, or of both: (B, T, T). Columns may be cells of the visual
     map, (B, T, N). A map with one row for the clip has the shape (B, T).

@@ -30,9 +30,7 @@ class PSP(Head):
         """Settings of PSP and its training, as in its code."""
 
         threshold: float = option(0.099, "Attention that a pair must exceed to count.", low=0, high=1)
-        pair_loss: float = option(
-            100.0, "Weight of the pair-similarity loss, which full supervision alone can have.", low=0
-        )
+        pair_loss: float = option(100.0, "Weight of the pair-similarity loss; full supervision only.", low=0)
         dropout: float = option(0.1, "Fraction of activations dropped in training.", low=0, high=0.99)
         lr_decay: float = 0.8
         milestones: tuple[int, ...] = (60, 120)

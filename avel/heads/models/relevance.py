@@ -38,7 +38,7 @@ class RelevanceHead(Head):
 
     def __init__(self, widths: Widths, config: RelevanceConfig, weak: bool) -> None:
         super().__init__(widths, config, weak)
-        self.from_videos = weak
+        self.is_weak = weak
         self.event_threshold = config.event_threshold
 
     def decided(self, relevance: Tensor, category: Tensor, extras: dict[str, Tensor]) -> HeadOutput:
@@ -52,10 +52,10 @@ class RelevanceHead(Head):
         relevance = relevance_loss(output.extras["relevance"], labels, self.widths.classes, output.mask)
         return relevance + category_loss(output.extras["category"], labels, self.widths.classes)
 
-    def weak_loss(self, output: HeadOutput, categories: Tensor) -> Tensor:
+    def weak_loss(self, output: HeadOutput, video_labels: Tensor) -> Tensor:
         """Returns `multiple_instance_loss`: (B, T, K), (B,) -> scalar."""
         relevance, category = output.extras["relevance"], output.extras["category"]
-        return multiple_instance_loss(relevance, category, categories, self.widths.classes, output.mask)
+        return multiple_instance_loss(relevance, category, video_labels, self.widths.classes, output.mask)
 
 
 def decision_scores(relevance: Tensor, category: Tensor, classes: int, threshold: float) -> Tensor:
@@ -64,7 +64,7 @@ def decision_scores(relevance: Tensor, category: Tensor, classes: int, threshold
     The decision is the clip's best category where sigmoid(relevance) > threshold, else background. With the
     margin m = relevance - logit(threshold), the best category scores m, every other one m minus its distance
     from the best, and background 0. So P(best) / (P(best) + P(background)) is sigmoid(m), and both of avel's
-    decoders decide as published. Where C = K, background is a category too, and keeps the better score.
+    decoders decide as published. Where C = K, background is a category too, and its score is at least 0.
     """
     margin = relevance - math.log(threshold / (1 - threshold))
     scores = (category - category.amax(-1, keepdim=True)).unsqueeze(1) + margin.unsqueeze(-1)
@@ -91,7 +91,7 @@ def category_loss(category: Tensor, labels: Tensor, classes: int) -> Tensor:
 
 
 def multiple_instance_loss(
-    relevance: Tensor, category: Tensor, categories: Tensor, classes: int, mask: Tensor | None = None
+    relevance: Tensor, category: Tensor, video_labels: Tensor, classes: int, mask: Tensor | None = None
 ) -> Tensor:
     """Returns the soft-margin loss of weighted scores, maximum over time: (B, T), (B, C), (B,) -> scalar.
 
@@ -99,5 +99,5 @@ def multiple_instance_loss(
     """
     weighted = torch.sigmoid(relevance).unsqueeze(-1) * category.unsqueeze(1)
     scores = torch.softmax(amax_over_time(weighted, mask), -1)
-    targets = functional.one_hot(categories, classes)[:, : category.shape[-1]].to(scores.dtype)
+    targets = functional.one_hot(video_labels, classes)[:, : category.shape[-1]].to(scores.dtype)
     return functional.multilabel_soft_margin_loss(scores, targets)

@@ -14,7 +14,7 @@ from avel.heads.models.parts import CROSS_MAPS, ClassifierMLP, PaperConfig, at_l
 from avel.nn import only_inside
 
 SMALLEST_ATTENTION = 1e-6
-"""Eq. 4 divides by the attention, which can underflow to 0; any smaller one gives weight 0 anyway."""
+"""Eq. 4 divides by the attention, which can underflow to 0. Eq. 5 multiplies by it, so less adds nothing."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,8 @@ class AttentionConfig(PaperConfig):
     """Settings of both TACMA and plain cross-modal attention, trained as in Section 4.1."""
 
     routing: Literal["cross", "printed"] = option(
-        "cross", "Which values each attention map weights; printed is Eq. 6 to the letter."
+        "cross",
+        "Values that each attention map multiplies; cross: those it attends to, printed: Eq. 6 as printed.",
     )
     d_h: int = option(256, "Width of queries and keys.", low=1)
     d_e: int = option(256, "Width of the fused features.", low=1)

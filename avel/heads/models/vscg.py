@@ -31,9 +31,7 @@ class VSCG(RelevanceHead):
         """Settings of VSCG and its training, as in its code."""
 
         threshold: float = option(0.099, "Attention that a pair must exceed to count.", low=0, high=1)
-        pair_loss: float = option(
-            1.0, "Weight of the pair-similarity loss, which full supervision alone can have.", low=0
-        )
+        pair_loss: float = option(1.0, "Weight of the pair-similarity loss; full supervision only.", low=0)
         dropout: float = option(
             0.2, "Fraction dropped in training, of what propagation reads.", low=0, high=0.99
         )
@@ -95,7 +93,7 @@ class VSCG(RelevanceHead):
         guided_v, guided_a = self.guided(fused_v, fused_a, mask)
         extras["similarity"] = functional.cosine_similarity(guided_v, guided_a, dim=-1)
         fused = (guided_v + guided_a) / 2
-        if self.from_videos:
+        if self.is_weak:
             scores = self.category(fused)
             return HeadOutput(scores * torch.sigmoid(torch.relu(self.gate(scores))), extras)
         category = self.category(amax_over_time(fused, mask))
@@ -104,7 +102,7 @@ class VSCG(RelevanceHead):
     def guided(self, visual: Tensor, audio: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Runs both GRUs from the clip's summaries: v, a (B, T, 256) -> v, a (B, T, 256)."""
         summary_a, summary_v = (self.summary(zero_padding(each, mask)) for each in (audio, visual))
-        if self.from_videos:
+        if self.is_weak:
             first_a, first_v = self.cross_a(summary_v), self.cross_v(summary_a)
         else:
             first_a = first_v = (summary_a + summary_v) / 2
@@ -116,7 +114,7 @@ class VSCG(RelevanceHead):
         """Returns the names in VSCG; the full network calls its audio layers with the visual stream."""
         names = psp_names() | {"summary.layers.0": "escm.conv1.0", "summary.layers.3": "escm.conv2.0"}
         names |= {"norm": "escm.layer_norm"}
-        if self.from_videos:
+        if self.is_weak:
             names |= {"visual": "linear_v", "gate": "W3", "category.0": "L1", "category.2": "L2"}
             names |= {"audio_gru": "escm.a_gru", "visual_gru": "escm.v_gru"}
             names |= {"cross_a": "escm.L2", "cross_v": "escm.L1"}

@@ -13,7 +13,7 @@ TASKS: dict[str, type[Task]] = {task.name: task for task in (SingleLabel, MultiL
 def choose_task(labelled: FeatureCache | Dataset, name: str) -> Task:
     """Returns the task of that name for a cache or a dataset; "auto" is the one that its events need.
 
-    Where an event is in one modality alone, each modality has labels of its own: several at once.
+    If any event is in one modality alone, that is `multi_label`, with a track of labels for each modality.
     """
     events = labelled.event_table() if isinstance(labelled, Dataset) else labelled.samples.events
     per_modality = bool(events.modality.any())

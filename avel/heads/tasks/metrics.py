@@ -107,7 +107,7 @@ def segment_f1_tally(predicted: Labels, labels: Labels, background: int) -> Tall
 
 
 def bootstrap_interval(
-    right: NDArray[np.float64],
+    scores: NDArray[np.float64],
     video_id: NDArray[np.object_],
     *,
     draws: int = 2000,
@@ -120,8 +120,8 @@ def bootstrap_interval(
     """
     _, video = np.unique(video_id.astype(str), return_inverse=True)
     count = int(video.max()) + 1
-    weights = np.ones(len(right)) if weights is None else weights
-    sums, sizes = (np.bincount(video, each, minlength=count) for each in (right * weights, weights))
+    weights = np.ones(len(scores)) if weights is None else weights
+    sums, sizes = (np.bincount(video, each, minlength=count) for each in (scores * weights, weights))
     random = np.random.default_rng(0)
     means, at_once = np.empty(draws), max(1, DRAWN_BYTES // (8 * count))
     for start in range(0, draws, at_once):

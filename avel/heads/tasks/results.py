@@ -26,7 +26,7 @@ class LabelSets:
         label: (R, T, ...) of the annotations.
         video_id: (R,) video of each sample, over which intervals are drawn.
         leaked: (R,) whether the sample's video is also in train.
-        tags: tag -> (R,) which samples have it and are also evaluated by themselves.
+        tags: tag -> (R,) whether a sample has it; those that have it are also evaluated by themselves.
         onset_tolerance, offset_tolerance: of events, in segments.
     """
 

@@ -647,8 +647,8 @@ class MemoryNet(nn.Module):
         return {
             "relevance": self.margin - nearest,
             "category": category.log() if self.weak else category,
-            "foreground": self.final_bg_classifier.linear2(fused)[..., 0],
-            "clip": self.final_event_classifier.linear2(fused).mean(1),
+            "classifier_relevance": self.final_bg_classifier.linear2(fused)[..., 0],
+            "classifier_category": self.final_event_classifier.linear2(fused).mean(1),
             "category_a": self.audio_classifier(a),
             "category_v": self.video_classifier(v),
         }

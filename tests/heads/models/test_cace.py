@@ -54,7 +54,8 @@ def by_hand(w: Weights, audio: np.ndarray, visual: np.ndarray, refines: float) -
     fused = fuse(w, *gated(w, heard, seen, found), 4)
     refined = relu(linear(w, "refine.0", fused))
     found["refined"] = found["noisy"] = np.array([row / np.linalg.norm(row) for row in refined])
-    found["relevance"] = linear(w, "relevance", fused + 0.6 * refines * refined)[:, 0]
+    found["fused"] = fused + 0.6 * refines * refined
+    found["relevance"] = linear(w, "relevance", found["fused"])[:, 0]
     found["category"] = linear(w, "category", fused.max(0)[None])[0] + 0.3 * found["modal_category"]
     return found
 

@@ -116,8 +116,8 @@ def test_lesp(maps: bool, supervision: str) -> None:
         F, a, v = encoded(below(w, "encode."), audio[clip].numpy(), cells)
         expected = {
             "fused": F,
-            "foreground": linear(w, "relevance", F)[:, 0],
-            "clip": linear(w, "category", F).mean(0),
+            "classifier_relevance": linear(w, "relevance", F)[:, 0],
+            "classifier_category": linear(w, "category", F).mean(0),
             "category_a": linear(w, "score_a", a),
             "category_v": linear(w, "score_v", v),
         }
@@ -129,7 +129,10 @@ def test_lesp(maps: bool, supervision: str) -> None:
             np.testing.assert_allclose(found["distance"][clip, :, event], apart[event], rtol=1e-5)
         shares = {event: float(np.exp(scores[event]) / np.exp(list(scores.values())).sum()) for event in bank}
         if supervision == "weak":
-            shares = {event: shares.get(event, 0.0) + softmax(expected["clip"])[event] for event in range(3)}
+            shares = {
+                event: shares.get(event, 0.0) + softmax(expected["classifier_category"])[event]
+                for event in range(3)
+            }
         best = max(shares, key=lambda event: shares[event])
         nearest = apart[best].min(1) if best in apart else np.full(T, np.inf)
         decided = [best if sigmoid(margin - nearest[t]) > 0.5 else K - 1 for t in range(T)]
@@ -169,8 +172,8 @@ def test_loss() -> None:
         inside.append(np.mean([max(distance[t]) for t in range(T) if holds[t]]))
         gaps = [max(0.0, 0.7 - min(distance[t])) for t in range(T) if not holds[t]]
         outside.append(np.mean(gaps) if gaps else 0.0)
-    expected = relevance_loss(found["foreground"], labels.numpy())
-    expected += category_loss(found["clip"], labels.numpy()) + 0.01 * float(np.mean(single))
+    expected = relevance_loss(found["classifier_relevance"], labels.numpy())
+    expected += category_loss(found["classifier_category"], labels.numpy()) + 0.01 * float(np.mean(single))
     expected += 0.1 * float(np.mean(near)) + 0.1 * float(np.mean(inside) + np.mean(outside))
     assert model.loss(output, labels).item() == pytest.approx(expected, rel=1e-8)
 
@@ -182,14 +185,14 @@ def test_weak_loss(background: float) -> None:
     output = model(*clips())
     fractions = torch.tensor([[0, 1 - background, 0, background], [0, 0, 0, 1]], dtype=torch.float64)
     found = {name: numpy(values) for name, values in output.extras.items()}
-    b = sigmoid(found["foreground"])
+    b = sigmoid(found["classifier_relevance"])
     mean = b[0].mean()
     when = -((1 - background) * np.log(mean) + background * np.log(1 - mean) + np.log(1 - b[1].mean())) / B
     single = [cross_entropy(found[name][0, t], 1) for t in range(T) for name in ("category_a", "category_v")]
     distance = found["distance"][0, :, 1]
     inside = sum(b[0, t] * max(distance[t]) for t in range(T)) / T
     outside = sum((1 - b[0, t]) * max(0.0, 0.9 - min(distance[t])) for t in range(T)) / T
-    expected = when + cross_entropy(found["clip"][0], 1) + 0.01 * np.sum(single) / (B * T)
+    expected = when + cross_entropy(found["classifier_category"][0], 1) + 0.01 * np.sum(single) / (B * T)
     expected += 0.1 * (cross_entropy(found["prototype"][0], 1) + inside + outside)
     assert model.loss(output, fractions).item() == pytest.approx(expected, rel=1e-8)
     if not background:
@@ -287,7 +290,7 @@ def test_divergence_is_0_of_equals_and_ln_2_of_opposites() -> None:
 def test_weak_loss_is_finite_where_the_foreground_is_certain() -> None:
     model, _ = with_bank(supervision="weak")
     output = model(*clips())
-    sure = output.extras | {"foreground": torch.tensor([[-200.0] * T, [200.0] * T]).double()}
+    sure = output.extras | {"classifier_relevance": torch.tensor([[-200.0] * T, [200.0] * T]).double()}
     assert model.loss(HeadOutput(output.logits, sure), torch.tensor([1, 3])).isfinite()
 
 

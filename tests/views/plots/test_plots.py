@@ -120,7 +120,7 @@ def test_a_sweep_is_drawn_over_the_setting_that_was_swept(made: Made, tmp_path: 
     assert "routing=printed" in text
     plot(tmp_path / "run", "sweep", tmp_path / "x.svg", setting="routing")
     text = (tmp_path / "x.svg").read_text()
-    assert "routing: Which values each attention map weights" in text
+    assert "routing: Values that each attention map multiplies" in text
     assert "theta=0.03" in text
 
 

@@ -348,7 +348,7 @@ def test_a_sweep_is_drawn_over_its_setting(
     until(driver, "return document.querySelectorAll('#sweeps svg').length === 2")
     captions = "return [...document.querySelectorAll('#sweeps figcaption')].map((item) => item.textContent)"
     assert driver.execute_script(captions) == [
-        "routing: Which values each attention map weights",
+        "routing: Values that each attention map multiplies",
         "θ: Decay of attention with time difference, Eq. 4",
     ]
 
