@@ -1,1 +1,1 @@
-"""Commands that need encoders and heads together: demo, predict, reproduce, doctor."""
+"""Commands that need encoders and heads together: demo, predict, reproduce, leaderboard, doctor."""

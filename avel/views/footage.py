@@ -67,7 +67,7 @@ class Footage:
     def _length(self, video_id: str) -> int:
         """Returns how many segments a clip has."""
         lengths = self.store.lengths if self.store is not None else None
-        return self.segments if lengths is None else lengths[video_id]
+        return self.segments if lengths is None else min(self.segments, lengths[video_id])
 
 
 def open_footage(cache: FeatureCache, store: Path | str | None = None) -> Footage:

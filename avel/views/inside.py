@@ -21,8 +21,8 @@ class Inside:
     """Inner values of one trial on R clips; those after the end of a clip mean nothing.
 
     Attributes:
-        fused: (R, T, D) the head's extra `fused`, else the input of its classification layer, concatenated
-            where each track has one.
+        fused: (R, T, D) the head's extra `fused`, else the input of its classification layer; the vectors of
+            several tracks are concatenated.
         attention: the head's attention maps: (R, T, T), over cells (R, T, N), or of the clip (R, 1, T).
     """
 
@@ -39,9 +39,9 @@ def look_inside(run: HeadRun, trial: int, places: NDArray[np.int64]) -> Inside:
     record = run.records[trial]
     model = load_model(run.run, record)
     fused: list[Tensor] = []
-    read: list[Tensor] = []
+    layer_inputs: list[Tensor] = []
     layer = classification_layer(model)
-    hook = layer.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
+    hook = layer.register_forward_pre_hook(lambda _, inputs: layer_inputs.append(inputs[0]))
     maps: dict[AttentionMap, list[Tensor]] = {each: [] for each in model.head.attention_maps}
     videos = videos_of(run, places)
     for start in range(0, len(videos), CLIPS_AT_ONCE):
@@ -50,7 +50,7 @@ def look_inside(run: HeadRun, trial: int, places: NDArray[np.int64]) -> Inside:
         lengths = torch.from_numpy(run.cache.lengths[batch]) if run.cache.differing_lengths else None
         with torch.inference_mode():
             extras = model(audio, visual, lengths).extras
-        fused.append((extras["fused"] if "fused" in extras else read[-1]).float())
+        fused.append((extras["fused"] if "fused" in extras else layer_inputs[-1]).float())
         for each, parts in maps.items():
             if each.name in extras:  # maps over cells are there only where the cache has visual maps
                 values = extras[each.name].float()

@@ -105,8 +105,9 @@ class HeadRun:
             StoreError: the run has no predictions of it.
         """
         if video_id not in self.video_id:
+            splits = " or ".join(sorted(set(self.split.tolist())))
             raise StoreError(
-                f"{self.run.path}: no predictions of video {video_id!r}", hint="choose one of its test videos"
+                f"{self.run.path}: no predictions of video {video_id!r}", hint=f"choose a video of {splits}"
             )
         return self.video_id.index(video_id)
 

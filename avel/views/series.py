@@ -55,9 +55,9 @@ class SweepLine:
 
     Attributes:
         name: the other settings and the digest of the cache, where these differ between lines; else "".
-        place: (n,) index of each of its values in those of the sweep.
-        score_percent: (n,) scores of the trials with each value.
-        spreads: (n,) their means and standard deviations.
+        place: (n,) indices in `Sweep.values` of the values that this line has.
+        score_percent: (n,) for each of these values, the scores of its trials.
+        spreads: (n,) mean and standard deviation of these scores.
     """
 
     name: str
@@ -105,7 +105,7 @@ def runs_below(path: Path) -> list[HeadRun]:
 
 
 def swept_settings(runs: Sequence[HeadRun]) -> list[str]:
-    """Lists the settings that differ: the head among all trials, others among trials of one head.
+    """Lists the settings in which trials differ; but for "head", only trials of one head are compared.
 
     Seeds, and settings that change no numbers, do not count.
     """
@@ -124,7 +124,7 @@ def sweep_of(runs: Sequence[HeadRun], split: str, setting: str | None = None) ->
     Raises:
         StoreError: the trials do not differ in any setting, the runs have no predictions of the split, or
             they are measured in different metrics.
-        ConfigError: they differ in several and none is chosen, or not in the one that is.
+        ConfigError: they differ in several settings and `setting` is None, or not in `setting`.
     """
     swept = swept_settings(runs)
     where = str(runs[0].run.path) if len(runs) == 1 else f"{len(runs)} runs"

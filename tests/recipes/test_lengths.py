@@ -17,6 +17,7 @@ from avel.recipes.predicting.predict import predict
 from avel.stores.clips import ClipStore
 from avel.stores.features import FeatureCache
 from avel.views.embedding import embed
+from avel.views.footage import Footage
 from avel.views.inside import look_inside
 from avel.views.plots.plot import choose_clip, clip_of
 from avel.views.reading import read_run
@@ -50,6 +51,11 @@ def test_the_grid_is_that_of_the_longest_clip(run: Path) -> None:
     store, cache = ClipStore.open(run.parent / "clips.zarr"), FeatureCache.open(run.parent / "features.h5")
     assert store.grid.segments == cache.grid_segments == 4
     assert store.lengths == SECONDS == dict(zip(cache.video_ids, cache.lengths.tolist(), strict=True))
+
+
+def test_no_segments_are_shown_that_a_shorter_cache_lacks(run: Path) -> None:
+    shown = Footage(ClipStore.open(run.parent / "clips.zarr"), 3)
+    assert [shown.frames(name).shape[0] for name in ("a", "b")] == [2, 3]  # type: ignore[union-attr]
 
 
 def test_a_video_is_predicted_at_its_own_length_as_it_was_in_the_cache(run: Path) -> None:

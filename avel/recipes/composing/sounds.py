@@ -24,7 +24,7 @@ class Cycle:
         return phase
 
     def since(self, seconds: Waveform, beats: int) -> Waveform:
-        """Returns the seconds since the last beat; `beats` of them divide a cycle evenly from phase 0 on."""
+        """Returns the seconds since the last of `beats` beats a cycle, evenly spaced from phase 0 on."""
         beat = self.phase(seconds) * beats
         return ((beat - np.floor(beat)) / (beats * self.cycles_per_second)).astype(np.float32)
 

@@ -103,7 +103,7 @@ EXPLAINED = (
 
 
 def _columns(board: Leaderboard) -> list[str]:
-    """Returns the names of the columns; "" for a second column below the name before it."""
+    """Returns the names of the columns; "" for a column under the name of the one before it."""
     percent = "95\N{NO-BREAK SPACE}%"
     return [
         *("head", f"test {board.measure}", f"{percent} interval over videos"),

@@ -55,7 +55,7 @@ Windows = Sequence[Mapping[str, Tensor]]
 
 @dataclass(frozen=True)
 class Array:
-    """Named features, and the networks that compute them."""
+    """An array of features by its name, and the networks that compute it."""
 
     source: Source
     name: str
@@ -130,8 +130,7 @@ class Origin:
     @classmethod
     def of(cls, cache: FeatureCache) -> Origin:
         """Returns the provenance of a cache."""
-        runs = cache.inputs.runs
-        return cls(str(cache.path), cache.provenance, runs, cache.command("--overwrite"))
+        return cls(str(cache.path), cache.provenance, cache.inputs.runs, cache.command("--overwrite"))
 
 
 class Networks:
@@ -168,7 +167,7 @@ class Networks:
         return tuple(self._staged.values())
 
     def find(self, origin: Origin, names: Sequence[str]) -> dict[str, Array]:
-        """Returns the networks of features by name.
+        """Finds the networks that compute the features of these names: name -> its `Array`.
 
         Raises:
             StoreError: features that avel's networks did not make.
@@ -181,9 +180,9 @@ class Networks:
         array_of: dict[str, Array] = {}
         for name in names:
             if name in named:
-                array_of[name] = self._of_name(origin, name, named[name], maps)
+                array_of[name] = self._find_named(origin, name, named[name], maps)
             else:
-                own = own or self._own(origin, name, maps)
+                own = own or self._find_own(origin, name, maps)
                 array_of[name] = Array(own, name)
         return array_of
 
@@ -226,7 +225,7 @@ class Networks:
                 hint="name the right run with --encoder, or leave --encoder out",
             )
 
-    def _of_name(self, origin: Origin, name: str, about: NamedFeatures, maps: bool) -> Array:
+    def _find_named(self, origin: Origin, name: str, about: NamedFeatures, maps: bool) -> Array:
         if about.made.get("kind") != "backbone":
             raise _not_of_avel(f"{origin.where}: {name!r}")
         if "encoder" not in about.made:
@@ -236,16 +235,16 @@ class Networks:
             )
         array = MAPS if name.endswith(MAPS_ENDING) else {"audio": "f_a", "visual": "f_v"}[about.modality]
         own = Origin(f"{origin.where}: {name!r}", about.made)
-        return Array(self._of_clips(own, [about.modality], maps), array)
+        return Array(self._cnns(own, [about.modality], maps), array)
 
-    def _own(self, origin: Origin, name: str, maps: bool) -> Source:
+    def _find_own(self, origin: Origin, name: str, maps: bool) -> Source:
         if VECTORS in origin.provenance:
-            return self._of_vectors(origin)
+            return self._vector_networks(origin)
         if "staging" not in origin.provenance or name not in OWN_ARRAYS:
             raise _not_of_avel(f"{origin.where}: {name!r}")
-        return self._of_clips(origin, [*BACKBONES], maps)
+        return self._cnns(origin, [*BACKBONES], maps)
 
-    def _of_vectors(self, origin: Origin) -> VectorNetworks:
+    def _vector_networks(self, origin: Origin) -> VectorNetworks:
         about = origin.provenance[VECTORS]
         if "provenance" not in about:
             raise StoreError(
@@ -262,7 +261,7 @@ class Networks:
         read = (tuple(array_of[name] for name in each.names) for each in (audio, visual))
         return VectorNetworks(encoder, *read)
 
-    def _of_clips(self, origin: Origin, modalities: Sequence[FeatureModality], maps: bool) -> StagedNetworks:
+    def _cnns(self, origin: Origin, modalities: Sequence[FeatureModality], maps: bool) -> StagedNetworks:
         about = typed(NetworkProvenance, origin.provenance, f"{origin.where}: provenance", CACHE_AGAIN)
         key = digest_of([maps, *(origin.provenance[name] for name in NETWORK)])
         if key not in self._staged:
@@ -311,7 +310,7 @@ class Networks:
             name = about["backbone"]
             folder = self._folder_of(origin, kind, about)
             about = about | {name: about[name] | {"model": str(folder)}}
-        if len(wanted) != 64:
+        if len(wanted) != 64:  # not the SHA-256 of a file
             return about
         return about | {"weights": str(self._given(origin, kind, wanted, "FILE"))}
 
@@ -319,7 +318,7 @@ class Networks:
         """Returns the folder of a model: the recorded one if the model is still there, else the one given."""
         settings, wanted = about[about["backbone"]], str(about.get("weights"))
         if not wanted.startswith(FOLDER):
-            wanted = settings["revision"]  # the weights come from elsewhere
+            wanted = settings["revision"]  # the folder gives the architecture alone
         recorded = Path(settings["model"])
         if recorded.is_dir() and wanted in _names_of(recorded, kind):
             return recorded
@@ -391,7 +390,7 @@ def find_encoder(cache: FeatureCache) -> Path:
 
 
 def _names_of(path: Path, kind: str) -> tuple[str, ...]:
-    """Returns names of weights in a provenance: a file's hash; digests of a folder's model and settings."""
+    """Returns the names used in provenance: a file's hash; a folder's digests with and without weights."""
     if path.is_dir():
         return folder_name(path), folder_name(path, weights=False)
     if not path.is_file():

@@ -91,7 +91,7 @@ def _copy(video: VideoEvents, partial: Path) -> None:
 
     Both come as staging reads them, so the copy shows and plays what the head was given, but in full size.
     """
-    length = len(video.segments) + 1
+    length = len(video.segments) + 1  # up to half a segment may follow the last one
     grid = Grid.without_frames(length, video.segment_seconds, sample_rate=SAMPLE_RATE)
     with open_media(file_at(video.video), grid) as media, av.open(str(partial), "w", format="mp4") as target:
         pictures = _PictureWriter(target, video)

@@ -21,7 +21,7 @@ FRACTIONS = LinearSegmentedColormap.from_list(
 )
 """White to dark blue; lightness falls evenly, so that it also works in grey."""
 LETTERS_A_COLUMN = 28
-"""Letters of the longest name with which the legend of a sweep still has two columns."""
+"""Most letters of a name in a sweep's legend of two columns; with a longer name it has one column."""
 
 
 def draw_confusion(fig: Figure, counts: NDArray[np.int64], names: Sequence[str]) -> None:

@@ -46,8 +46,8 @@ def staged_clip(store: ClipStore, video_id: str) -> Clip:
     """
     patches, entry, grid = store.log_mel(video_id), store.entries[video_id], store.grid
     segments = grid.segments if store.lengths is None else store.lengths[video_id]
-    each, per_segment = grid.segment_seconds, grid.frames_per_segment
-    padded = segments * each - entry.valid_seconds
+    seconds, per_segment = grid.segment_seconds, grid.frames_per_segment
+    padded = segments * seconds - entry.valid_seconds
     samples = [sample for sample in store.dataset.samples if sample.video_id == video_id]
     events = [(sample, event) for sample in samples for event in sample.events or (None,)]
     notes = [
@@ -61,8 +61,8 @@ def staged_clip(store: ClipStore, video_id: str) -> Clip:
     return Clip(
         title="  ·  ".join([video_id, *filter(None, notes)]),
         segments=segments,
-        segment_seconds=each,
-        tracks=tuple(_track(sample, event, segments, each) for sample, event in events[:MOST_BARS]),
+        segment_seconds=seconds,
+        tracks=tuple(_track(sample, event, segments, seconds) for sample, event in events[:MOST_BARS]),
         frames=store.frames(video_id, [segment * per_segment + per_segment // 2 for segment in shown]),
         log_mel=patches[:segments],
     )
@@ -75,13 +75,14 @@ def _track(sample: Sample, event: Event | None, segments: int, segment_seconds: 
         return Track(f"{'no event' if sample.events is not None else 'events unknown'}{split}", ())
     only = "" if event.modality == "both" else f"{event.modality}, "
     name = f"{event.category}{split}\n{only}{event.onset_seconds:g}-{event.offset_seconds:g} s"
-    has = [(0,) if each else () for each in _has(event, segments, segment_seconds)]
-    return Track(name, track_blocks((event.category,), has, None, "label"))
+    classes = [(0,) if covered else () for covered in _covers(event, segments, segment_seconds)]
+    return Track(name, track_blocks((event.category,), classes, None, "label"))
 
 
-def _has(event: Event, segments: int, segment_seconds: float) -> NDArray[np.bool_]:
-    """Returns True for the segments that the event has: (T,)."""
+def _covers(event: Event, segments: int, segment_seconds: float) -> NDArray[np.bool_]:
+    """Returns True for the segments that get the event as their label: (T,)."""
     onset, offset = np.array([[event.onset_seconds], [event.offset_seconds]])
     nothing = np.zeros(1, np.int64)
     table = EventTable(nothing, nothing, onset, offset, nothing)
-    return np.asarray(class_segments(table, segments, segment_seconds)[2][0])
+    _, _, segments_of = class_segments(table, segments, segment_seconds)
+    return np.asarray(segments_of[0])

@@ -18,8 +18,6 @@ WRONG = "#fbe3d6"
 """Fill of wrong segments, under their hatching."""
 LETTERS_A_LINE = 84
 """Number of letters that fit into a bar of full width."""
-
-
 COLOURS = {"label": INK, "right": BLUE, "prediction": BLUE, "wrong": WRONG, "background": EMPTY}
 """Kind of block -> its colour."""
 

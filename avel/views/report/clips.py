@@ -17,7 +17,7 @@ from avel.views.reading import HeadRun
 from avel.views.report.pictures import link_video, write_pictures
 
 DETAIL_CLIPS, DETAIL_FILES = 32, 150
-"""Clips in one detail file, and most such files; a report of more clips has more of them in each file."""
+"""Least clips in one detail file; most detail files, so that each holds more clips if there are many."""
 BROWSED_RUNS, BROWSED_TRIALS, BROWSED_SEGMENTS = 8, 5, 4_000_000
 """Limits of what the page shows clip by clip: runs, trials of each run, and segments of these together.
 Where there would be more segments, it shows fewer runs and trials. Charts show all."""
@@ -96,8 +96,8 @@ def _of_two_datasets(one: HeadRun, other: HeadRun, why: str) -> StaleError:
 
 
 def _places(run: HeadRun, samples: NDArray[np.int64]) -> NDArray[np.int64]:
-    known = {number: place for place, number in enumerate(run.number.tolist())}
-    return np.array([known.get(number, -1) for number in samples.tolist()], np.int64)
+    place_of = {number: place for place, number in enumerate(run.number.tolist())}
+    return np.array([place_of.get(number, -1) for number in samples.tolist()], np.int64)
 
 
 def clip_table(browsed: BrowsedClips, footage: Footage, folder: Path, *, copy_videos: bool) -> dict[str, Any]:
@@ -144,7 +144,7 @@ def _scores(run: HeadRun, predicted: Labels, places: NDArray[np.int64]) -> list[
 def _write_media(
     videos: list[str], pictured: frozenset[str], footage: Footage, folder: Path, copy_videos: bool
 ) -> tuple[list[int], list[str | None]]:
-    """Writes pictures of the videos; returns the number of each one's pictures (0: none), and its address."""
+    """Writes pictures of the videos; returns the number in their names (0: none), and links to the videos."""
     (folder / "media").mkdir()
     media: list[int] = []
     paths: list[str | None] = []
@@ -165,7 +165,7 @@ def details(browsed: BrowsedClips) -> Iterator[tuple[str, list[Any]]]:
     """Yields detail files by name: for each clip, run and trial the likeliest classes and attention maps."""
     ids = [run.video_id[place] for run, place in browsed.first]
     pictured = [clip for clip, video_id in enumerate(ids) if video_id in browsed.pictured]
-    inside = {clip: place for place, clip in enumerate(pictured)}
+    row_of = {clip: row for row, clip in enumerate(pictured)}
     insides = [  # a run that lacks a clip (place -1) computes its first sample instead, which nothing reads
         [
             look_inside(run, trial, np.maximum(places[pictured], 0))
@@ -176,24 +176,24 @@ def details(browsed: BrowsedClips) -> Iterator[tuple[str, list[Any]]]:
     for start in range(0, len(ids), browsed.detail_clips):
         clips = range(start, min(start + browsed.detail_clips, len(ids)))
         name = f"detail-{start // browsed.detail_clips}"
-        yield name, [_detail(browsed, insides, clip, inside.get(clip)) for clip in clips]
+        yield name, [_detail(browsed, insides, clip, row_of.get(clip)) for clip in clips]
 
 
-def _detail(browsed: BrowsedClips, insides: list[list[Inside]], clip: int, at: int | None) -> list[Any]:
-    """Returns the detail of each run for a clip; `at` is the clip's place in `insides`, None without one."""
+def _detail(browsed: BrowsedClips, insides: list[list[Inside]], clip: int, row: int | None) -> list[Any]:
+    """Returns the detail of each run for a clip; `row` is its row in `insides`, None without one."""
     of_runs: list[Any] = []
     for run, places, trials in zip(browsed.runs, browsed.places, insides, strict=True):
         place = int(places[clip])
         length = run.lengths[place]
         shown = [
-            _trial(run.probability[number, place, :length], inside, at)
+            _trial(run.probability[number, place, :length], inside, row)
             for number, inside in enumerate(trials)
         ]
         of_runs.append(shown if place >= 0 else None)
     return of_runs
 
 
-def _trial(probability: NDArray[np.float32], inside: Inside, at: int | None) -> dict[str, Any]:
+def _trial(probability: NDArray[np.float32], inside: Inside, row: int | None) -> dict[str, Any]:
     """Returns the likeliest classes in percent, and attention maps in thousandths, as whole numbers.
 
     `lines` are the probabilities over time of the classes with the highest peaks. A map has its name, what
@@ -205,8 +205,8 @@ def _trial(probability: NDArray[np.float32], inside: Inside, at: int | None) -> 
     drawn = np.argsort(-probability.max(0), kind="stable")[:DRAWN_CLASSES]
     lines = [[number, np.rint(100 * probability[:, number]).astype(int)] for number in drawn.tolist()]
     maps = []
-    for each, values in inside.attention.items() if at is not None else ():
+    for each, values in inside.attention.items() if row is not None else ():
         rows = 1 if each.rows == "clip" else len(top)
-        own = values[at, :rows, : None if each.columns == "cells" else len(top)]
+        own = values[row, :rows, : None if each.columns == "cells" else len(top)]
         maps.append([*each, np.rint(1000 * own).astype(int)])
     return {"top": top, "lines": lines, "maps": maps}

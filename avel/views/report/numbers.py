@@ -19,7 +19,7 @@ from avel.progress import Progress
 from avel.text import as_plain
 from avel.views.embedding import Embedding, embed
 from avel.views.reading import HeadRun
-from avel.views.series import curves_of, sweep_of, swept_settings
+from avel.views.series import SEEDS, curves_of, sweep_of, swept_settings
 
 CLOUD_RUNS = 6
 """Most runs with a t-SNE panel; each takes seconds."""
@@ -55,9 +55,9 @@ def evaluations_of(run: HeadRun) -> dict[str, Evaluation]:
 
 
 def comparisons(groups: Sequence[HeadRun]) -> dict[str, dict[str, Any]]:
-    """Compares runs in pairs: split -> "a-b", the places of two runs -> metric -> difference, a minus b.
+    """Compares runs in pairs: split -> "0-1" for the first two -> metric -> run 0's minus run 1's.
 
-    A difference has its text `needed`, too. Pairs without labelled samples in common are left out.
+    Pairs without labelled samples in common are left out. `needed` is added to what a `Difference` holds.
     """
 
     def labelled(run: HeadRun, split: str) -> set[int]:
@@ -109,12 +109,9 @@ def mistakes(group: HeadRun, split: str) -> dict[str, Any]:
 def settings_of_run(group: HeadRun) -> dict[str, str]:
     """Returns the settings of a run's first trial as text, by name, without its seed."""
     config = group.records[0].config
+    # The head's own settings without the prefix "NAME.", so that those of two heads stand side by side
     values = flat(as_dict(config) | {config.head.name: {}} | as_dict(config.head))
-    return {
-        name: "" if value is None else str(value)
-        for name, value in values.items()
-        if name not in ("seed", "seeds")
-    }
+    return {name: "" if value is None else str(value) for name, value in values.items() if name not in SEEDS}
 
 
 def provenance_of(group: HeadRun) -> dict[str, str]:

@@ -93,7 +93,7 @@ def _write(
     browsed = clips.browse(shown)
     footage = open_footage(read[0].cache, store)
     labelled = read[0].split[read[0].known]
-    split = str(labelled[0]) if len(labelled) else "test"  # val where test alone has no labels
+    split = str(labelled[0]) if len(labelled) else "test"  # "val" if no test sample has labels
     clouds, notes = numbers.cloud_summary(shown, split, browsed.clip_of_sample) if tsne else ([], [])
     notes += _left_out(shown, browsed, footage.store is None)
     put(folder, "clips", clips.clip_table(browsed, footage, folder, copy_videos=copy_videos))

@@ -1,5 +1,5 @@
 "use strict";
-// Line charts: learning curves, one line a trial, and accuracy over swept settings.
+// Line charts: learning curves, one line a trial, and scores over swept settings.
 
 const MARGIN = { left: 44, right: 22, top: 10, bottom: 34 };
 

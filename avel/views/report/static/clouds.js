@@ -127,7 +127,7 @@ function cloudRows(group, panel) {
   return [["video", "segment", "class", "x", "y"], ...group.clip.map(row)];
 }
 
-/** Writes the shapes as paths: what a canvas is told to draw, an SVG is told too. */
+/** The panel as SVG: SHAPES draw on `pen` as on a canvas, and it writes an SVG path. */
 function cloudDrawing(group, panel, shown) {
   const svg = s("svg", { width: 420, height: 420, viewBox: "0 0 420 420" });
   group.class.forEach((number, point) => {

@@ -69,7 +69,7 @@ const plural = (count, one, many = `${one}s`) => `${count} ${count === 1 ? one :
 /** A box that scrolls sideways, by keyboard too. */
 const scrolled = (label, ...content) => h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": label }, content);
 
-/** A table that scrolls sideways: texts of the header; of each row the cell that names it, then the others. */
+/** A table that scrolls sideways; a row is its name and its other cells: [name, ...cells]. */
 function figuresTable(label, header, rows, look = "numbers") {
   const head = h("tr", {}, header.map((text) => h("th", { scope: "col" }, text)));
   const body = rows.map(([name, ...cells]) => h("tr", {}, h("th", { scope: "row" }, name), cells.map((cell) => h("td", {}, cell))));
@@ -128,7 +128,7 @@ function ticks(low, high, count) {
 /** Whether two segments hold the same classes. */
 const same = (one, other) => one.length === other.length && one.every((number, at) => number === other[at]);
 
-/** How much of each segment is right, 0 to 1: of the classes in labels or predictions of any track, those in both: (T). */
+/** How much of each segment is right, 0 to 1: the classes in labels and predictions over those in either, of all tracks: (T). */
 function rightParts(found, labels) {
   return found[0].map((_, segment) => {
     const pairs = found.map((track, at) => [track[segment], labels[at][segment]]);
@@ -154,8 +154,8 @@ function runsOf(values) {
   return found;
 }
 
-/** What is shown of one track: a block for each run of a class (null: background) that is right or wrong, in lanes.
- *  Pictures have theirs from `Task.blocks`; the page gets only the classes, since it filters and counts by them, too. */
+/** What is shown of one track: a block for each run of a class (null: background) that is right or wrong, in lanes. Where
+ *  `labels` are null, all is right. `Task.blocks` makes the same for `avel plot`; here classes are needed, for filters, too. */
 function blocks(found, labels) {
   const classes = [...new Set(found.flat())].sort((a, b) => a - b);
   const each = [null, ...classes].flatMap((number) => {
@@ -179,19 +179,18 @@ function blocks(found, labels) {
 /** Runs that the clip browser shows. */
 const browsedRuns = () => avel.data.summary.runs.slice(0, avel.data.clips.predictions.length);
 
-/** A value of the video of a clip, by key: "video_id", "media" (number of its pictures) or "path". */
+/** A value of the video of a clip, by key: "video_id", "media" (number in the names of its pictures) or "path". */
 const ofVideo = (key, clip) => avel.data.clips[key][avel.data.clips.video[clip]];
 
 /** Name of one track, by its place in the task. */
 const trackTitle = (name, at) => (avel.data.summary.tracks[at] ? `${name}, ${avel.data.summary.tracks[at]}` : name);
 
-/** What the chosen trial of a run has about a clip, of "predictions" or "scores", or null. */
+/** The predictions of a clip by the chosen trial of a run, or with the kind "scores" its score; null where it has none. */
 function chosenTrial(kind, run, clip) {
   const trials = avel.data.clips[kind][run];
   return trials ? trials[Math.min(avel.state.trial, trials.length - 1)][clip] : null;
 }
 
-/** The predictions of a run about a clip by the chosen trial, or null where it has none. */
 const predicted = (run, clip) => chosenTrial("predictions", run, clip);
 
 /** Places of the clips of the chosen split. */

@@ -169,7 +169,7 @@ async function loadDetail(clip) {
 
 /** The probabilities of a run over time, a line for each class that matters in the clip. */
 function probabilityLines(run) {
-  const trial = ofTrial(run);
+  const trial = trialDetail(run);
   if (!trial) return [];
   const { outputs } = avel.data.summary;
   const segments = clipSegments();
@@ -187,12 +187,13 @@ function probabilityLines(run) {
 
 /** Gives each class that has a line a colour of its own, the same for all runs. */
 function outputColours() {
-  const drawn = avel.data.clips.predictions.flatMap((_, run) => (ofTrial(run) || { lines: [] }).lines.map(([output]) => output));
+  const drawn = avel.data.clips.predictions.flatMap((_, run) => (trialDetail(run) || { lines: [] }).lines.map(([output]) => output));
   const order = [...new Set(drawn)];
   return (output) => seriesColour(order.indexOf(output));
 }
 
-function ofTrial(run) {
+/** Probabilities and attention of the clip by the chosen trial of a run, or null. */
+function trialDetail(run) {
   const trials = player.detail && player.detail[run];
   return trials ? trials[Math.min(avel.state.trial, trials.length - 1)] : null;
 }
@@ -204,7 +205,7 @@ function readOut() {
   const label = labels ? classText(labels, player.segment) : "unknown";
   const first = player.segment * avel.data.summary.segment_seconds;
   const lines = avel.data.clips.predictions.map((_, run) => {
-    const trial = ofTrial(run);
+    const trial = trialDetail(run);
     if (!trial) return null;
     const likely = trial.top[player.segment].filter(([, percent], at) => at === 0 || percent > 0);
     const best = likely.map(([number, percent]) => `${outputs[number]} ${percent} %`).join(", ");
@@ -215,7 +216,7 @@ function readOut() {
 
 /** The attention maps of one run, chosen among those that have some. */
 function drawAttention() {
-  const runs = avel.data.clips.predictions.map((_, run) => run).filter((run) => ((ofTrial(run) || {}).maps || []).length);
+  const runs = avel.data.clips.predictions.map((_, run) => run).filter((run) => ((trialDetail(run) || {}).maps || []).length);
   if (!runs.length) return player.attention.replaceChildren();
   if (!runs.includes(player.attended)) player.attended = runs[runs.length - 1];
   const choose = (value) => {
@@ -226,7 +227,7 @@ function drawAttention() {
   player.attention.replaceChildren(
     h("p", { class: "choices" }, h("label", {}, "attention of ", chosen)),
     h("p", { class: "note" }, "A row is a segment, or the whole clip; a column is a segment that it attends to, or a cell of its picture, row by row. The playhead's row is framed."),
-    h("div", { class: "maps" }, ofTrial(player.attended).maps.map((map) => attentionMap(...map)))
+    h("div", { class: "maps" }, trialDetail(player.attended).maps.map((map) => attentionMap(...map)))
   );
   markAttention();
 }

@@ -1,7 +1,7 @@
 "use strict";
 // Labels and predictions of a clip as files: a label track for Audacity, subtitles (WebVTT), tiers for ELAN.
 
-/** What a clip has tracks of: its labels, if they are known, and each run's predictions, by name. */
+/** The labels of a clip, if they are known, and each run's predictions: [name, tracks] pairs. */
 function sourcesOf(clip) {
   const { clips, summary } = avel.data;
   const found = clips.predictions.map((_, run) => [summary.runs[run].name, predicted(run, clip)]);
