@@ -23,7 +23,7 @@ from avel.progress import Progress
 from avel.text import plural
 
 CLIPS_AT_ONCE = 512
-"""Clips scored in one forward pass, summed over stacked trials; more if a GPU holds all inputs (`fit`)."""
+"""Clips scored in one pass, summed over stacked trials; in training more, if a GPU's memory holds all."""
 GPU_INPUT_BYTES = 2**31
 """Most bytes of float32 inputs in one forward pass on a GPU; M stacked trials count each input M times."""
 SMALL_STEP_FLOP = 1e9
