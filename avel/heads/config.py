@@ -12,7 +12,7 @@ TaskChoice = Literal["auto", "single_label", "multi_label"]
 Inputs = Literal["encoded", "cnn", "maps"]
 """Inputs that a head may be written for: f_a and f_v, CNN vectors, or CNN audio vectors and visual maps."""
 FineTuned = Literal["fine_tuned"]
-"""Inputs of any head that reads "encoded" ones: f_a and f_v of Bi-LSTMs that learn with the head."""
+"""f_a and f_v of Bi-LSTMs that learn with the head, for every head that reads "encoded" inputs."""
 WeakLabels = Literal["event", "fractions"]
 """Kinds of video labels: the event, or the fraction of segments of each class."""
 
@@ -69,7 +69,7 @@ class HeadConfig(ComponentConfig):
         """Returns the config with the defaults of a supervision for all settings that were not given."""
         defaults = self.weak_defaults if supervision == "weak" else {}
         config = type(self)(**{**defaults, **self.explicit})
-        object.__setattr__(config, "_explicit", frozenset(self.explicit))
+        object.__setattr__(config, "_explicit", frozenset(self.explicit))  # `defaults` were not given
         return config
 
 
@@ -153,10 +153,10 @@ class TrainConfig:
             object.__setattr__(self, "standardise", self.head.standardise)  # type: ignore[unreachable]
 
     def selects_by_videos(self, task: str) -> bool:
-        """Returns True if validation needs no labels of segments.
+        """Returns True if the epoch is chosen by labels of whole val videos, not of their segments.
 
-        Video parsing has these for validation, and chooses by them under weak supervision too, as the code
-        of Tian et al. 2020 does.
+        In video parsing val has labels of segments; "auto" chooses by them under weak supervision too, as the
+        code of Tian et al. 2020 does.
         """
         weak = self.supervision == "weak" and task == "single_label"
         return self.select_by == "videos" or (self.select_by == "auto" and weak)

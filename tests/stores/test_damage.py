@@ -169,7 +169,11 @@ WRONG_TABLES = [
         lambda table: table.slice(1),
         "column segment does not count from 0 to at most 2",
     ),
-    ("run/predictions.parquet", lambda table: table.slice(0, 0), "no predictions of split 'val'"),
+    (
+        "run/predictions.parquet",
+        lambda table: table.slice(0, 0),
+        "no predictions of split 'val'\n  next: train into another run folder",
+    ),
 ]
 
 
