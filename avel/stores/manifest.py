@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 FOLDER = "manifest"
 PART = re.compile(FOLDER + r"/part-(\d{8,18})\.parquet")
 MERGE_AT_PARTS = 16
-"""The last parts are merged once there are this many of about the same size, as `_alike` finds them."""
+"""Last parts of about the same size, as `_alike` finds them, of which so many are merged into one."""
 PART_AGAIN = "remove this file, and avel extract stages again the clips that it listed"
 READ_ATTEMPTS = 5
 LONGEST_DETAIL = 500
