@@ -102,8 +102,8 @@ def make_plan(
         MissingPathError: they would, and the files of some cannot be read.
     """
     ids, entry_ids = (each.table["video_id"].combine_chunks() for each in (dataset.videos, entries))
-    # Each id's row is its place among the distinct ids: those of the store, then of a killed run's manifest,
-    # which may have rows that the store does not list yet, then of new videos.
+    # An id's row is its place among the distinct ids. The manifest of a killed run may have rows of videos
+    # that the store does not list yet.
     encoded = pa.concat_arrays([rows, entry_ids, ids]).dictionary_encode()
     video_ids, numbers = encoded.dictionary, encoded.indices.to_numpy()
     row_of_entry, row_of_video = np.split(numbers[len(rows) :], [len(entries)])
