@@ -93,7 +93,7 @@ def width_of(cache: FeatureCache, modality: str, names: str) -> int:
 
 
 def read_vectors(cache: FeatureCache, config: VectorsConfig, videos: NDArray[np.int64]) -> Tensor:
-    """Reads the vectors of videos that a config names, several side by side: float32 (n, T, D).
+    """Reads the features that a config names, side by side, of the videos at n places: float32 (n, T, D).
 
     Raises:
         StoreError: the cache lacks them, they have another width, or one holds a number that is not finite.
