@@ -35,7 +35,7 @@ def option(
     default: Any,
     help: str,
     *,
-    numeric: bool = True,
+    in_key: bool = True,
     low: float | None = None,
     high: float | None = None,
     shown: str = "",
@@ -43,11 +43,11 @@ def option(
     """Declares a setting.
 
     Args:
-        numeric: whether it changes results, and so belongs into cache keys.
+        in_key: whether it changes results, and so belongs into cache keys.
         low, high: bounds of a number, or of each number of a list.
         shown: text of the default for help, where the value itself says too little, as None does.
     """
-    about = {"help": help, "numeric": numeric, "low": low, "high": high, "shown": shown}
+    about = {"help": help, "in_key": in_key, "low": low, "high": high, "shown": shown}
     return dataclasses.field(default=default, metadata=about)
 
 
@@ -75,7 +75,7 @@ def component(
 
     about = {
         "help": help, "registry": registry, "default": default, "shown": shown, "listed_by": listed_by,
-        "numeric": True,
+        "in_key": True,
     }  # fmt: skip
     return dataclasses.field(default_factory=make, metadata=about)
 
@@ -124,7 +124,7 @@ class Setting:
     help: str
     heading: str
     shown: str | None
-    numeric: bool
+    in_key: bool
     low: float | None = None
     high: float | None = None
     registry: Registry[Any] | None = None
@@ -176,7 +176,7 @@ def _settings(
         else:
             yield Setting(
                 name, (*place, field.name), here, hints[field.name], field.default, about["help"], heading,
-                about["shown"], about["numeric"], about["low"], about["high"],
+                about["shown"], about["in_key"], about["low"], about["high"],
             )  # fmt: skip
 
 
@@ -409,7 +409,7 @@ def as_dict(config: Any) -> dict[str, Any]:
 
 def digest(config: Any, **more: Any) -> str:
     """Returns 16 hex digits over every setting that changes results, and over `more`."""
-    values = {setting.key: _plain(setting.of(config)) for setting in settings_of(config) if setting.numeric}
+    values = {setting.key: _plain(setting.of(config)) for setting in settings_of(config) if setting.in_key}
     return digest_of(values | more)
 
 
@@ -424,7 +424,7 @@ def convert(setting: Setting, value: Any, source: str) -> Any:
         result = coerce(kind, value)
     except (TypeError, ValueError, OverflowError):
         raise ConfigError(f"{source}: {name}={value!r} is not {describe(kind)}") from None
-    may_be_infinite = not setting.numeric  # such as limits of memory and time
+    may_be_infinite = not setting.in_key  # such as limits of memory and time
     for item in result if isinstance(result, tuple) else (result,):
         if setting.low is not None and item is not None and not item >= setting.low:
             raise ConfigError(f"{source}: {name}={value!r} must be at least {setting.low:g}")

@@ -223,7 +223,7 @@ def options_of(config: CacheConfig) -> str:
     words = []
     for setting in settings_of(config):
         value, flag = setting.of(config), f"--{setting.name.replace('_', '-')}"
-        if not setting.numeric or value == setting.default:
+        if not setting.in_key or value == setting.default:
             continue
         if setting.name not in flags:  # a backbone's own
             words.append(f"--set {shlex.quote(f'{setting.name}={default_text(value)}')}")
