@@ -76,7 +76,7 @@ class ExtractConfig:
     )
     time_limit: float = option(
         60.0,
-        "A clip fails as timeout after this many seconds for every ten segments, or without progress.",
+        "Most seconds a clip may take per ten segments, or go without progress; else it fails as timeout.",
         in_key=False,
         low=0.1,
     )
@@ -97,7 +97,7 @@ class BackboneConfig:
     backbone: ComponentConfig | None
     weights: str = option(
         PUBLISHED,
-        "Weights of this CNN: a file, the name of published ones, published for the default ones, or random.",
+        "Weights of this CNN: a file, a name of published ones, 'published' for the default, or 'random'.",
     )
 
 
@@ -236,7 +236,7 @@ class FromClipsOrCache:
     of_clips: ClassVar[tuple[str, ...]] = ()
 
     def changed(self, names: Collection[str]) -> str:
-        """Lists the settings not at their default that `names` holds, by their own name or their group's."""
+        """Lists the settings that are not at their defaults, of those in `names` and of groups in `names`."""
         changed = [setting for setting in settings_of(self) if setting.of(self) != setting.default]
         return ", ".join(each.name for each in changed if {each.name, each.path[0]} & {*names})
 
@@ -346,7 +346,7 @@ class CacheConfig(FromClipsOrCache):
     seed: int = option(0, "Seed of --untrained and of weights that are random.", low=0)
     frames_per_segment: int | None = option(
         None,
-        "Frames of a segment that the CNN sees, or whose vectors are averaged.",
+        "Frames of a segment to encode. Their vectors are averaged, unless the CNN sees them together.",
         low=1,
         shown="the middle one, or as many as the CNN takes",
     )
