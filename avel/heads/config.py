@@ -97,12 +97,12 @@ class TrainConfig:
         "the head's own code.",
     )
     negatives: str = option(
-        "", "Clips without events to learn from too: a folder of videos, a store or a cache.", numeric=False
+        "", "Clips without events to learn from too: a folder of videos, a store or a cache.", in_key=False
     )
     init: str = option(
         "",
         "Weights to start from, .pt, .pth or .safetensors: of the head's published network, or of a trial.",
-        numeric=False,
+        in_key=False,
     )
     select_by: Literal["auto", "segments", "videos"] = option(
         "auto",
@@ -135,16 +135,16 @@ class TrainConfig:
     seed: int = option(0, "Seed of the first trial.", low=0)
     seeds: int = option(1, "Trials of each setting, with consecutive seeds.", low=1)
     dtype: Literal["float32", "bfloat16"] = option("float32", "Arithmetic of the matrix products.")
-    device: str = option("auto", "cpu, cuda, cuda:N, or auto: a GPU where there is one.", numeric=False)
+    device: str = option("auto", "cpu, cuda, cuda:N, or auto: a GPU where there is one.", in_key=False)
     together: Literal["auto", "always", "never"] = option(
-        "auto", "Train trials as one batched program, or in turn; auto takes the faster.", numeric=False
+        "auto", "Train trials as one batched program, or in turn; auto takes the faster.", in_key=False
     )
     memory_gb: float | None = option(
-        None, "Features larger than this are streamed.", numeric=False, low=0, shown="half of the free memory"
+        None, "Features larger than this are streamed.", in_key=False, low=0, shown="half of the free memory"
     )
-    tensorboard: bool = option(False, "Also write TensorBoard events (needs tensorboard).", numeric=False)
+    tensorboard: bool = option(False, "Also write TensorBoard events (needs tensorboard).", in_key=False)
     metrics_hook: str = option(
-        "", "MODULE:FUNCTION that is called with the run and each line of its metrics.", numeric=False
+        "", "MODULE:FUNCTION that is called with the run and each line of its metrics.", in_key=False
     )
 
     def __post_init__(self) -> None:

@@ -126,7 +126,7 @@ class Run:
             FORMAT, kind, as_dict(config), inputs, library_versions(), hardware, time.strftime(TIME)
         )
         if (path / RECORD).is_file():
-            may_differ = {setting.key for setting in settings_of(config) if not setting.numeric}
+            may_differ = {setting.key for setting in settings_of(config) if not setting.in_key}
             return _same_run(cls.open(path), record, may_differ)
         toml = to_toml(config, COMMANDS[kind])
         if path.exists() and not _just_begun(path, toml):

@@ -288,7 +288,7 @@ def _settings_text(line: RunLine) -> str:
 def _settings_of(run: Run) -> dict[str, Any]:
     """Returns the settings of a head run that change numbers, by name."""
     config = read_train_config(run.record.config, run.path / RECORD)
-    return {setting.name: setting.of(config) for setting in settings_of(config) if setting.numeric}
+    return {setting.name: setting.of(config) for setting in settings_of(config) if setting.in_key}
 
 
 def _differing(runs: Sequence[Run]) -> list[str]:

@@ -16,7 +16,8 @@ from avel.pipeline.encoders.backbones import AudioBackbone, Backbone, VisualBack
 from avel.stores.features import FeatureCache
 from avel.stores.provenance import CACHE_AGAIN
 
-NAME = "vectors"
+CACHED = "vectors"
+"""Name of the backbones that stand for features of a cache."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Vectors(Backbone):
         )
 
 
-@VISUAL_BACKBONES.register(NAME)
+@VISUAL_BACKBONES.register(CACHED)
 class VisualVectors(Vectors, VisualBackbone):
     """Vectors of any visual encoder."""
 
@@ -60,7 +61,7 @@ class VisualVectors(Vectors, VisualBackbone):
         self.refuse()
 
 
-@AUDIO_BACKBONES.register(NAME)
+@AUDIO_BACKBONES.register(CACHED)
 class AudioVectors(Vectors, AudioBackbone):
     """Vectors of any audio encoder."""
 

@@ -77,7 +77,7 @@ class RestageOptions:
 
 def stored_settings(config: ExtractConfig) -> dict[str, object]:
     """Returns the settings that change what is stored, by name."""
-    return {setting.key: setting.of(config) for setting in settings_of(config) if setting.numeric}
+    return {setting.key: setting.of(config) for setting in settings_of(config) if setting.in_key}
 
 
 def make_plan(
