@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pytest
 
@@ -177,12 +177,53 @@ def test_groups_and_components_by_name_and_by_place(tmp_path: Path) -> None:
 def test_a_component_brings_its_own_defaults_and_refuses_others_settings() -> None:
     assert resolve(House, "extract").wall.paint == Red.Config(warmth=0.5, shade=7)
     assert resolve(House, "extract", sets=["wall_paint=blue"]).wall.paint == Blue.Config(3, "deep")
-    with pytest.raises(UnknownNameError, match="no setting named 'wall_warmth'"):
+    with pytest.raises(
+        UnknownNameError, match=r"no setting named 'wall_warmth'\n.*of colour red, not of blue"
+    ):
         resolve(House, "extract", sets=["wall_paint=blue", "wall_warmth=1"])
     with pytest.raises(UnknownNameError, match=r"--set: no colour named 'bleu'\s+next: did you mean blue"):
         resolve(House, "extract", sets=["wall_paint=bleu"])
     with pytest.raises(ConfigError, match="wall_warmth='2' must be at most 1"):
         resolve(House, "extract", sets=["wall_warmth=2"])
+
+
+def test_a_package_that_cannot_be_imported_is_not_asked_for_a_setting() -> None:
+    metals: Registry[Any] = Registry("metal", modules={"lead": "no_such_package", "tin": "", "iron": ""})
+
+    @metals.register("tin")
+    class Tin:
+        @dataclass(frozen=True)
+        class Config(ComponentConfig):
+            pass
+
+    @metals.register("iron")
+    class Iron:
+        @dataclass(frozen=True)
+        class Config(ComponentConfig):
+            rust: int = option(0, "Rust.")
+
+    @dataclass(frozen=True)
+    class Roof:
+        metal: ComponentConfig = component(metals, "tin", "Its metal.")
+
+    with pytest.raises(UnknownNameError, match="next: rust is a setting of metal iron, not of tin"):
+        resolve(Roof, "extract", sets=["rust=3"])
+
+
+@dataclass(frozen=True)
+class Tent:
+    poles: int = option(2, "Poles.")
+    set_by_option: ClassVar[tuple[tuple[str, ...], str]] = (("fly-sheet",), "--sheet-set")
+
+
+def test_a_table_that_a_config_does_not_have_is_explained(tmp_path: Path) -> None:
+    for table, hint in (
+        ("fly-sheet", "settings of fly_sheet are given by --sheet-set width=3"),
+        ("pegs", "choose from poles"),
+    ):
+        (tmp_path / "c.toml").write_text(f"[extract.{table}]\nwidth = 3\n")
+        with pytest.raises(UnknownNameError, match=f"no setting named .*width'\n  next: {hint}"):
+            resolve(Tent, "extract", file=tmp_path / "c.toml")
 
 
 @dataclass(frozen=True)
