@@ -283,6 +283,34 @@ def test_workers_that_cannot_be_are_refused(clips: Path, tmp_path: Path) -> None
     assert not (tmp_path / "s.zarr").exists()
 
 
+def test_another_format_is_recorded_and_what_it_changes_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clips, store = make_folder(tmp_path / "clips", 2), tmp_path / "s.zarr"
+    (clips / "Annotations.txt").write_text("Dog&clip00&good&0&1\n")
+    (tmp_path / "e.csv").write_text("file,label,start,end\nclip00,Dog,0,1\nclip01,Cat,0,2\n")
+    extract(clips, store, SMALL, workers=1)
+    assert "replaces its samples" not in capsys.readouterr().err
+    assert inspect(store).facts["format"] == "ave"
+    assert "dataset read as  ave" in "\n".join(inspect(store).lines())
+    table = {"annotations": tmp_path / "e.csv", "format": "folder"}
+    said = (
+        f"{store}: replaces its samples; format ave before, format folder annotations={tmp_path}/e.csv now; "
+        "samples: 1 before, 2 now; events: 1 before, 2 now; "
+    )
+    extract(clips, store, SMALL, workers=1, dry_run=True, **table)
+    assert said in capsys.readouterr().err
+    assert inspect(store).facts["samples"] == 1
+    extract(clips, store, SMALL, workers=1, **table)
+    assert said in capsys.readouterr().err
+    found = inspect(store)
+    assert found.facts["format_settings"] == (f"annotations={tmp_path}/e.csv",)
+    assert f"dataset read as  folder annotations={tmp_path}/e.csv" in "\n".join(found.lines())
+    assert ClipStore.open(store).dataset.format == "folder"
+    extract(clips, store, SMALL, workers=1, **table)
+    assert "replaces its samples" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("change", [{"jpeg_quality": 60}, {"size": 16}])
 def test_what_left_the_dataset_is_settled(
     again: tuple[Path, Path], change: dict[str, object], capsys: pytest.CaptureFixture[str]
