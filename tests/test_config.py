@@ -154,7 +154,7 @@ class Wall:
 
 @dataclass(frozen=True)
 class House:
-    floors: int = option(1, "Floors.", low=1)
+    storeys: int = option(1, "Storeys.", low=1)
     blur: Blur = group(Blur, "Blurring", prefix="blur_")
     wall: Wall = group(Wall, "Walls", prefix="wall_")
 
@@ -276,7 +276,7 @@ def test_a_component_changes_the_digest() -> None:
 def test_settings_know_where_they_stand() -> None:
     listed = {setting.name: setting for setting in settings_of(House())}
     assert list(listed) == [
-        *("floors", "blur_sigma", "blur_on", "wall_paint", "wall_shade", "wall_warmth", "wall_coats")
+        *("storeys", "blur_sigma", "blur_on", "wall_paint", "wall_shade", "wall_warmth", "wall_coats")
     ]
     assert listed["wall_warmth"].key == "wall.red.warmth"
     assert (listed["wall_shade"].help, listed["wall_shade"].default) == ("Shade.", 7)

@@ -312,7 +312,7 @@ def test_another_format_is_recorded_and_what_it_changes_is_said(
 
 
 @pytest.mark.parametrize("change", [{"jpeg_quality": 60}, {"size": 16}])
-def test_what_left_the_dataset_is_settled(
+def test_what_left_the_dataset_is_recorded(
     again: tuple[Path, Path], change: dict[str, object], capsys: pytest.CaptureFixture[str]
 ) -> None:
     clips, store = again
@@ -354,7 +354,7 @@ def test_a_subfolder_that_is_not_mounted_costs_no_clip(again: tuple[Path, Path])
     assert extract(clips, store, SMALL, workers=1, jpeg_quality=60, overwrite=True).staged == 5
 
 
-def test_a_video_that_left_before_it_got_its_row_is_settled(again: tuple[Path, Path]) -> None:
+def test_a_video_that_left_before_it_got_its_row_is_recorded(again: tuple[Path, Path]) -> None:
     clips, store = again
     ManifestWriter(locate(store)).append([Entry("zebra", 5)])  # a run was killed before it made the row
     assert extract(clips, store, SMALL, workers=1).skipped == 4
@@ -574,7 +574,9 @@ def test_a_large_picture_fits_into_the_memory_of_a_worker(tmp_path: Path) -> Non
 @pytest.mark.slow
 def test_a_film_of_two_hours_is_staged_in_bounded_memory(tmp_path: Path) -> None:
     film = Film(steady(1, 7200), 16, 16, codec="mjpeg", pixel_format="yuvj420p", tick=Fraction(1, 1000))
-    film = replace(film, sound_codec="pcm_s16le", hz=4000, sound_seconds=7200.0, clicks=[1.5, 7198.5])
+    film = replace(
+        film, sound_codec="pcm_s16le", sample_rate=4000, sound_seconds=7200.0, clicks=[1.5, 7198.5]
+    )
     (tmp_path / "film").mkdir()
     compose(tmp_path / "film" / "film.mkv", film)
     summary = extract(tmp_path / "film", tmp_path / "s.zarr", SMALL, segments=7200, workers=1)
@@ -583,8 +585,8 @@ def test_a_film_of_two_hours_is_staged_in_bounded_memory(tmp_path: Path) -> None
     store = ClipStore.open(tmp_path / "s.zarr")
     assert store.entries["film"].valid_seconds == pytest.approx(7200, abs=1)
     assert store.frames("film", [0, 4 * 7199]).shape == (2, 32, 32, 3)
-    heard = np.flatnonzero(store.log_mel("film").max(axis=(1, 2)) > np.log(0.01) + 1)
-    assert heard.tolist() == [1, 7198]
+    sounding = np.flatnonzero(store.log_mel("film").max(axis=(1, 2)) > np.log(0.01) + 1)
+    assert sounding.tolist() == [1, 7198]
 
 
 def test_unknown_options_and_values_are_refused(clips: Path, tmp_path: Path) -> None:
