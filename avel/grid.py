@@ -131,11 +131,15 @@ def exact(seconds: float) -> Fraction:
     return Fraction(str(seconds))
 
 
-def evenly_spaced(count: int, most: int) -> list[int]:
+def evenly_spaced(count: int, most: int, *, ends: bool = False) -> list[int]:
     """Returns at most `most` evenly spaced indices below `count`; if `most` is 1, the middle one.
 
-    >>> evenly_spaced(16, 4)
-    [2, 6, 10, 14]
+    With `ends`, for a `most` of 2 or more, the first and the last index are among them.
+
+    >>> evenly_spaced(16, 4), evenly_spaced(16, 4, ends=True)
+    ([2, 6, 10, 14], [0, 5, 10, 15])
     """
     chosen = min(most, count)
+    if ends and chosen > 1:
+        return [place * (count - 1) // (chosen - 1) for place in range(chosen)]
     return [(2 * place + 1) * count // (2 * chosen) for place in range(chosen)]

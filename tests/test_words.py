@@ -10,6 +10,8 @@ AVEL = Path(__file__).resolve().parents[1] / "avel"
 MODULES = sorted(AVEL.rglob("*.py"))
 BESIDE = sorted(path for name in ("benchmarks", "examples") for path in (AVEL.parent / name).glob("*.py"))
 """Modules that are not avel's, but whose docstrings follow the same rules."""
+TESTS = sorted((AVEL.parent / "tests").rglob("*.py"))
+"""Modules whose names follow the same rules, apart from those of tests, which are sentences."""
 BANNED = {
     **dict.fromkeys(("seen", "seer", "heard"), "video, audio, frames, waveform, log_mel"),
     "hz": "sample_rate",
@@ -44,7 +46,7 @@ NOUNS = {"Class", "Events", "Features", "Frames", "Gradients", "Logits", "Scores
 
 
 def defined_names(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """Yields line and name of everything that a module defines: functions, classes, arguments, variables."""
+    """Yields line and name of what a module defines: functions, classes, arguments, variables."""
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             yield node.lineno, node.name
@@ -63,8 +65,10 @@ def parts_of(name: str) -> list[str]:
 
 def test_names_are_the_words_of_the_field() -> None:
     found = []
-    for path in MODULES:
+    for path in (*MODULES, *BESIDE, *TESTS):
         for line, name in [*defined_names(ast.parse(path.read_text())), (1, path.stem)]:
+            if path in TESTS and name.startswith("test_"):
+                continue
             parts = parts_of(name)
             own = parts[:-1] if len(parts) > 1 and parts[-1] in UNITS else parts
             instead = [BANNED_NAMES.get(name), *map(BANNED.get, own)]

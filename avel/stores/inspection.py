@@ -152,6 +152,8 @@ def _store(path: str, verify: bool) -> Findings:
         "settings": store.settings,
         "settings_digest": store.digest,
         "padded": int(((seconds > 0) & (seconds < store.grid.seconds)).sum()),
+        "format": store.description.format,
+        "format_settings": store.description.format_settings,
         "own_lengths": store.description.longest_seconds is not None,
         "bytes": store.stored_bytes,
     }

@@ -13,7 +13,7 @@ from avel.heads.evaluation.predictions import Predictions, no_predictions, read_
 from avel.heads.tasks.metrics import Labels, confusion
 from avel.heads.tasks.task import Task
 from avel.heads.training.records import TRAIN_AGAIN, HeadInputs, TrialRecord, read_trial, task_of
-from avel.stores.datasets.labels import UNKNOWN, in_clip
+from avel.stores.datasets.labels import events_known, in_clip
 from avel.stores.features import FeatureCache
 from avel.stores.runs import Run
 from avel.text import plural
@@ -56,7 +56,7 @@ class HeadRun:
     @cached_property
     def known(self) -> NDArray[np.bool_]:
         """True for samples whose events are known: (R,)."""
-        return np.asarray((self.label != UNKNOWN).reshape(len(self.label), -1).all(1))
+        return events_known(self.label)
 
     @cached_property
     def lengths(self) -> NDArray[np.int64]:

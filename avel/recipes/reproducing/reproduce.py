@@ -84,9 +84,11 @@ def reproduce(
         row_config(row, heads)  # fails now, not after hours
     check_own(Path(out), table, (f"{table}.{ending}" for ending in ("png", "toml", "json")))
     samples = ClipStore.open(store).dataset.samples
-    if not (samples.is_one_of("split", ["test"]) & samples.column("events_known")).any():
+    test = samples.is_one_of("split", ["test"])
+    if not (test & samples.column("events_known")).any():
+        lacks = "no test sample has known events" if test.any() else "there is no test sample"
         raise DatasetError(
-            f"{store}: no test sample has known events, which {table} needs",
+            f"{store}: {lacks}, which {table} needs",
             hint=f"annotate some, then avel extract DATASET {shlex.quote(str(store))} with these annotations",
         )
     out = Path(out)

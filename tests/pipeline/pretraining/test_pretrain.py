@@ -118,7 +118,7 @@ def test_every_option_trains(store: ClipStore, tmp_path: Path, options: dict[str
     assert 0 < summary.loss < 1000
 
 
-def test_standardisation_of_a_large_store_is_fitted_to_clips_from_all_over_it(
+def test_standardisation_of_a_large_store_is_computed_on_clips_from_all_over_it(
     store: ClipStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("avel.pipeline.pretraining.pretrain.STANDARD_CLIPS", 2)

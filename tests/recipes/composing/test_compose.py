@@ -125,8 +125,8 @@ def test_a_class_sounds_in_its_own_band(made: Made, name: str, low_hz: float, hi
     onset, offset = script.event_seconds
     event = sound[onset * SAMPLE_RATE : offset * SAMPLE_RATE]
     power = np.square(np.abs(np.fft.rfft(event)))
-    hz = np.fft.rfftfreq(len(event), 1 / SAMPLE_RATE)
-    assert power[(hz >= low_hz) & (hz <= high_hz)].sum() > 0.9 * power.sum()
+    frequency_hz = np.fft.rfftfreq(len(event), 1 / SAMPLE_RATE)
+    assert power[(frequency_hz >= low_hz) & (frequency_hz <= high_hz)].sum() > 0.9 * power.sum()
 
 
 def test_sound_and_picture_start_together_at_zero(made: Made) -> None:
@@ -172,9 +172,9 @@ def test_an_event_is_where_object_and_sound_meet_and_each_alone_is_background() 
             assert own in (video, audio)
             if not both:
                 kinds.add((video == own, bool(video), audio == own, bool(audio)))
-    shown_in_silence, heard_unseen = (True, True, False, False), (False, False, True, True)
+    visible_alone, audible_alone = (True, True, False, False), (False, False, True, True)
     beside_another = {(True, True, False, True), (False, True, True, True)}
-    assert kinds == {shown_in_silence, heard_unseen} | beside_another
+    assert kinds == {visible_alone, audible_alone} | beside_another
 
 
 def test_the_seed_decides_every_byte(made: Made, tmp_path: Path) -> None:
