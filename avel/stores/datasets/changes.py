@@ -27,9 +27,10 @@ def changes(before: Mapping[str, pa.Table], dataset: Dataset) -> list[str]:
             found.append(f"{name}: {rows[0]:,} before, {rows[1]:,} now")
         elif not before[name].equals(now[name]):
             found.append(f"{name}: {rows[1]:,} as before, but not the same")
-    splits = [split_sizes(sorted(table["samples"]["split"].to_pylist())) for table in (before, now)]
-    if splits[0] != splits[1]:
-        found.append(f"splits: {splits[0]} before, {splits[1]} now")
+    if found:  # else the splits are the same, and those of a million samples take memory
+        splits = [split_sizes(sorted(table["samples"]["split"].to_pylist())) for table in (before, now)]
+        if splits[0] != splits[1]:
+            found.append(f"splits: {splits[0]} before, {splits[1]} now")
     if about.categories != dataset.categories:
         found.append(f"classes: {len(about.categories):,} before, {len(dataset.categories):,} now")
     formats = [_reading(each) for each in (about, dataset)]
