@@ -59,22 +59,22 @@ class StoreAttributes:
 
     @property
     def arrays(self) -> tuple[str, ...]:
-        """Names of the store's arrays, in the order of `ARRAYS`."""
+        """Returns the names of the store's arrays, in the order of `ARRAYS`."""
         return ARRAYS if self.waveform else (FRAMES, LOG_MEL)
 
     @property
     def chunk_segments(self) -> int:
-        """Segments in one chunk, the same in all arrays."""
+        """Returns the number of segments in one chunk, the same in all arrays."""
         return min(self.grid.segments, CHUNK_SEGMENTS)
 
     @property
     def chunk_frames(self) -> int:
-        """Frames in one chunk."""
+        """Returns the number of frames in one chunk."""
         return self.chunk_segments * self.grid.frames_per_segment
 
     @property
     def chunks(self) -> int:
-        """Chunks of one video in each array."""
+        """Returns the number of chunks of one video in each array."""
         return -(-self.grid.segments // self.chunk_segments)
 
     def as_json(self) -> bytes:

@@ -153,7 +153,7 @@ class ClipWriter:
 
     @property
     def written_bytes(self) -> int:
-        """Bytes of all chunks that this has written."""
+        """Returns the number of bytes of all chunks that this has written."""
         return self._counting.bytes
 
     def _check(self) -> None:

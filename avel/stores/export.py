@@ -49,7 +49,7 @@ class Exported:
 
     @property
     def published_sizes(self) -> bool:
-        """True if all features have the widths and grids of the published files."""
+        """Returns True if all features have the widths and grids of the published files."""
         return all(shape[1:] == SIZES.get(name, shape[1:]) for name, shape in self.files.items())
 
     def headline(self) -> str:

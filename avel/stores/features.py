@@ -155,12 +155,12 @@ class FeatureCache:
 
     @property
     def classes(self) -> int:
-        """K: the categories and background."""
+        """Returns K: the categories and background."""
         return len(self.categories) + 1
 
     @property
     def encoder(self) -> str:
-        """Kind of the encoder that made the features, and its digest where there is one."""
+        """Returns the kind of the encoder that made the features, and its digest where there is one."""
         about = self.provenance.get("encoder")
         entries = about if isinstance(about, dict) else {}
         return " ".join(str(entries[key]) for key in ("kind", "digest") if key in entries) or "unknown"
@@ -196,17 +196,17 @@ class FeatureCache:
 
     @property
     def differing_lengths(self) -> bool:
-        """True if any clip has fewer than T segments."""
+        """Returns True if any clip has fewer than T segments."""
         return bool((self.lengths < self.grid_segments).any())
 
     @property
     def f_a(self) -> NDArray[np.float32]:
-        """Audio features of the encoder, (V, T, D)."""
+        """Returns the audio features of the encoder, (V, T, D)."""
         return self.read("f_a")
 
     @property
     def f_v(self) -> NDArray[np.float32]:
-        """Visual features of the encoder, (V, T, D)."""
+        """Returns the visual features of the encoder, (V, T, D)."""
         return self.read("f_v")
 
     def read(self, name: str, videos: NDArray[np.int64] | None = None) -> NDArray[Any]:
@@ -224,7 +224,7 @@ class FeatureCache:
 
     @property
     def has_temporal(self) -> bool:
-        """True if it keeps the weights that `read_temporal` reads."""
+        """Returns True if it keeps the weights that `read_temporal` reads."""
         return bool(self.temporal_checksums)
 
     def read_temporal(self) -> dict[str, NDArray[np.float32]]:
@@ -318,13 +318,13 @@ class FeatureCache:
 
     @property
     def inputs(self) -> CacheInputs:
-        """Paths and options that it was made with; StoreError where one is of another type."""
+        """Returns the paths and options that it was made with; StoreError where one is of another type."""
         plain = {name: self.provenance.get(name) for name in INPUTS}
         return typed(CacheInputs, plain, f"{self.path}: provenance", CACHE_AGAIN)
 
     @property
     def typed_provenance(self) -> CacheProvenance:
-        """Provenance that `avel cache-features` wrote; StoreError for an imported or damaged cache."""
+        """Returns what `avel cache-features` wrote of it; StoreError for an imported or damaged cache."""
         return typed(CacheProvenance, self.provenance, f"{self.path}: provenance", CACHE_AGAIN)
 
     def _how_to_add(self, name: str) -> str:

@@ -121,7 +121,7 @@ class Manifest(TableColumns, Mapping[str, Entry]):
 
     @cached_property
     def ids(self) -> list[str]:
-        """Ids of the videos, in order."""
+        """Returns the ids of the videos, in order."""
         return self.texts("video_id")
 
     @cached_property
@@ -147,12 +147,12 @@ class Manifest(TableColumns, Mapping[str, Entry]):
 
     @property
     def stored_bytes(self) -> int:
-        """Bytes that the chunks of all these clips take in the store."""
+        """Returns the number of bytes that the chunks of all these clips take in the store."""
         return int(self.column("stored_bytes").sum())
 
     @property
     def packed_rows(self) -> NDArray[np.int64]:
-        """Rows of the clips that lie in shards: int64 (n,)."""
+        """Returns the rows of the clips that lie in shards: int64 (n,)."""
         rows: NDArray[np.int64] = self.column("row")[self.column("packed")]
         return rows
 

@@ -161,12 +161,12 @@ class Run:
 
     @property
     def kind(self) -> RunKind:
-        """Kind of the run, which says which command made it."""
+        """Returns the kind of the run, which says which command made it."""
         return self.record.kind
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """Paths and digests of what the run was made from, to show; `read_inputs` returns them typed."""
+        """Returns paths and digests of what it was made from, to show; `read_inputs` returns them typed."""
         return dict(self.record.inputs)
 
     def read_inputs(self, kind: type[R]) -> R:
@@ -238,17 +238,17 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """True if the run has its results.json."""
+        """Returns True if the run has its results.json."""
         return (self.path / RESULTS).is_file()
 
     @property
     def finished_on(self) -> str:
-        """Date and time at which a finished run got its results, as the clock there showed it."""
+        """Returns date and time at which a finished run got its results, as the clock there showed it."""
         return self.record.finished[:16].replace("T", " at ")
 
     @property
     def results(self) -> dict[str, Any]:
-        """Contents of results.json as plain values; `read_results` returns them typed.
+        """Returns the contents of results.json as plain values; `read_results` returns them typed.
 
         Raises:
             StoreError: the run is not finished, or the file is damaged.

@@ -48,7 +48,7 @@ class Predictions:
 
     @property
     def known(self) -> NDArray[np.bool_]:
-        """True for samples whose events are known: (R,)."""
+        """Returns True for samples whose events are known: (R,)."""
         return np.asarray((self.label != UNKNOWN).reshape(len(self.label), -1).all(1))
 
     def take(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> Predictions:

@@ -69,7 +69,7 @@ class SingleLabel(Task):
 
     @property
     def background(self) -> int:
-        """Class id of background, K - 1."""
+        """Returns the class id of background, K - 1."""
         return len(self.categories)
 
     def targets(self, cache: FeatureCache, samples: CachedSamples) -> Targets:

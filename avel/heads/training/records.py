@@ -100,12 +100,12 @@ class TrialRecord(TrialFile):
 
     @property
     def trained(self) -> bool:
-        """True if loss and scores stayed finite."""
+        """Returns True if loss and scores stayed finite."""
         return not self.failure
 
     @property
     def group(self) -> str:
-        """Name of the trials that differ from it in the seed alone: head, or settings of a sweep."""
+        """Returns the name of the trials that differ in the seed alone: head, or settings of a sweep."""
         return ",".join(f"{key}={value}" for key, value in self.settings.items()) or self.config.head.name
 
 

@@ -37,7 +37,7 @@ class FoundEvent:
 
     @property
     def name(self) -> str:
-        """Class, and the track if there is one."""
+        """Returns the class, and the track if there is one."""
         return f"{self.category} ({self.track})" if self.track else self.category
 
 
