@@ -25,12 +25,12 @@ FORMAT, VERSION = "avel-clips", 6
 FRAMES, LOG_MEL, WAVEFORM = "frames", "log_mel", "waveform"
 ARRAYS = (FRAMES, LOG_MEL, WAVEFORM)
 """Arrays that a store may hold; frames first, which are written last and deleted first."""
-RUN = ".run"
+RUN_TOKEN = ".run"
 """Name of the file with the token of the current run; it stays after a run that did not end well."""
 ROWS = "rows.parquet"
 """Name of the file with the video of each row of the arrays; a killed run may leave more rows in it."""
 OWN_NAMES = frozenset(
-    {*ARRAYS, PACKED, "manifest", "dataset", "zarr.json", ROWS, "config.toml", ".lock", RUN}
+    {*ARRAYS, PACKED, "manifest", "dataset", "zarr.json", ROWS, "config.toml", ".lock", RUN_TOKEN}
 )
 """Names of all files and folders directly in a store."""
 MOST_VIDEOS = 2**31 - 1

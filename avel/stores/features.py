@@ -60,7 +60,7 @@ TEMPORAL = "temporal."
 """Beginning of the names under which a cache keeps the weights of the Bi-LSTMs that made f_a and f_v."""
 ARRAY_BYTES = 8192
 """Room in the file for what HDF5 stores about one array."""
-COLUMNS: dict[str, type[np.generic]] = {
+CACHE_COLUMNS: dict[str, type[np.generic]] = {
     **SAMPLE_COLUMNS,
     "video_ids": np.bytes_,
     "source_sha256": np.bytes_,
@@ -479,7 +479,7 @@ def _content_digest(
 ) -> str:
     """Returns 16 hex digits over provenance, columns, and checksums of avel's own arrays and weights."""
     features_made = {key: value for key, value in provenance.items() if key not in (*INPUTS, GROUP)}
-    numbers = [(name, columns[name]) for name in COLUMNS]
+    numbers = [(name, columns[name]) for name in CACHE_COLUMNS]
     numbers += [(name, checksums[name]) for name in OWN_ARRAYS if name in checksums]
     numbers += [(TEMPORAL + name, sums) for name, sums in sorted(temporal_checksums.items())]
     return digest_of([features_made, float(segment_seconds)], numbers)
@@ -508,7 +508,7 @@ def _read(path: Path, file: h5py.File) -> FeatureCache:
     provenance = parse(text, f"{path}: provenance", CACHE_AGAIN)
     named = read_named(path, provenance)
     arrays = [*(name for name in OWN_ARRAYS if name in file), *named]
-    columns = {name: read_column(file, name, dtype, CACHE_AGAIN) for name, dtype in COLUMNS.items()}
+    columns = {name: read_column(file, name, dtype, CACHE_AGAIN) for name, dtype in CACHE_COLUMNS.items()}
     weights = [
         name.removeprefix(TEMPORAL)
         for name in file

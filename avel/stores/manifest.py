@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-FOLDER = "manifest"
-PART = re.compile(FOLDER + r"/part-(\d{8,18})\.parquet")
+MANIFEST_FOLDER = "manifest"
+PART = re.compile(MANIFEST_FOLDER + r"/part-(\d{8,18})\.parquet")
 MERGE_AT_PARTS = 16
 """Once this many of the last parts have sizes within this factor of each other, they are merged."""
 PART_AGAIN = "remove this file, and avel extract stages again the clips that it listed"
@@ -276,7 +276,7 @@ class ManifestWriter:
     def _write(self, table: pa.Table) -> None:
         last = next(reversed(self._rows), "")
         number = int(PART.fullmatch(last)[1]) + 1 if last else 0  # type: ignore[index]
-        name = f"{FOLDER}/part-{number:08d}.parquet"
+        name = f"{MANIFEST_FOLDER}/part-{number:08d}.parquet"
         self._location.write(name, to_parquet(table))
         self._rows[name] = table.num_rows
         if table.num_rows < BLOCK_RECORDS:
@@ -300,7 +300,7 @@ def _tables(location: Location) -> dict[str, pa.Table]:
     Other files in the folder are not parts.
     """
     for _ in range(READ_ATTEMPTS):
-        found = _read(location, [name for name in location.names(FOLDER) if PART.fullmatch(name)])
+        found = _read(location, [name for name in location.names(MANIFEST_FOLDER) if PART.fullmatch(name)])
         whole = {name: table for name, table in found.items() if table is not None}
         if len(whole) == len(found):
             return whole

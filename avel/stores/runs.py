@@ -39,10 +39,10 @@ TIME = "%Y-%m-%dT%H:%M:%S%z"
 RUN_AGAIN = "make the run again, in another folder"
 LEFTOVERS = re.compile(re.escape(LOCK) + r"|\.(config\.toml|run\.json)\..*\.partial")
 """Names of the lock and of half-written files that a run leaves if it is killed as it begins."""
-RECORD, RESULTS, FILES, METRICS = "run.json", "results.json", "files.json", "metrics.jsonl"
+RECORD, RESULTS, FILE_LIST, METRICS = "run.json", "results.json", "files.json", "metrics.jsonl"
 HEAD_FILES = "head_code"
 """Folder of a run that keeps the files which its heads were read from, to look at; they are never run."""
-UNLISTED = (RECORD, RESULTS, FILES)
+UNLISTED = (RECORD, RESULTS, FILE_LIST)
 """Files of a run that files.json does not list: they carry checksums of their own."""
 LIBRARIES = ("avel", "torch", "torchvision", "torchaudio", "numpy", "av", "zarr", "h5py")
 
@@ -187,7 +187,7 @@ class Run:
 
     def reopen(self, config: Any, inputs: dict[str, Any]) -> Run:
         """Gives the run another config and other inputs, as one that is not finished; returns it."""
-        for name in (RESULTS, FILES):
+        for name in (RESULTS, FILE_LIST):
             (self.path / name).unlink(missing_ok=True)
         write_text(self.path / "config.toml", to_toml(config, COMMANDS[self.kind]))
         record = replace(self.record, config=as_dict(config), inputs=inputs, finished="")
@@ -232,7 +232,7 @@ class Run:
             for path in sorted(self.path.rglob("*"))
             if path.is_file() and not path.name.startswith(".") and path.name not in UNLISTED
         }
-        write_document(self.path / FILES, as_plain(FileList(listed)))
+        write_document(self.path / FILE_LIST, as_plain(FileList(listed)))
         write_document(self.path / RECORD, vars(replace(self.record, finished=time.strftime(TIME))))
         write_document(self.path / RESULTS, as_plain(results))
 
@@ -287,9 +287,9 @@ class Run:
         Raises:
             StoreError: the list of files is damaged.
         """
-        path = self.path / FILES
+        path = self.path / FILE_LIST
         if not path.is_file():
-            return [f"{FILES} is missing"]
+            return [f"{FILE_LIST} is missing"]
         listed = read_document(FileList, path.read_bytes(), path, self._how_to_fix()).files
         fault_of = {name: self._fault(name, about, verify) for name, about in listed.items()}
         if verify and (broken := seal_fault((self.path / RESULTS).read_bytes())):
