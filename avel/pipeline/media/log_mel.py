@@ -38,7 +38,7 @@ def log_mel(samples: NDArray[np.float32]) -> NDArray[np.float32]:
             hint=f"samples.reshape(T, -1), with {SHORTEST_SAMPLES} samples or more in each segment",
         )
     check_segments(samples.shape[1])
-    hann, matrix = _tables()
+    hann, matrix = _hann_and_mels()
     windows = np.lib.stride_tricks.sliding_window_view(samples.astype(np.float32), WINDOW_SAMPLES, axis=1)
     windows = windows[:, : MEL_FRAMES * HOP_SAMPLES : HOP_SAMPLES]  # (T, 96, 400)
     magnitude = np.abs(np.fft.rfft(windows * hann, FFT_SAMPLES, axis=2))  # (T, 96, 257)
@@ -77,7 +77,7 @@ def _mel(hertz: "NDArray[np.float64] | float") -> NDArray[np.float64]:
 
 
 @functools.cache
-def _tables() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _hann_and_mels() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Returns a periodic Hann window (400,) and the mel matrix (257, 64): float64 rounded to float32."""
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WINDOW_SAMPLES) / WINDOW_SAMPLES)
     return hann.astype(np.float32), mel_matrix().astype(np.float32)
