@@ -9,8 +9,8 @@ import os
 from importlib import import_module
 from typing import Any
 
-# OpenMP reads this once, when torch is imported. By default a thread that waits for another one spins. On a
-# busy machine it so takes the core that the other thread needs: small products take ten times as long.
+# OpenMP reads this once, when torch is imported. By default a thread that waits for another one spins, and on
+# a busy machine takes the core that the other needs: small matrix products then take ten times as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _FUNCTIONS = {

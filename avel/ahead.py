@@ -46,7 +46,7 @@ def reading_threads(asked: int | None) -> int:
 
 
 def begin_ahead(begin: Callable[[Item], Result], items: Iterable[Item], ahead: int) -> Iterator[Result]:
-    """Yields `begin(item)` of every item in order, after it has called it for the next `ahead` items too."""
+    """Yields `begin(item)` of every item in order; `begin` has then been called for `ahead` more."""
     begun: deque[Result] = deque()
     for item in items:
         begun.append(begin(item))

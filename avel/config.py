@@ -35,7 +35,7 @@ def option(
     default: Any,
     help: str,
     *,
-    numeric: bool = True,
+    in_key: bool = True,
     low: float | None = None,
     high: float | None = None,
     shown: str = "",
@@ -43,11 +43,11 @@ def option(
     """Declares a setting.
 
     Args:
-        numeric: whether it changes results, and so belongs into cache keys.
+        in_key: whether it changes results, and so is part of cache keys.
         low, high: bounds of a number, or of each number of a list.
         shown: text of the default for help, where the value itself says too little, as None does.
     """
-    about = {"help": help, "numeric": numeric, "low": low, "high": high, "shown": shown}
+    about = {"help": help, "in_key": in_key, "low": low, "high": high, "shown": shown}
     return dataclasses.field(default=default, metadata=about)
 
 
@@ -75,7 +75,7 @@ def component(
 
     about = {
         "help": help, "registry": registry, "default": default, "shown": shown, "listed_by": listed_by,
-        "numeric": True,
+        "in_key": True,
     }  # fmt: skip
     return dataclasses.field(default_factory=make, metadata=about)
 
@@ -124,7 +124,7 @@ class Setting:
     help: str
     heading: str
     shown: str | None
-    numeric: bool
+    in_key: bool
     low: float | None = None
     high: float | None = None
     registry: Registry[Any] | None = None
@@ -143,8 +143,8 @@ class Setting:
 def settings_of(config: Any) -> list[Setting]:
     """Lists the settings of a config, or of a config class.
 
-    A class has chosen no component yet: where one is the default, the settings that all choices share stand
-    in its place.
+    For a class no component is chosen yet: where a component has a default, the settings that all choices
+    share are listed.
     """
     return list(_settings(config, (), (), "", ""))
 
@@ -152,31 +152,32 @@ def settings_of(config: Any) -> list[Setting]:
 def _settings(
     config: Any, path: tuple[str, ...], place: tuple[str, ...], prefix: str, heading: str
 ) -> Iterator[Setting]:
-    kind = config if isinstance(config, type) else type(config)
+    is_class = isinstance(config, type)
+    kind = config if is_class else type(config)
     hints = typing.get_type_hints(kind)
     for field in dataclasses.fields(kind):
         here, about = (*path, field.name), _declared(kind, field.name)
-        value = hints[field.name] if config is kind else getattr(config, field.name)
+        value = hints[field.name] if is_class else getattr(config, field.name)
         name = prefix + field.name
         if "prefix" in about:
             title = about["heading"]
             yield from _settings(value, here, (*place, field.name), prefix + about["prefix"], title)
         elif "registry" in about:
-            default, listed_by = about["default"], "" if config is not kind else about["listed_by"]
+            default, listed_by = about["default"], about["listed_by"] if is_class else ""
             yield Setting(
                 name, (*place, field.name), here, str, default, about["help"], heading,
                 about["shown"] if default is None else "", True, registry=about["registry"],
             )  # fmt: skip
-            if value is None or (config is kind and default is None):
+            if value is None or (is_class and default is None):
                 continue
-            chosen = value.name if config is not kind else default
+            chosen = default if is_class else value.name
             title = f"Settings of the {field.name}" + f" ({listed_by} lists their defaults)" * bool(listed_by)
             for setting in _settings(value, here, (*place, chosen), prefix, title):
                 yield dataclasses.replace(setting, shown=None if listed_by else setting.shown)
         else:
             yield Setting(
                 name, (*place, field.name), here, hints[field.name], field.default, about["help"], heading,
-                about["shown"], about["numeric"], about["low"], about["high"],
+                about["shown"], about["in_key"], about["low"], about["high"],
             )  # fmt: skip
 
 
@@ -240,17 +241,19 @@ def resolve(
                     f"{stage} has two settings named {key}", hint="rename that of the component"
                 )
             known[key] = setting
-    others = [setting for setting in known.values() if setting.registry is not None]
+    choices = [setting for setting in known.values() if setting.registry is not None]
     for source, key, value in given:
         if key in known:
             if known[key].registry is None:
                 config = _replaced(config, known[key].path, convert(known[key], value, source))
             continue
-        unused = _settings_of_another(key, others, config)
+        unused = _settings_of_another(key, choices, config)
         if key not in unused:
-            named = [other for other in known if ("." in other) == ("." in key)]
+            named = [
+                each for each in known if ("." in each) == ("." in key)
+            ]  # places for a place, else names
             raise UnknownNameError("setting", key, unused or named, where=source)
-        convert(unused[key], value, source)
+        convert(unused[key], value, source)  # only to check it
     return config
 
 
@@ -309,10 +312,9 @@ def _choose(kind: Any, given: list[tuple[str, str, Any]], place: tuple[str, ...]
 
 
 def _settings_of_another(key: str, choices: list[Setting], config: Any) -> dict[str, Setting]:
-    """Returns place -> setting of the component in whose table a key stands, if another one was chosen.
+    """Returns place -> setting of a component that is not chosen, if `key` is in its table; else {}.
 
-    A file may hold tables of several heads; those of the others are checked, but not used. Empty if the key
-    stands in no such table.
+    A file may hold tables of several heads; those of heads that are not chosen are checked, but not used.
     """
     *tables, _ = key.split(".")
     for choice in choices:
@@ -409,7 +411,7 @@ def as_dict(config: Any) -> dict[str, Any]:
 
 def digest(config: Any, **more: Any) -> str:
     """Returns 16 hex digits over every setting that changes results, and over `more`."""
-    values = {setting.key: _plain(setting.of(config)) for setting in settings_of(config) if setting.numeric}
+    values = {setting.key: _plain(setting.of(config)) for setting in settings_of(config) if setting.in_key}
     return digest_of(values | more)
 
 
@@ -424,7 +426,7 @@ def convert(setting: Setting, value: Any, source: str) -> Any:
         result = coerce(kind, value)
     except (TypeError, ValueError, OverflowError):
         raise ConfigError(f"{source}: {name}={value!r} is not {describe(kind)}") from None
-    may_be_infinite = not setting.numeric  # such as limits of memory and time
+    may_be_infinite = not setting.in_key  # such as limits of memory and time
     for item in result if isinstance(result, tuple) else (result,):
         if setting.low is not None and item is not None and not item >= setting.low:
             raise ConfigError(f"{source}: {name}={value!r} must be at least {setting.low:g}")

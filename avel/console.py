@@ -78,7 +78,7 @@ class Command(click.Command):
     def invoke(self, context: click.Context) -> Any:
         """Runs the command, if each of its paths is of a kind that it takes."""
         arguments = [each for each in self.params if isinstance(each, click.Argument)]
-        alone = all(isinstance(each.type, PathTo) for each in arguments)
+        alone = all(isinstance(each.type, PathTo) for each in arguments)  # paths are the only arguments
         check_paths(self.name or "", _paths(arguments, context), alone=alone)
         for option in self.params:
             if isinstance(option, click.Option):
@@ -171,7 +171,7 @@ class EveryCommandOption(click.Option):
 
 def _for_every_command() -> list[click.Option]:
     quiet, verbose = "Print errors and results only (-q).", "Print the traceback of an error (-v)."
-    threads, one = "Threads that compute and read.  [default: the cores]", click.IntRange(1)
+    threads, one = "Threads that compute and read.  [default: one per core]", click.IntRange(1)
     return [
         EveryCommandOption("--threads", threads, limit_threads, type=one, metavar="N"),
         EveryCommandOption("--quiet", quiet, lambda _: set_verbosity(0), is_flag=True),
@@ -220,7 +220,7 @@ def show_rows(results: Sequence[Any]) -> None:
 
 
 def run(group: click.Group, arguments: list[str] | None = None) -> int:
-    """Runs the command line and returns its exit code. Every error says what to do next."""
+    """Runs the command line, prints any error with what to do next, and returns the exit code."""
     try:
         code = group.main(arguments, prog_name="avel", standalone_mode=False)
     except click.exceptions.Abort:

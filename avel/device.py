@@ -124,7 +124,6 @@ def load_nvjpeg() -> Any:
     """Loads the nvJPEG that torchvision comes with; None where it has none."""
     package = importlib.util.find_spec("torchvision")
     folder = Path(package.origin).parents[1] if package is not None and package.origin else Path()
-    files = sorted(folder.glob("torchvision.libs/libnvjpeg*")) or sorted(
-        folder.glob("nvidia/*/lib/libnvjpeg*")
-    )
+    places = ("torchvision.libs", "nvidia/*/lib")
+    files = [file for place in places for file in sorted(folder.glob(f"{place}/libnvjpeg*"))]
     return ctypes.CDLL(str(files[0])) if files else None

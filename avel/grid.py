@@ -123,7 +123,7 @@ class Grid:
 
 
 def exact(seconds: float) -> Fraction:
-    """Returns seconds as the decimal that was written; most floats are a little less or more than theirs.
+    """Returns seconds as the decimal that was written, which most floats only approximate.
 
     >>> exact(0.2), Fraction(0.2) == Fraction(1, 5)
     (Fraction(1, 5), False)

@@ -79,7 +79,7 @@ def settings(
                 if key not in several and key.rpartition(".")[2] not in several
             }
             given = beneath | dict(map(split_set, sets)) | by_option
-            find_settings(None, given, several)
+            find_settings(None, given, several)  # refuses what cannot be varied
             first, heads = first_values(several), typing.cast("list[str]", several.get("head", []))
             configs = [
                 resolve(config_type, stage, sets=sets, **sources | {"options": by_option | first | choice})
@@ -154,7 +154,7 @@ def loose_settings(
     They are checked when the settings of each head are resolved, since heads have different ones.
 
     Args:
-        config_type: for settings of one head; then `--set` may name none of another head.
+        config_type: config of one head; `--set` must then not name settings of other heads.
     """
 
     def decorate(command: F) -> F:
@@ -206,7 +206,8 @@ def stage_settings(
                 values[name] = config
             return command(**values)
 
-        return _with_options(command, call, _sources("STAGE.KEY=VALUE", names))
+        listed = ", ".join(stage for stage, _ in stages.values())
+        return _with_options(command, call, _sources("STAGE.KEY=VALUE", names, f" of a stage ({listed})"))
 
     return decorate
 
@@ -224,13 +225,15 @@ def _values(preset: Mapping[str, Any], file: Path | None, stage: str, sets: Sequ
     return {**preset, **table, **dict(map(split_set, sets))}
 
 
-def _sources(metavar: str, presets: Collection[str] | None) -> list[Callable[[Any], Any]]:
+def _sources(metavar: str, presets: Collection[str] | None, of: str = "") -> list[Callable[[Any], Any]]:
     """Returns the options `--config`, `--set`, and `--preset` if there are presets."""
     added = [
         click.option(
             "--config", "config_file", type=click.Path(path_type=Path), help="TOML file with settings."
         ),
-        click.option("--set", "sets", multiple=True, metavar=metavar, help="One setting; may be repeated."),
+        click.option(
+            "--set", "sets", multiple=True, metavar=metavar, help=f"One setting{of}; may be repeated."
+        ),
     ]
     if presets:
         choice = click.Choice(sorted(presets))
@@ -266,17 +269,14 @@ def dataset_options(command: F) -> F:
     choices = click.Choice(["auto", *DATASET_FORMATS])
     options = [
         click.option(
-            "--format",
-            type=choices,
-            default="auto",
-            help="Format of the dataset; auto goes by its files.",
+            "--format", type=choices, default="auto", help="Format of the dataset; auto goes by its files."
         ),
         click.option(
             "--format-set",
             "format_sets",
             multiple=True,
             metavar="KEY=VALUE",
-            help="One setting of the format.",
+            help="One setting of the format; may be repeated.",
         ),
         click.option(
             "--annotations",
@@ -294,8 +294,5 @@ def dataset_options(command: F) -> F:
     return _with_options(command, call, options)
 
 
-def json_option(command: F) -> F:
-    """Gives a command `--json`, which prints the result as one JSON document on stdout."""
-    return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")(
-        command
-    )
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
+"""Gives a command `--json`, which prints the result as one JSON document on stdout."""

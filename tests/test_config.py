@@ -20,9 +20,9 @@ class Sample:
     crop_scale: tuple[float, float] = option((0.08, 1.0), "Crop.", low=0, high=1)
     blur: bool = option(True, "Blur.")
     weights: str | None = option(None, "Weights.")
-    workers: int = option(2, "Workers.", numeric=False)
+    workers: int = option(2, "Workers.", in_key=False)
     rate: float | None = option(None, "Rate.")
-    memory_gb: float | None = option(None, "Memory.", numeric=False)
+    memory_gb: float | None = option(None, "Memory.", in_key=False)
 
 
 def test_later_sources_win(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from avel.console import DONE, run
 from avel.grid import Grid
 from avel.heads.config import HEADS, TrainConfig
 from avel.pipeline.config import VISUAL_BACKBONES, CacheConfig, ExtractConfig, PretrainConfig
-from avel.pipeline.encoders.vectors import NAME as VECTORS
+from avel.pipeline.encoders.vectors import CACHED
 from avel.pipeline.pretraining.presets import PRESETS
 from avel.recipes.composing.compose import compose
 from avel.recipes.composing.film import SUBJECTS
@@ -248,7 +248,7 @@ def copy(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(world, tmp_path, copy_function=os.link, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(progress, "_level", 1)
-    entries = {name: VISUAL_BACKBONES[name] for name in (*VISUAL_BACKBONES, VECTORS)}
+    entries = {name: VISUAL_BACKBONES[name] for name in (*VISUAL_BACKBONES, CACHED)}
     monkeypatch.setattr(VISUAL_BACKBONES, "_entries", entries)
     few_epochs(monkeypatch)
     return tmp_path

@@ -59,6 +59,7 @@ ONE_MEANING = {
     "PRESETS": "named settings of a command",
     "AHEAD": "batches that are read ahead",
     "IDLE_SECONDS": "time without work after which a child process ends",
+    "SMALLER_BATCH": "hint where memory is full",
     "X264": "settings with which a video is written",
     "bell": "picture and sound of a subject of the demo",
     "main": "entry point of a process",

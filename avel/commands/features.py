@@ -39,7 +39,7 @@ OVERWRITE_CACHE = click.option(
 @click.argument("dataset", type=PathTo("dataset"))
 @click.argument("store", type=PathTo("store", made=True, text=True))
 @dataset_options
-@click.option("--workers", type=click.IntRange(1), help="Processes that decode.  [default: the cores]")
+@click.option("--workers", type=click.IntRange(1), help="Processes that decode.  [default: one per core]")
 @click.option(
     "--scheduler",
     help="Address of a dask scheduler whose workers decode. They need DATASET and STORE under the same "
@@ -87,8 +87,9 @@ def pretrain(store: str, run: Path, as_json: bool, **options: Any) -> int:
     """Train AV-BT encoders without labels.
 
     Learns from the train split in STORE, and saves the encoders in RUN. STORE may be a feature cache: its
-    vectors, of any encoders, then stand for frozen CNNs. For several GPUs start it with torchrun: torchrun
-    --nproc-per-node 4 -m avel pretrain STORE RUN.
+    vectors, of any encoders, then take the place of frozen CNNs. For several GPUs start it with torchrun:
+    torchrun --nproc-per-node 4 -m avel pretrain STORE RUN. The paper, whose tables and equations are named
+    below, is Ran et al. 2022.
     """
     summary = avel.pretrain(store, run, **options)
     if os.environ.get("RANK", "0") == "0":  # torchrun starts this command once for each GPU
@@ -202,7 +203,9 @@ def features_options(command: Callable[..., int]) -> Callable[..., int]:
     default="float16",
     help="Number format of the visual maps in the cache.",
 )
-@click.option("--any-size", is_flag=True, help="Take other widths and grids than the published files have.")
+@click.option(
+    "--any-size", is_flag=True, help="Take vectors and maps of other sizes than the published ones."
+)
 @OVERWRITE_CACHE
 @json_option
 def import_features(source: tuple[Path, ...], cache: Path, as_json: bool, **options: Any) -> int:
@@ -235,7 +238,7 @@ def import_features(source: tuple[Path, ...], cache: Path, as_json: bool, **opti
 def export_features(cache: Path, folder: Path, as_json: bool, **options: Any) -> int:
     """Write a cache as the files that published code reads.
 
-    The files are those of AVEL and PSP, with one row for each sample.
+    The files are those of AVEL (Tian et al. 2018) and PSP, with one row for each sample.
     """
     written = avel.export_features(cache, folder, **options)
     other_sizes = "" if written.published_sizes else " --any-size"

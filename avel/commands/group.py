@@ -58,7 +58,7 @@ class InOrder(click.Group):
 @click.option("-q", "--quiet", is_flag=True, help="Print errors and results only.")
 @click.option("-v", "--verbose", is_flag=True, help="Print the traceback of an error.")
 @click.option(
-    "--threads", type=click.IntRange(1), help="Threads that compute and read, the cores by default."
+    "--threads", type=click.IntRange(1), help="Threads that compute and read.  [default: one per core]"
 )
 def cli(quiet: bool, verbose: bool, threads: int | None) -> None:
     """Audio-visual event localization: clips -> staging -> AV-BT encoders -> features -> fusion heads.

@@ -102,6 +102,7 @@ def sweep(
         raise ConfigError("cannot take --trials and --folds together", hint="give one of them")
     if groups is not None and folds is None:
         raise ConfigError("--groups needs --folds", hint="--folds 5")
+    # Removes `overwrite`, an option that `search` and `cross_validate` lack
     if (trials is not None or folds is not None) and options.pop("overwrite"):
         raise ConfigError("--overwrite does not work with --trials or --folds", hint="name another folder")
     if "negatives" in options:
@@ -192,8 +193,9 @@ def leaderboard(
 def reproduce(table: str, store: str, out: Path, as_json: bool, **options: Any) -> int:
     """Measure a table of the paper on your clips.
 
-    Trains all that TABLE compares on the clips of STORE, and prints its figures beside the paper's. All files
-    go to OUT; encoders and features there serve every table. The same command resumes an interrupted one.
+    The paper is Ran et al. 2022. Trains all that TABLE compares on the clips of STORE, and prints its figures
+    beside the paper's. All files go to OUT; encoders and features there serve every table. The same command
+    resumes an interrupted one.
     """
     found = avel.reproduce(table, store, out, **options)
     rest = " ".join(name for name in TABLES if name != table)

@@ -55,10 +55,10 @@ ALL_LINES = operator.methodcaller("all_lines")
 def runs(folder: Path, against: Path | None, as_csv: bool, as_json: bool) -> int:
     """List the runs in a folder with their accuracies.
 
-    Takes all runs below FOLDER. Accuracies are percent of segments: test at the best validation epoch, with
-    its standard deviation over seeds, F1 over events, the validation accuracy, test at the best test epoch,
-    test on samples that hold background. Below the table are paired differences with 95 % intervals. --json
-    and --csv print every column.
+    Takes all runs below FOLDER. The columns are test accuracy at the best validation epoch, with its std over
+    seeds; F1 over events; validation accuracy; test accuracy at the best test epoch, and on samples that hold
+    background. Accuracies are percent of segments. Below the table are paired differences with 95 %
+    intervals. --json and --csv print every column.
     """
     from avel.heads.evaluation.runs import best_line, run_headline, run_table
 
@@ -100,9 +100,9 @@ def evaluate(
 ) -> int:
     """Print what a run scores on a split.
 
-    Mean and standard deviation over the seeds of RUN, beside trivial baselines: segment accuracy; where
-    segments may have several labels, the F1 of segments and of events. With --cache RUN is a file of weights,
-    which are evaluated as they are.
+    Prints segment accuracy, or the F1 of segments and of events where segments may have several labels: mean
+    and standard deviation over the seeds of RUN, beside trivial baselines. With --cache RUN is a file of
+    weights, which are evaluated as they are.
     """
     if cache is not None:
         config = resolve(TrainConfig, "train-head", options=settings)
@@ -157,7 +157,8 @@ def score(predictions: tuple[Path, ...], dataset: Path, in_full: bool, as_json: 
                   both); the rest is background
 
     Where a segment may have several labels, K is twice the number of classes: all in audio, then all in
-    visual. .npy may also be (rows, T, 2, classes). Labels are 0 and 1. A column is named "Dog (audio)".
+    visual; .npy may also be (rows, T, 2, classes). Values may be 0 and 1 instead of scores. A column is
+    named "Dog (audio)".
     """
     found = avel.score(predictions, dataset, **options)
     then = "" if in_full else "--all prints every figure, --json the same for scripts"

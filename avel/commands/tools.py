@@ -152,8 +152,8 @@ def plot(run: Path, kind: str, out: Path, as_json: bool, **options: Any) -> int:
     "--visual-weights",
     type=PATH,
     multiple=True,
-    help="Weights of a visual CNN that the cache knows by hash, or the folder of a model that was moved; may "
-    "be given several times.",
+    help="Weights of a visual CNN, if the cache has their hash alone, or the new folder of a model that was "
+    "moved; may be given several times.",
 )
 @click.option("--audio-weights", type=PATH, multiple=True, help="The same for an audio CNN.")
 @click.option("--device", default="auto", help="cpu, cuda, cuda:N, or auto: a GPU where there is one.")

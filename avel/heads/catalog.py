@@ -32,7 +32,7 @@ class HeadInfo:
         tasks: names of the tasks that it can be trained for.
         weak: whether it can learn from video labels.
         takes_differing_lengths: whether the clips may differ in length.
-        parameters: number for AVE with the best inputs; for LLP if the head is not for one label a segment.
+        parameters: number of them on AVE with the first of `reads`; on LLP if the head does parsing alone.
         source: the publication.
         published: what was reported for it on AVE.
     """

@@ -52,7 +52,7 @@ def evaluate_checkpoint(
     with_statistics = config.standardise and "train" in present
     data = read_data(opened, config, device, (split, "train") if with_statistics else (split,))
     decoder = data.task.find_decoder(decoder)
-    trial = Trial("checkpoint", replace(config, init=""))
+    trial = Trial("checkpoint", replace(config, init=""))  # the weights of `file` take its place
     model = make_model(trial, data)
     note(f"{file}: weights of {start_from(model, file)}")
     if model.standard_a is not None and not model.standard_a.is_set:

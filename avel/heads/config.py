@@ -12,7 +12,7 @@ TaskChoice = Literal["auto", "single_label", "multi_label"]
 Inputs = Literal["encoded", "cnn", "maps"]
 """Inputs that a head may be written for: f_a and f_v, CNN vectors, or CNN audio vectors and visual maps."""
 FineTuned = Literal["fine_tuned"]
-"""Inputs of any head that reads "encoded" ones: f_a and f_v of Bi-LSTMs that learn with the head."""
+"""f_a and f_v of Bi-LSTMs that learn with the head, for every head that reads "encoded" inputs."""
 WeakLabels = Literal["event", "fractions"]
 """Kinds of video labels: the event, or the fraction of segments of each class."""
 
@@ -69,7 +69,7 @@ class HeadConfig(ComponentConfig):
         """Returns the config with the defaults of a supervision for all settings that were not given."""
         defaults = self.weak_defaults if supervision == "weak" else {}
         config = type(self)(**{**defaults, **self.explicit})
-        object.__setattr__(config, "_explicit", frozenset(self.explicit))
+        object.__setattr__(config, "_explicit", frozenset(self.explicit))  # `defaults` were not given
         return config
 
 
@@ -97,12 +97,12 @@ class TrainConfig:
         "the head's own code.",
     )
     negatives: str = option(
-        "", "Clips without events to learn from too: a folder of videos, a store or a cache.", numeric=False
+        "", "Clips without events to learn from too: a folder of videos, a store or a cache.", in_key=False
     )
     init: str = option(
         "",
         "Weights to start from, .pt, .pth or .safetensors: of the head's published network, or of a trial.",
-        numeric=False,
+        in_key=False,
     )
     select_by: Literal["auto", "segments", "videos"] = option(
         "auto",
@@ -135,16 +135,16 @@ class TrainConfig:
     seed: int = option(0, "Seed of the first trial.", low=0)
     seeds: int = option(1, "Trials of each setting, with consecutive seeds.", low=1)
     dtype: Literal["float32", "bfloat16"] = option("float32", "Arithmetic of the matrix products.")
-    device: str = option("auto", "cpu, cuda, cuda:N, or auto: a GPU where there is one.", numeric=False)
+    device: str = option("auto", "cpu, cuda, cuda:N, or auto: a GPU where there is one.", in_key=False)
     together: Literal["auto", "always", "never"] = option(
-        "auto", "Train trials as one batched program, or in turn; auto takes the faster.", numeric=False
+        "auto", "Train trials as one batched program, or in turn; auto takes the faster.", in_key=False
     )
     memory_gb: float | None = option(
-        None, "Features larger than this are streamed.", numeric=False, low=0, shown="half of the free memory"
+        None, "Features larger than this are streamed.", in_key=False, low=0, shown="half of the free memory"
     )
-    tensorboard: bool = option(False, "Also write TensorBoard events (needs tensorboard).", numeric=False)
+    tensorboard: bool = option(False, "Also write TensorBoard events (needs tensorboard).", in_key=False)
     metrics_hook: str = option(
-        "", "MODULE:FUNCTION that is called with the run and each line of its metrics.", numeric=False
+        "", "MODULE:FUNCTION that is called with the run and each line of its metrics.", in_key=False
     )
 
     def __post_init__(self) -> None:
@@ -153,10 +153,10 @@ class TrainConfig:
             object.__setattr__(self, "standardise", self.head.standardise)  # type: ignore[unreachable]
 
     def selects_by_videos(self, task: str) -> bool:
-        """Returns True if validation needs no labels of segments.
+        """Returns True if the epoch is chosen by labels of whole val videos, not of their segments.
 
-        Video parsing has these for validation, and chooses by them under weak supervision too, as the code
-        of Tian et al. 2020 does.
+        In video parsing val has labels of segments; "auto" chooses by them under weak supervision too, as the
+        code of Tian et al. 2020 does.
         """
         weak = self.supervision == "weak" and task == "single_label"
         return self.select_by == "videos" or (self.select_by == "auto" and weak)

@@ -41,7 +41,7 @@ from avel.stores.runs import Run
 from avel.text import as_plain, plural, table
 
 HELD_OUT = "test"
-"""Name that the held-out fold has among the splits of its run, which is evaluated on it."""
+"""Name under which a run holds its held-out fold: a run is evaluated on its test split."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class SettingResult:
         interval_percent: its 95 % interval over videos, or over groups of them.
         event_f1_percent: F1 of events, with tolerances of one segment where a segment has one label.
         epochs: mean of the best epochs.
-        difference: metric -> these settings minus the first of `FoldsResult.results`; empty for these.
+        difference: metric -> these settings minus the first of `FoldsResult.results`; empty in that one.
     """
 
     settings: dict[str, Any]
@@ -120,7 +120,7 @@ class FoldsResult:
             "",
             *(f"failed: {settings_text(each.settings)}: {each.failure}" for each in self.failed),
             WOULD_SHOW_NOTE,
-            f"{self.samples} samples of train and val in {self.folds} folds of {self.groups} groups",
+            f"{self.samples} samples of train and val, in {self.groups} groups, dealt to {self.folds} folds",
             f"best: {settings_text(self.best)}, trained with all seeds into {self.run}",
         ]
 

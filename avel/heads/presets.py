@@ -1,4 +1,4 @@
-"""Presets of heads: the paper's settings (Section 4.1), also if the defaults change."""
+"""Presets of heads: the paper's settings (Section 4.1), written out, so that new defaults change nothing."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -138,6 +138,7 @@ def search(
     check_can_write(folder, folder=True)
     loaded = LoadedCache.open(cache, base.device)
     loaded.check([base])
+    # All combinations that a trial may draw must choose their epochs by the same kind of labels
     choosing = {name: ranges.get(name, (getattr(base, name),)) for name in ("supervision", "select_by")}
     combined = itertools.product(*cast("Iterable[tuple[Any, ...]]", choosing.values()))
     check_comparable(

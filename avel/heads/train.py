@@ -134,7 +134,7 @@ def sweep(
 
 
 def _open(path: Path, base: TrainConfig, inputs: HeadInputs, hardware: str) -> Run:
-    """Begins a run, or goes on with the one at `path`, which may have been asked for fewer seeds."""
+    """Begins a run, or goes on with the one at `path`, to which `base` and `inputs` may add seeds."""
     if (path / RECORD).is_file():
         with only_one(path, "run"):
             forget_unused(path)
@@ -143,8 +143,9 @@ def _open(path: Path, base: TrainConfig, inputs: HeadInputs, hardware: str) -> R
         before, there = read_train_config(run.record.config, path / RECORD), run.read_inputs(HeadInputs)
         if before.seeds < base.seeds and set(there.trials) < set(inputs.trials):
             fewer = replace(base, seeds=before.seeds)
-            same = replace(inputs, trials=there.trials)
-            run = Run.create(path, "heads", fewer, inputs=as_plain(same))  # refuses all other differences
+            fewer_trials = replace(inputs, trials=there.trials)
+            # Ask with the seeds of before first: `create` refuses any other difference
+            run = Run.create(path, "heads", fewer, inputs=as_plain(fewer_trials))
             with only_one(path, "run"):
                 return run.reopen(base, as_plain(inputs))
     return Run.create(path, "heads", base, inputs=as_plain(inputs), hardware=hardware)
@@ -219,7 +220,7 @@ class LoadedCache:
             note_left_out(self.cache, weak.splits["train"])
 
     def named_features(self, configs: Iterable[TrainConfig]) -> tuple[str, ...]:
-        """Returns the named features of the cache that heads read."""
+        """Returns the names of those features beside avel's own (`FeatureCache.named`) that heads read."""
         wanted = {choose_inputs(self.cache, config) for config in configs}
         read = {name for inputs in wanted for names in arrays_of(inputs) for name in names}
         return tuple(sorted(read & {*self.cache.named}))

@@ -72,16 +72,16 @@ class ExtractConfig:
     )
     waveform: bool = option(True, "Keep the waveform, 16-bit, for networks that read it.")
     missing_audio: Literal["silence", "fail"] = option(
-        "silence", "Stage a clip without sound as silent, or fail it.", numeric=False
+        "silence", "Stage a clip without sound as silent, or fail it.", in_key=False
     )
     time_limit: float = option(
         60.0,
-        "A clip fails as timeout after this many seconds for every ten segments, or without progress.",
-        numeric=False,
+        "Most seconds a clip may take per ten segments, or go without progress; else it fails as timeout.",
+        in_key=False,
         low=0.1,
     )
     memory_limit: int = option(
-        2048, "A clip fails if the process that decodes it takes more MiB.", numeric=False, low=64
+        2048, "A clip fails if the process that decodes it takes more MiB.", in_key=False, low=64
     )
 
     def grid(self) -> Grid:
@@ -97,7 +97,7 @@ class BackboneConfig:
     backbone: ComponentConfig | None
     weights: str = option(
         PUBLISHED,
-        "Weights of this CNN: a file, the name of published ones, published for the default ones, or random.",
+        "Weights of this CNN: a file, a name of published ones, 'published' for the default, or 'random'.",
     )
 
 
@@ -221,7 +221,7 @@ class FrozenConfig:
     vectors: str | None = option(
         None,
         "Folder that keeps the vectors of --freeze-backbone, to share between runs.",
-        numeric=False,
+        in_key=False,
         shown="inside the run",
     )
 
@@ -236,7 +236,7 @@ class FromClipsOrCache:
     of_clips: ClassVar[tuple[str, ...]] = ()
 
     def changed(self, names: Collection[str]) -> str:
-        """Lists the settings not at their default that `names` holds, by their own name or their group's."""
+        """Lists the settings that are not at their defaults, of those in `names` and of groups in `names`."""
         changed = [setting for setting in settings_of(self) if setting.of(self) != setting.default]
         return ", ".join(each.name for each in changed if {each.name, each.path[0]} & {*names})
 
@@ -282,36 +282,36 @@ class PretrainConfig(FromClipsOrCache):
         "auto",
         "Number format of CNNs and projector; auto: bfloat16 on a GPU that has it.",
     )
-    device: str = option("auto", "cpu, cuda, cuda:N, or auto: a GPU where there is one.", numeric=False)
+    device: str = option("auto", "cpu, cuda, cuda:N, or auto: a GPU where there is one.", in_key=False)
     deterministic: bool = option(
         False, "Deterministic kernels: the same weights from the same seed on a GPU."
     )
-    compile: bool = option(False, "torch.compile the CNNs.", numeric=False)
+    compile: bool = option(False, "torch.compile the CNNs.", in_key=False)
     clips_at_once: int | None = option(
         None,
         "Clips of a step that go through the CNNs together, 0 for all: fewer take less memory, and one more "
         "forward pass.",
-        numeric=False,
+        in_key=False,
         low=0,
         shown="as many as fit",
     )
     workers: int | None = option(
-        None, "Threads that read and decode frames.", numeric=False, low=1, shown="one per core, 16 at most"
+        None, "Threads that read and decode frames.", in_key=False, low=1, shown="one per core, 16 at most"
     )
     decode: Literal["auto", "gpu", "cpu"] = option(
         "auto",
         "Where JPEG is decoded; auto: on a GPU that has an engine for it.",
-        numeric=False,
+        in_key=False,
     )
     probe_every: int = option(
         0, "Fit a linear probe on train labels every k epochs and score it on val; 0 never.", low=0
     )
     checkpoint_every: int = option(
-        1, "Epochs between checkpoints; the best encoder is one of them.", numeric=False, low=1
+        1, "Epochs between checkpoints; the best encoder is one of them.", in_key=False, low=1
     )
-    tensorboard: bool = option(False, "Also write TensorBoard events (needs tensorboard).", numeric=False)
+    tensorboard: bool = option(False, "Also write TensorBoard events (needs tensorboard).", in_key=False)
     metrics_hook: str = option(
-        "", "MODULE:FUNCTION that is called with the run and each line of its metrics.", numeric=False
+        "", "MODULE:FUNCTION that is called with the run and each line of its metrics.", in_key=False
     )
     visual: VisualBackboneConfig = group(VisualBackboneConfig, "Visual backbone", prefix="visual_")
     audio: AudioBackboneConfig = group(AudioBackboneConfig, "Audio backbone", prefix="audio_")
@@ -346,7 +346,7 @@ class CacheConfig(FromClipsOrCache):
     seed: int = option(0, "Seed of --untrained and of weights that are random.", low=0)
     frames_per_segment: int | None = option(
         None,
-        "Frames of a segment that the CNN sees, or whose vectors are averaged.",
+        "Frames of a segment to encode. Their vectors are averaged, unless the CNN sees them together.",
         low=1,
         shown="the middle one, or as many as the CNN takes",
     )
@@ -359,12 +359,12 @@ class CacheConfig(FromClipsOrCache):
         "auto",
         "Number format of the CNNs; auto: that of CACHE if it is there, else bfloat16 on a GPU that has it.",
     )
-    batch_size: int = option(8, "Clips that go through the encoder at once.", numeric=False, low=1)
+    batch_size: int = option(8, "Clips that go through the encoder at once.", in_key=False, low=1)
     workers: int | None = option(
-        None, "Threads that read and decode frames.", numeric=False, low=1, shown="one per core, 16 at most"
+        None, "Threads that read and decode frames.", in_key=False, low=1, shown="one per core, 16 at most"
     )
     device: str = option(
-        "auto", "cpu, cuda:0, several as cuda:0,cuda:1, or auto: every GPU, or the CPU.", numeric=False
+        "auto", "cpu, cuda:0, several as cuda:0,cuda:1, or auto: every GPU, or the CPU.", in_key=False
     )
     visual: VisualConfig = group(VisualConfig, "Visual backbone", prefix="visual_")
     audio: AudioConfig = group(AudioConfig, "Audio backbone", prefix="audio_")

@@ -32,8 +32,8 @@ def read_parquet(source: Path | bytes) -> pa.Table:
     try:
         with parquet.ParquetFile(opened, page_checksum_verification=True) as file:
             table = file.read(use_threads=False)
-        table.validate(full=True)  # text that is not UTF-8, lists that end beyond their values
-        [field.name for field in table.schema]  # names that are not UTF-8
+        table.validate(full=True)  # raises for text that is not UTF-8, lists that end beyond their values
+        [field.name for field in table.schema]  # raises for names that are not UTF-8
     except UnicodeDecodeError as error:
         raise pa.ArrowInvalid(str(error)) from None
     return table

@@ -106,7 +106,7 @@ class CachedSamples:
 
 @dataclass(frozen=True)
 class Missing:
-    """A sample without features, and why."""
+    """A sample without features, or a video without samples (`sample` is -1), and why."""
 
     sample: int
     video_id: str
@@ -121,22 +121,21 @@ def check_samples(samples: CachedSamples, videos: int, categories: int) -> None:
         wanted = len(samples.events if of_event else samples.classes.sample if of_class else samples)
         if length != wanted:
             raise StoreError(f"{name} has {length} values, not {wanted}")
-    if len(samples) and not 0 <= samples.video.min() <= samples.video.max() < videos:
-        raise StoreError(f"a sample names video {samples.video.max()} of {videos}")
     if repeats(samples.number):
         raise StoreError("sample: two samples have one number")
     if strange := set(samples.split.tolist()) - {*SPLITS, ""}:
         raise StoreError(f"split: {sorted(strange)[0]!r} is none of {', '.join(SPLITS)}")
     events, classes = samples.events, samples.classes
     for of, what, numbers, count in (
+        ("a sample", "video", samples.video, videos),
         ("an event", "sample", events.sample, len(samples)),
         ("an event", "class", events.category, categories),
         ("an event", "modality", events.modality, len(MODALITIES)),
         ("a sample's class", "sample", classes.sample, len(samples)),
         ("a sample's class", "class", classes.category, categories),
     ):
-        if len(numbers) and not 0 <= numbers.min() <= numbers.max() < count:
-            raise StoreError(f"{of} is of {what} {numbers.max()}, there are {count}")
+        if len(wrong := numbers[(numbers < 0) | (numbers >= count)]):
+            raise StoreError(f"{of} is of {what} {wrong[0]}, there are {count}")
     if (samples.known & classes.known).any() or not classes.known[classes.sample].all():
         raise StoreError("classes are given for a sample whose events are known, or whose classes are not")
     if not samples.known[events.sample].all():

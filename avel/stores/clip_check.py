@@ -112,7 +112,7 @@ def _chunk_files(store: ClipStore, entry: Entry, name: str) -> dict[str, bool]:
 def _faults_of_array(store: ClipStore, entry: Entry, name: str) -> list[str]:
     """Reads one video's chunks one by one, so that a film takes no more memory than a clip.
 
-    Looks for the files only after that: a chunk that `avel pack` moves away meanwhile reads as empty.
+    Looks for the files only after that: a chunk that `avel pack` moves away meanwhile reads as fill values.
     """
     step, total = chunk_shape(store.attributes, name)[0], row_shape(store.attributes, name)[0]
     try:

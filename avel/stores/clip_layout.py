@@ -157,7 +157,7 @@ def chunk_shape(attributes: StoreAttributes, name: str) -> tuple[int, ...]:
 
 
 def array_spec(attributes: StoreAttributes, name: str, packing: Packing | None = None) -> dict[str, Any]:
-    """Returns the arguments by which zarr creates an array of a store; with `packing`, that of its shards."""
+    """Returns the arguments by which zarr creates an array of a store; with `packing`, of packed clips."""
     from zarr.codecs import Crc32cCodec, ZstdCodec
 
     spec = {

@@ -51,13 +51,10 @@ if TYPE_CHECKING:
 F = TypeVar("F")
 """A frame, as a JPEG file or decoded."""
 
-STAGE_REST = "the same avel extract command goes on; with --retry-failed also with clips that failed"
+STAGE_REST = "the same avel extract command stages the rest; --retry-failed tries failed clips again"
 REPAIR = "the same avel extract command with --repair stages damaged clips again"
-FROM_MANIFEST = (
-    *("entries", "staged_entries", "staged", "_rows"),
-    *("packing", "packed_arrays", "_packed_rows"),
-)
-"""Attributes of a store that a run of `avel pack` changes."""
+CHANGED_BY_PACK = "entries staged_entries staged _rows packing packed_arrays _packed_rows".split()  # noqa: SIM905
+"""Cached attributes of a store that are out of date once `avel pack` has run."""
 DATASET_AGAIN = "remove the folder dataset/ of the store, and give the avel extract command again"
 
 
@@ -314,7 +311,7 @@ class ClipStore:
     def _was_packed(self, row: int) -> bool:
         """Reads the manifest again; returns whether `avel pack` has moved the video since it was read."""
         before = row in self._packed_rows
-        for name in FROM_MANIFEST:
+        for name in CHANGED_BY_PACK:
             self.__dict__.pop(name, None)
         return self._row(self.video_ids[row]) == row and (row in self._packed_rows) != before
 
@@ -329,7 +326,7 @@ class ClipStore:
         return read_packing(self.location)
 
     def read_part(self, name: str, row: int, part: slice) -> NDArray[Any]:
-        """Reads part of one video's row of an array by zarr; empty where nothing is written.
+        """Reads part of one video's row of an array by zarr; fill values where nothing is written.
 
         Raises:
             StoreError: the bytes are damaged.
@@ -349,12 +346,12 @@ class ClipStore:
 
     @cached_property
     def arrays(self) -> dict[str, Any]:
-        """Returns the Zarr arrays of the clips that are not packed by name, open for reading."""
+        """Returns array name -> the Zarr array of the clips that are not packed, open for reading."""
         return self._open_arrays(None)
 
     @cached_property
     def packed_arrays(self) -> dict[str, Any]:
-        """Returns the Zarr arrays of the packed clips by name, open for reading; none if none are packed."""
+        """Returns array name -> the Zarr array of the packed clips, open for reading; {} without any."""
         return {} if self.packing is None else self._open_arrays(self.packing)
 
     def _open_arrays(self, packing: Packing | None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Keeps many records as the columns of a table: a million objects take a gigabyte, and seconds to make."""
+"""Keeps many records as columns of a table; as objects, a million would take a gigabyte, and seconds."""
 
 from __future__ import annotations
 

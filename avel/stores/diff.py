@@ -15,7 +15,7 @@ from avel.stores.provenance import INPUTS, differing_entries
 from avel.text import plural, table
 
 WORST = 5
-OF_ANY_VALUE = frozenset({*INPUTS, "annotations", "orders", "findings"})
+NOT_COMPARED = frozenset({*INPUTS, "annotations", "orders", "findings"})
 """Entries of the provenance that are not compared: paths, options, and what follows from the samples."""
 
 
@@ -54,9 +54,9 @@ class CacheDifference:
     """Two caches compared.
 
     Attributes:
-        same: whether all agrees but `missing_in_a`, `missing_in_b` and `provenance_differs`.
+        same: whether the caches agree; missing videos and the provenance do not count.
         arrays: array, or pair of arrays -> how it differs.
-        incomparable: array, or pair of arrays, of other widths or of segments of another length -> why.
+        incomparable: array, or pair of arrays, that cannot be compared -> why.
         only_in_a, only_in_b: videos that one cache lacks.
         missing_in_a, missing_in_b: videos that each cache lists as missing -> why.
         lengths_differ: videos in both that have another number of segments.
@@ -168,7 +168,7 @@ def diff(
         splits_differ=splits,
         provenance_differs={
             where: (one, other)
-            for where, one, other in differing_entries(first.provenance, second.provenance, OF_ANY_VALUE)
+            for where, one, other in differing_entries(first.provenance, second.provenance, NOT_COMPARED)
         },
     )
 

@@ -145,13 +145,13 @@ def import_features(
         check_can_replace(cache, overwrite, otherwise)
         note_dropped(cache)
         beside = next(iter(files.values())).parent if files else None
-        known = dataset_of(dataset, annotations, format, format_settings or {}, beside)
+        dataset = dataset_of(dataset, annotations, format, format_settings or {}, beside)
         if files:
-            return _import_published(files, cache, known, maps_dtype, any_size)
+            return _import_published(files, cache, dataset, maps_dtype, any_size)
         return import_given(
             by_id,
             cache,
-            known,
+            dataset,
             segments=segments,
             segment_seconds=segment_seconds,
             maps_dtype=maps_dtype,
@@ -165,30 +165,30 @@ def _import_published(
     """Writes a new cache of the published AVE files, by name; raises as `import_features` does."""
     orders = {split: read_order(files[name]) for name, split in ORDERS.items() if name in files}
     # The arrays of these files have T segments for every clip, whatever its own length is
-    known = replace(_with_orders(dataset, orders), longest_seconds=None)
+    dataset = replace(_with_orders(dataset, orders), longest_seconds=None)
     with ExitStack() as stack:
         names = [name for name in (AUDIO_FILE, MAPS_FILE, VECTORS_FILE) if name in files]
         file_arrays = {
-            name: stack.enter_context(open_array(files[name], len(known.samples), any_size=any_size))
+            name: stack.enter_context(open_array(files[name], len(dataset.samples), any_size=any_size))
             for name in names
         }
         grid = _common_grid(file_arrays)
         vectors = _vectors(file_arrays)
         without = _rows_not_finite(file_arrays, vectors)
-        video_ids, first_row, reasons = _present_videos(known, without)
+        video_ids, first_row, reasons = _present_videos(dataset, without)
         there = set(video_ids)
-        present = np.array([sample.video_id in there for sample in known.samples], bool)
-        findings = _shapes_found(file_arrays) + check_order_files(orders, known, present)
-        truth = Truth(known.labels(grid), known.event_table(), len(known.categories) + 1)
+        present = np.array([sample.video_id in there for sample in dataset.samples], bool)
+        findings = _shapes_found(file_arrays) + check_order_files(orders, dataset, present)
+        truth = Truth(dataset.labels(grid), dataset.event_table(), len(dataset.categories) + 1)
         findings += check_label_files(files, truth, present)
-        findings.append(_shared_samples(known, file_arrays, set(without)))
+        findings.append(_check_row_order(dataset, file_arrays, set(without)))
         findings += [f"{name}: {what}, left out" for name, what in NOT_READ.items() if name in files]
-        samples, missing = samples_of_videos(known, video_ids, reasons)
+        samples, missing = samples_of_videos(dataset, video_ids, reasons)
         arrays = _arrays(file_arrays, vectors, first_row, np.dtype(maps_dtype))
         written = write_features(
             cache,
             video_ids=video_ids,
-            categories=known.categories,
+            categories=dataset.categories,
             samples=samples,
             arrays=arrays,
             segment_seconds=grid.segment_seconds,
@@ -257,7 +257,7 @@ class _RowsAsVideos:
         result = np.empty((len(chosen), *self.shape[1:]), self.dtype)
         for place, row in enumerate(chosen):
             values = self._rows[int(row)]
-            with np.errstate(invalid="ignore"):  # of infinities of both signs, which are found afterwards
+            with np.errstate(invalid="ignore"):  # mean of inf and -inf; `_rows_not_finite` finds both
                 result[place] = values.mean(axis=(1, 2)) if self._mean else values
         return result
 
@@ -275,8 +275,8 @@ def _vectors(file_arrays: FileArrays) -> dict[str, NDArray[Any]]:
 def _rows_not_finite(file_arrays: FileArrays, vectors: dict[str, NDArray[Any]]) -> dict[int, str]:
     """Returns row -> files in which it holds NaN or infinity.
 
-    Where only maps are given it looks at their mean over cells, which is then not finite either. The authors
-    mark rows without features by NaN. For an infinity, the place of the first one is named.
+    The authors mark rows without features by NaN. For an infinity, the place of the first one is named. Where
+    only maps are given, their means over cells are checked instead: one bad cell makes its mean bad.
     """
     faults: dict[int, list[str]] = {}
     for name, rows in file_arrays.items():
@@ -319,7 +319,7 @@ def _present_videos(
     return tuple(first_row), np.array(list(first_row.values()), np.int64), reasons
 
 
-def _shared_samples(dataset: Dataset, file_arrays: FileArrays, without: Set[int]) -> str:
+def _check_row_order(dataset: Dataset, file_arrays: FileArrays, without: Set[int]) -> str:
     """Checks the row order by the features: samples of one video should have the same; returns a finding."""
     rows: dict[str, list[int]] = {}
     for row, sample in enumerate(dataset.samples):

@@ -107,7 +107,6 @@ def export_features(
         names[MAPS_FILE] = "maps"
     for array in names.values():
         opened.check_holds(array)
-    shapes = {}
     truth = Truth(opened.labels(), opened.samples.events, opened.classes)
     there = [name for name in (*names, *LABEL_FILES, *ORDERS) if (folder / name).exists()]
     if there and not overwrite:  # they may be the authors' originals
@@ -119,20 +118,16 @@ def export_features(
             f"{folder}: holds {MAPS_FILE}, and {cache} no maps: published code would mix old and new",
             hint="choose another folder, or move that file away",
         )
-    for name, array in names.items():
-        shapes[name] = _write_features(opened, array, folder / name, np.dtype(dtype))
+    shapes = {
+        name: _write_features(opened, array, folder / name, np.dtype(dtype)) for name, array in names.items()
+    }
     shapes |= _write_labels(opened, truth, folder) | _write_orders(opened, folder)
     return Exported(str(folder), shapes, tuple(_findings(opened, names)))
 
 
-def _row_count(cache: FeatureCache) -> int:
-    """Returns R, the lines of the annotation file: cached samples and missing ones."""
-    return 1 + max([int(cache.samples.number.max()), *(item.sample for item in cache.missing)])
-
-
 def _write_features(cache: FeatureCache, name: str, path: Path, dtype: np.dtype[Any]) -> tuple[int, ...]:
     """Writes one array by annotation line, 64 rows at a time: (V, T, ...) -> (R, T, ...)."""
-    count = _row_count(cache)
+    count = cache.annotation_rows
     shape = (count, *cache.shapes[name][1:])
     video_of_row = np.full(count, -1, np.int64)
     video_of_row[cache.samples.number] = cache.samples.video
@@ -147,7 +142,7 @@ def _write_features(cache: FeatureCache, name: str, path: Path, dtype: np.dtype[
 
 def _write_labels(cache: FeatureCache, truth: Truth, folder: Path) -> dict[str, tuple[int, ...]]:
     """Writes all label files; rows without features are 0."""
-    count, present = _row_count(cache), cache.samples.number
+    count, present = cache.annotation_rows, cache.samples.number
     shapes = {}
     for name in LABEL_FILES:
         values = truth.expected(name)

@@ -1,4 +1,4 @@
-"""Adds features to a cache that is there, beside its own: under the name of their encoder."""
+"""Adds features to an existing cache, under the name of their encoder, beside those that it holds."""
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress

@@ -23,7 +23,7 @@ NO_FEATURES, NOT_FINITE, OTHER_COUNT = "no features", "NaN or infinity", "anothe
 ENDS_EARLY, TRANSPOSED, OTHER_WIDTH = "ends before the grid", "axes look transposed", "another width"
 NO_ARRAY, UNREADABLE = "no vectors or maps of numbers", "cannot be read"
 REMEDIES = {
-    OTHER_COUNT: "--audio-hop or --visual-hop if they are not one per segment, --segments for another T; ",
+    OTHER_COUNT: "--audio-hop or --visual-hop if there is not one per segment, --segments for another T; ",
     UNREADABLE: "--audio-key or --visual-key if files hold several arrays; ",
     TRANSPOSED: "write them with time first; ",
 }
@@ -77,7 +77,7 @@ class Aligned:
     """Features of the videos of a target, read and resampled when they are asked for: (V, T, ...).
 
     Attributes:
-        places: place of each video's features in the files; None for a video without any.
+        places: place of each video's features in the files; None where it has none, so it cannot be read.
         tail: axes behind (V, T).
         mean: average over the cells of maps.
     """
@@ -254,7 +254,7 @@ def findings_of(checked: Mapping[FeatureModality, CheckedFeatures], leave_out: b
 
 
 def provenance_of(given: GivenFeatures, files: FeatureFiles) -> dict[str, Any]:
-    """Returns what a cache says of imported features: names of files, their digest, and the timing."""
+    """Returns what a cache says of imported features: name of the path given, digest of its files, timing."""
     return {
         "kind": "imported",
         "files": given.path.name,

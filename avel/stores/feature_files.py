@@ -32,7 +32,7 @@ OF_A_CLIP, OF_ALL = (2, 4), (3, 5)
 """Dimensions of one clip's vectors or maps, and of an array with a row for each clip."""
 WRITE_AGAIN = "write the file again"
 Entries = Mapping[str, Any]
-"""Name -> array, list of texts, or the entries of an HDF5 group or of a dict in a dict."""
+"""Name -> array, list of texts, or, for an HDF5 group or an inner dict, its own entries."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def _hdf5_entries(group: h5py.Group) -> Entries:
     """Returns the arrays of a group; those that are groups as their own entries."""
     entries: dict[str, Any] = {}
     for name in group:
-        # To look behind a link would open another file, which HDF5 may crash on
+        # A link may open another file, on which HDF5 may crash; `array_of` below refuses it
         array: Any = group[name] if _lies_inside(group, name) else None
         if isinstance(array, h5py.Group):
             entries[name] = {

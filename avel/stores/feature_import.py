@@ -66,7 +66,7 @@ class UsableFeatures:
 
     Attributes:
         aligned: modality -> features of the videos that all modalities have.
-        reasons: other video -> why it has no features.
+        reasons: id of each other video -> why it is left out.
         findings: what was found, a line each.
         provenance: modality -> what a cache says of it.
     """
@@ -203,7 +203,7 @@ def target_of(dataset: Dataset, segments: int, segment_seconds: float) -> Target
     """Returns all videos of a dataset as the target of an import, with the lengths that it states.
 
     Raises:
-        DatasetError: clips have lengths of their own, and the annotations do not say one.
+        DatasetError: clips have lengths of their own, and the annotations do not state that of every clip.
     """
     rows: dict[str, int] = {}
     for row, sample in enumerate(dataset.samples):
@@ -221,9 +221,8 @@ def target_of_cache(cache: FeatureCache) -> Target:
     rows: dict[str, int] = {}
     for number, video in zip(cache.samples.number.tolist(), cache.samples.video.tolist(), strict=True):
         rows.setdefault(cache.video_ids[video], number)
-    count = 1 + max([-1, *rows.values(), *(item.sample for item in cache.missing)])
     grid = cache.grid_segments, cache.segment_seconds, tuple(cache.lengths.tolist())
-    return Target(cache.video_ids, rows, count, *grid)
+    return Target(cache.video_ids, rows, cache.annotation_rows, *grid)
 
 
 def dataset_of(

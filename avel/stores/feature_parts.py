@@ -124,7 +124,7 @@ class Parts:
 
 
 class Gathered:
-    """One array of the merged cache, read from the places of its videos: (V, T, ...).
+    """Reads an array (V, T, ...) whose rows lie in several files: parts, or a cache that is extended.
 
     Args:
         hint: next step for a damaged file; by default to remove it, so that its clips are computed again.

@@ -49,7 +49,7 @@ def as_table(cache: FeatureCache | Path | str, split: str | None = None, *names:
     for name in names:
         if name in columns:
             raise StoreError(
-                f"{cache.path}: features named {name!r}, as a column of the table is",
+                f"{cache.path}: the table has another column named {name!r}",
                 hint="cache.of_split(SPLIT, NAME) reads them as an array",
             )
         values = cache.read(name, samples.video)

@@ -45,11 +45,10 @@ class Timing:
     def places(self, count: int, segments: int, segment_seconds: float) -> list[NDArray[np.int64]]:
         """Returns for each segment the features that its vector is the mean of.
 
-        They are all whose window lies inside the segment. Where none does, it is one feature whose window
-        covers the middle of the segment; of several, the one whose own middle is nearest. Where there are
-        gaps between windows, each counts up to the beginning of the next. Networks drop a last window that is
-        not full: a segment whose middle that window would have covered takes the last feature. Segments after
-        that have none.
+        These are the features whose windows lie inside the segment. If there are none, it is the feature
+        whose window covers the middle of the segment, and of several the one whose own middle is nearest; a
+        gap after a window counts as part of it. Networks drop a last window that is not full: a segment whose
+        middle it would have covered takes the last feature. Later segments have none.
 
         >>> [places.tolist() for places in Timing(0.96, 0.96).places(10, 4, 1.0)]
         [[0], [1], [2], [3]]

@@ -159,6 +159,11 @@ class FeatureCache:
         return len(self.categories) + 1
 
     @property
+    def annotation_rows(self) -> int:
+        """Returns the number of annotation rows, by the highest number of a sample, cached or missing."""
+        return 1 + max(int(self.samples.number.max(initial=-1)), *(item.sample for item in self.missing), -1)
+
+    @property
     def encoder(self) -> str:
         """Returns the kind of the encoder that made the features, and its digest where there is one."""
         about = self.provenance.get("encoder")
@@ -172,7 +177,7 @@ class FeatureCache:
         return {video_id: source for video_id, source in named if source}
 
     def labels(self, samples: CachedSamples | None = None) -> NDArray[np.int64]:
-        """Returns the class of every segment of samples, of all by default: int64 (R, T), UNKNOWN is -1.
+        """Returns the class of each segment of samples, or of all: int64 (R, T); UNKNOWN -1, PADDED -2.
 
         Raises:
             DatasetError: a sample in which events of two classes overlap.
@@ -180,7 +185,7 @@ class FeatureCache:
         return self._on_grid(self.samples if samples is None else samples).labels()
 
     def segment_classes(self, samples: CachedSamples, modalities: Sequence[int]) -> NDArray[np.int8]:
-        """Returns whether segments hold classes, for each of M modalities: int8 (R, T, M, C), UNKNOWN is -1.
+        """Returns whether segments hold classes, for M modalities: int8 (R, T, M, C); UNKNOWN -1, PADDED -2.
 
         `modalities` are places in `datasets.sample.MODALITIES`; an event of both is in each.
         """
@@ -299,7 +304,7 @@ class FeatureCache:
         return MODALITY_OF_OWN[name] if name in OWN_ARRAYS else self.named[name].modality
 
     def digest_with(self, names: Iterable[str]) -> str:
-        """Returns a digest of the cache and of some of its named features; its own where there are none."""
+        """Returns a digest of the cache and its named features in `names`; if none are, the cache's own."""
         named = sorted({*names} & {*self.named})
         return (
             digest_of([self.digest, *(self.named[name].digest for name in named)]) if named else self.digest
@@ -349,7 +354,7 @@ class FeatureCache:
         return [*filter(None, found)]
 
     def _fault_of(self, name: str) -> str:
-        """Names the first damaged row, or the first 64 rows together that hold a value that is not finite."""
+        """Names the first damaged row, or first block of rows with a value that is not finite; else ""."""
         for start in range(0, len(self), BLOCK_ROWS):
             stop = min(start + BLOCK_ROWS, len(self))
             try:
@@ -392,7 +397,7 @@ def write_features(
     if lengths is None:
         lengths = np.full(len(video_ids), arrays["f_a"].shape[1], np.int64)
     shapes = {name: tuple(source.shape) for name, source in features.items()}
-    plain = json.loads(json.dumps(dict(provenance or {})))
+    plain = json.loads(json.dumps(dict(provenance or {})))  # as it will be read, for the digest
     columns = samples.columns()
     columns |= {name: texts(values) for name, values in columns.items() if values.dtype == object}
     columns |= {
@@ -458,7 +463,8 @@ def _check(
     for name, shape in shapes.items():
         allowed = (3, 5) if name in named else (5,) if name == MAPS else (3,)
         if shape[:2] != rows or len(shape) not in allowed or not all(shape[1:]):
-            raise StoreError(f"{name} is {shape}, not ({', '.join(map(str, rows))}, ...)")
+            axes = f"({', '.join(map(str, rows))}, ...) of {' or '.join(map(str, allowed))} dimensions"
+            raise StoreError(f"{name} is {shape}, not {axes}")
     if repeats(video_ids):
         raise StoreError("video_ids names a video twice")
     if len(lengths) != len(video_ids):
@@ -478,11 +484,11 @@ def _content_digest(
     temporal_checksums: Mapping[str, NDArray[np.uint32]],
 ) -> str:
     """Returns 16 hex digits over provenance, columns, and checksums of avel's own arrays and weights."""
-    features_made = {key: value for key, value in provenance.items() if key not in (*INPUTS, GROUP)}
+    made = {key: value for key, value in provenance.items() if key not in (*INPUTS, GROUP)}
     numbers = [(name, columns[name]) for name in CACHE_COLUMNS]
     numbers += [(name, checksums[name]) for name in OWN_ARRAYS if name in checksums]
     numbers += [(TEMPORAL + name, sums) for name, sums in sorted(temporal_checksums.items())]
-    return digest_of([features_made, float(segment_seconds)], numbers)
+    return digest_of([made, float(segment_seconds)], numbers)
 
 
 @dataclass(frozen=True)

@@ -43,13 +43,11 @@ class Fence:
             if version in self._read:
                 return
             if end := self._try(path):
-                raise StoreError(
-                    f"{path}: is damaged: HDF5 crashed on it ({end}), in a process that tried it", hint=hint
-                )
+                raise StoreError(f"{path}: is damaged: HDF5 {end}, in a process that tried it", hint=hint)
             self._read.add(version)
 
     def _try(self, path: Path) -> str:
-        """Returns how the process ended while it read the file, "" if it read all of it."""
+        """Returns what HDF5 did in the process while it read the file, "" if it read all of it."""
         end = ""
         for _ in range(TRIES):
             child = self._running()
@@ -65,7 +63,9 @@ class Fence:
                 self.close()
                 raise
             code = child.wait()
-            end = signal.Signals(-code).name if code < 0 else f"exit status {code}"
+            end = f"crashed on it ({signal.Signals(-code).name if code < 0 else f'exit status {code}'})"
+            if code == -signal.SIGPROF:  # the timer of `fenced`
+                end = "took too long to read it"
             if code not in (0, -signal.SIGKILL):  # 0: it ended meanwhile, since it was idle for long
                 break
         return end

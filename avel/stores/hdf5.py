@@ -32,7 +32,7 @@ BLOCK_ROWS = 64
 CHECKSUMS = "_crc32c"
 """Suffix of the name of an array's checksums."""
 HDF5_RELEASES = ("v108", "v108")
-"""Oldest and newest file format to write: that of HDF5 1.8, whose checksums stop endless loops in damage."""
+"""Oldest and newest file format to write: HDF5 1.8's. Without its checksums damage can make HDF5 loop."""
 MOST_PACKED = 1100
 """Largest ratio of an array's bytes to its bytes in the file; that of deflate is 1032."""
 FILTERS = {h5z.FILTER_SHUFFLE: "shuffle", h5z.FILTER_DEFLATE: "gzip", h5z.FILTER_FLETCHER32: "fletcher32"}
@@ -94,7 +94,7 @@ def open_hdf5(path: Path, hint: str) -> Iterator[h5py.File]:
 
 @contextmanager
 def open_hdf5_here(path: Path, hint: str) -> Iterator[h5py.File]:
-    """Opens a file as `open_hdf5` does, in the process that may crash on it."""
+    """Opens a file as `open_hdf5` does, without that other process: a damaged file may crash this one."""
     try:
         with h5py.File(path, "r") as file:
             yield file
@@ -115,14 +115,14 @@ def open_hdf5_here(path: Path, hint: str) -> Iterator[h5py.File]:
 def array_of(file: h5py.Group, name: str, hint: str, *, dimensions: int | None = None) -> h5py.Dataset:
     """Returns an array of numbers, or of texts of one length, whose values lie in the file itself.
 
-    HDF5 converts types of a foreign form, and takes chunks to be as long as the array says. In a forged file
-    either may end the process or read its memory, so both are refused.
+    Refuses types that HDF5 would have to convert, and chunks of another length than the array says: in a
+    forged file, reading them may crash the process or copy other parts of its memory.
 
     Args:
-        name: that in the file, or in a group of it, "features/clip".
+        name: name in `file`, or a path, "features/clip".
 
     Raises:
-        StoreError: it is missing, or no such array; its values lie in other files, or are fewer than it says.
+        StoreError: it is missing or not such an array; its values lie in other files, or some are missing.
     """
     where, group = f"{file.file.filename}: {name}", name.rpartition("/")[0]
     if group and not isinstance(file.get(group, getlink=True), h5py.HardLink):
@@ -216,7 +216,7 @@ def _chunk_bytes(array: h5py.Dataset, chunk: Any, filters: list[int], most: int)
     """Returns the bytes of an unpacked chunk, counted up to `most` + 1; 0 where it cannot be unpacked."""
     applied = [code for place, code in enumerate(filters) if not chunk.filter_mask >> place & 1]
     stored = chunk.size - FLETCHER32_BYTES * (h5z.FILTER_FLETCHER32 in applied)
-    if h5z.FILTER_DEFLATE not in applied or most > MOST_PACKED * stored:
+    if h5z.FILTER_DEFLATE not in applied or most > MOST_PACKED * stored:  # too few bytes to become `most`
         return int(stored)
     packed = array.id.read_direct_chunk(chunk.chunk_offset)[1][:stored]
     stream, unpacked = zlib.decompressobj(), 0
@@ -240,7 +240,7 @@ def texts(values: Iterable[object]) -> NDArray[Any]:
 def read_column(
     file: h5py.Group, name: str, dtype: type[np.generic], hint: str, *, dimensions: int = 1
 ) -> NDArray[Any]:
-    """Reads a column as it lies in the file, texts as bytes: (n,); without dimensions, one value: ().
+    """Reads a column (n,) as it lies in the file, texts as bytes; with `dimensions=0` a single value ().
 
     Raises:
         StoreError: it is missing or of another type.
@@ -262,7 +262,7 @@ def decoded(column: NDArray[np.bytes_]) -> list[str]:
 def read_foreign_texts(group: h5py.Group, name: str, hint: str) -> list[str]:
     """Returns the texts of an array (n,) in a file that avel did not write; they may be of any length.
 
-    Those lie in a heap whose damage ends a process, so another one reads them.
+    Texts of any length lie in a heap; HDF5 crashes if it is damaged, so another process reads them.
 
     Raises:
         StoreError: that process could not.

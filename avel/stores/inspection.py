@@ -96,7 +96,7 @@ def _is_begun(place: Path) -> bool:
     from avel.stores.location import ZARR_PARTIAL
 
     listed: list[str] = []
-    with suppress(PermissionError):  # whoever reads it as a dataset says so
+    with suppress(PermissionError):  # reading it as a dataset raises an error that says so
         listed = os.listdir(place) if place.is_dir() else []
     names = {name for name in listed if not ZARR_PARTIAL.fullmatch(name)}
     return bool(names & {"manifest", "zarr.json", RUN_TOKEN}) and names <= OWN_NAMES

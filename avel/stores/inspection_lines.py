@@ -23,7 +23,7 @@ def _dataset_lines(facts: Facts) -> list[str]:
     ]
     shown = table(("split", "samples", *(f"{rule.replace('_', ' ')}, %" for rule in rules)), rows)
     shown += _section(("class", "events"), facts["events_of_class"])
-    if set(events_held) - {"1", 1}:
+    if set(events_held) - {1}:
         shown += _section(("events in a sample", "samples"), events_held)
     if set(facts["events_of_modality"]) - {"both"}:
         shown += _section(("modality", "events"), facts["events_of_modality"])

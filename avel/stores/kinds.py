@@ -133,7 +133,7 @@ def check_paths(command: str, places: Sequence[CommandPath], *, alone: bool = Tr
             f"{place.path} is a folder, not {meant}", hint=f"name its videos, as {place.path}/*.mp4"
         )
     if not place.written:
-        raise not_a(meant.partition(" ")[2], place.path, "")
+        raise not_a(meant.partition(" ")[2], place.path, "")  # without its article
     raise StoreError(
         f"{place.path} is {KIND_NAMES[kind]}; avel {command} writes {meant} to {place.name}",
         hint=f"name a new path: {place.path}/NAME" if kind == "runs" else "name a path where nothing is yet",

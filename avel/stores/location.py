@@ -49,13 +49,9 @@ class Location(Protocol):
         """Writes a file; it is on the disk when this returns."""
 
     def read_piece(self, name: str, tail_bytes: int, find: FindPiece) -> bytes | None:
-        """Reads a piece of a file, whose last `tail_bytes` bytes tell where it is.
+        """Reads the piece of a file that `find` places, given the last `tail_bytes` bytes and the size.
 
-        Args:
-            find: takes these bytes and the file's size, returns place and length of the piece, or None.
-
-        Returns:
-            The piece, of the same version of the file as its tail; None where there is no such file or piece.
+        Both reads are of one version of the file. None where there is no such file or piece.
         """
 
     def write_pieces(self, name: str, pieces: Iterable[bytes]) -> None:

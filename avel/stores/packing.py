@@ -1,7 +1,8 @@
 """Packs staged clips of a store into shards for `avel pack`, so that there are fewer files.
 
-A shard is written beside its name and renamed; then the manifest calls its clips packed; then their own
-chunks go. So a kill at any moment leaves every clip whole, and the manifest says where.
+A shard is written under a temporary name and renamed. Then the manifest calls its clips packed. Then their
+chunks outside the shard are deleted. So a kill at any moment leaves every clip whole, and the manifest says
+where.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avel.ahead import read_ahead, reading_threads
-from avel.errors import ConfigError
+from avel.errors import ConfigError, StoreError
 from avel.progress import Progress
 from avel.stores.chunks import verified
 from avel.stores.clip_layout import (
@@ -130,7 +131,7 @@ def pack(store: Path | str, clips: int | None = None) -> PackSummary:
 
 
 def delete_unused_shards(location: Location) -> None:
-    """Deletes the shards in which no clip is packed any more, since all were or are to be staged again.
+    """Deletes the shards without a packed clip: all of theirs were staged again, or are to be.
 
     Raises:
         WriteError: the store does not allow it.
@@ -140,7 +141,7 @@ def delete_unused_shards(location: Location) -> None:
         return
     used = {str(row // packing.clips) for row in read_manifest(location).packed_rows.tolist()}
     with writing(location):
-        parts = [(name, name.split("/")) for name in location.names(PACKED)]
+        parts = [(name, name.split("/")) for name in location.names(PACKED)]  # packed/ARRAY/c/SHARD/...
         unused = [(name, part) for name, part in parts if part[2:3] == ["c"] and part[3] not in used]
         location.delete([name for name, _ in unused])
         location.prune({"/".join(part[:4]) for _, part in unused})
@@ -163,7 +164,7 @@ def _prepare(store: ClipStore, entries: Manifest, clips: int | None) -> Packing:
             where = f"{location.url}/{file}"
             grid = parse(before, where, PACK_AGAIN).get("chunk_grid")
             if grid != parse(wanted, where, PACK_AGAIN)["chunk_grid"]:
-                raise _other_room(location, _room(grid), packing.clips)
+                raise _other_room(location, _room(grid, where), packing.clips)
         if before != wanted:
             location.write(file, wanted)
     if store.packing is None:
@@ -171,12 +172,12 @@ def _prepare(store: ClipStore, entries: Manifest, clips: int | None) -> Packing:
     return packing
 
 
-def _room(grid: Any) -> object:
+def _room(grid: Any, where: str) -> object:
     """Returns how many clips a shard has room for by the `chunk_grid` of an array."""
     try:
         return grid["configuration"]["chunk_shape"][0]
     except (TypeError, LookupError):
-        return "an unknown number of"
+        raise StoreError(f"{where}: its chunk_grid has no chunk_shape", hint=PACK_AGAIN) from None
 
 
 def _other_room(location: Location, room: object, clips: int) -> ConfigError:
@@ -236,7 +237,7 @@ class _Packer:
         return read_ahead(self._pack, shards, threads=threads, ahead=0)
 
     def _pack(self, places: NDArray[np.int64]) -> tuple[list[Entry], dict[str, str]]:
-        """Writes the shards of some clips: of each array one for each chunk that a clip has."""
+        """Writes the shards of some clips: one file for each array and each chunk that a clip has in it."""
         entries = list(self.entries.take(places).values())
         faults: dict[str, str] = {}
         try:

@@ -77,7 +77,7 @@ class VisualPreprocessing(Preprocessing):
 
 @dataclass(frozen=True)
 class EncoderIdentity:
-    """Kind and digest of an encoder; the provenance has its parts, under `visual`, `audio`, `encoder`."""
+    """Kind and digest of an encoder; its parts stand beside them in the provenance, such as `visual`."""
 
     kind: Literal["run", "backbones", "untrained"]
     digest: str
@@ -106,7 +106,7 @@ class NetworkProvenance:
         return typed(EncoderIdentity, self.encoder, f"{where}: provenance: encoder", CACHE_AGAIN)
 
     def weights(self, where: object, kind: str) -> str:
-        """Returns what names the weights of a CNN, such as a SHA-256, in an encoder that no run trained.
+        """Returns the entry `weights` of a CNN, a name or SHA-256; only for an encoder that no run trained.
 
         Args:
             kind: "visual" or "audio".
@@ -129,7 +129,7 @@ class CacheProvenance(NetworkProvenance):
     """Provenance that `avel cache-features` writes.
 
     Attributes:
-        annotations: digest of samples, classes and reasons.
+        annotations: digest of samples, classes and the reasons for missing ones.
         hardware: devices that the CNNs ran on.
         damaged: video id -> SHA-256 of its file, for clips that the store holds but that cannot be read.
     """

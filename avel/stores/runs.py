@@ -41,7 +41,7 @@ LEFTOVERS = re.compile(re.escape(LOCK) + r"|\.(config\.toml|run\.json)\..*\.part
 """Names of the lock and of half-written files that a run leaves if it is killed as it begins."""
 RECORD, RESULTS, FILE_LIST, METRICS = "run.json", "results.json", "files.json", "metrics.jsonl"
 HEAD_FILES = "head_code"
-"""Folder of a run that keeps the files which its heads were read from, to look at; they are never run."""
+"""Folder of a run with copies of the Python files given with `--head FILE`, to read; they are never run."""
 UNLISTED = (RECORD, RESULTS, FILE_LIST)
 """Files of a run that files.json does not list: they carry checksums of their own."""
 LIBRARIES = ("avel", "torch", "torchvision", "torchaudio", "numpy", "av", "zarr", "h5py")
@@ -126,7 +126,7 @@ class Run:
             FORMAT, kind, as_dict(config), inputs, library_versions(), hardware, time.strftime(TIME)
         )
         if (path / RECORD).is_file():
-            may_differ = {setting.key for setting in settings_of(config) if not setting.numeric}
+            may_differ = {setting.key for setting in settings_of(config) if not setting.in_key}
             return _same_run(cls.open(path), record, may_differ)
         toml = to_toml(config, COMMANDS[kind])
         if path.exists() and not _just_begun(path, toml):
@@ -186,7 +186,7 @@ class Run:
         return read_config(config_type, COMMANDS[self.kind], self.record.config, self.path / RECORD)
 
     def reopen(self, config: Any, inputs: dict[str, Any]) -> Run:
-        """Gives the run another config and other inputs, as one that is not finished; returns it."""
+        """Marks the run as not finished, with another config and other inputs; returns it."""
         for name in (RESULTS, FILE_LIST):
             (self.path / name).unlink(missing_ok=True)
         write_text(self.path / "config.toml", to_toml(config, COMMANDS[self.kind]))
@@ -299,7 +299,7 @@ class Run:
     def _fault(self, name: str, about: ListedFile, verify: bool) -> str:
         """Returns how a file differs from what files.json says of it, "" where it does not."""
         path = self.path / name
-        if not os.path.isfile(path):  # no name that a list may hold raises here
+        if not os.path.isfile(path):  # Path.is_file raises for a name that is too long
             return "is missing"
         size = path.stat().st_size
         if size != about.bytes:
@@ -399,7 +399,7 @@ def _same_run(run: Run, asked: RunRecord, may_differ: set[str]) -> Run:
         old, new = flat(before), flat(now)
         changed = {key for key in {*old, *new} - ignored if old.get(key) != new.get(key)}
         names = sorted(key for key in changed if key.partition(".")[0] not in ignored)
-        # With another head or backbone all of its own settings differ, which only one of both has
+        # Another head or backbone has other settings of its own: leave those out where more differs
         names = [key for key in names if key in old and key in new] or names
         if names:
             shown = ", ".join(f"{key} was {old.get(key)!r}, is now {new.get(key)!r}" for key in names)

@@ -33,7 +33,7 @@ OF_NUMPY = (
 
 
 class LeftOut:
-    """Stands for an object beside the tensors of a checkpoint, of which nothing is made or kept."""
+    """Takes the place of a numpy object beside the tensors of a checkpoint; keeps nothing of it."""
 
     def __new__(cls, *content: Any) -> Self:
         """Takes what the object would be made of, and keeps none of it."""

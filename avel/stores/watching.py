@@ -26,25 +26,25 @@ class Watchers:
     def __init__(self, run: Path, hook: str, tensorboard: bool) -> None:
         self.run = run
         self.hook = find_hook(hook) if hook else None
-        self.writer = event_writer() if tensorboard else None
-        self._events: dict[str, Any] = {}
+        self.writer_class = event_writer_class() if tensorboard else None
+        self._writers: dict[str, Any] = {}
 
     def log(self, line: dict[str, Any]) -> None:
         """Passes one line of metrics on; in TensorBoard each trial of a head has its own curves."""
         if self.hook is not None:
             self.hook(str(self.run), dict(line))
-        if self.writer is not None:
+        if self.writer_class is not None:
             trial = str(line.get("trial", ""))
-            if trial not in self._events:
-                self._events[trial] = self.writer(str(self.run / "tensorboard" / trial))
+            if trial not in self._writers:
+                self._writers[trial] = self.writer_class(str(self.run / "tensorboard" / trial))
             for name, value in numbers_of(line).items():
-                self._events[trial].add_scalar(name, value, line["epoch"])
+                self._writers[trial].add_scalar(name, value, line["epoch"])
 
     def close(self) -> None:
         """Writes the TensorBoard events that are still in memory."""
-        for events in self._events.values():
-            events.close()
-        self._events.clear()
+        for writer in self._writers.values():
+            writer.close()
+        self._writers.clear()
 
 
 def check_watchers(hook: str, tensorboard: bool) -> None:
@@ -95,7 +95,7 @@ def numbers_of(values: dict[str, Any]) -> dict[str, float]:
     return numbers
 
 
-def event_writer() -> Any:
+def event_writer_class() -> Any:
     """Returns the class that writes TensorBoard events.
 
     Raises:

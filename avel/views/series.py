@@ -183,7 +183,7 @@ def sweep_of(runs: Sequence[HeadRun], split: str, setting: str | None = None) ->
 
 def _settings(config: TrainConfig) -> dict[str, Setting]:
     """Returns the settings that change the numbers, by name, but for the seeds."""
-    return {each.name: each for each in settings_of(config) if each.numeric and each.name not in SEEDS}
+    return {each.name: each for each in settings_of(config) if each.in_key and each.name not in SEEDS}
 
 
 def _text(value: Any) -> str:

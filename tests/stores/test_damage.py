@@ -169,7 +169,11 @@ WRONG_TABLES = [
         lambda table: table.slice(1),
         "column segment does not count from 0 to at most 2",
     ),
-    ("run/predictions.parquet", lambda table: table.slice(0, 0), "no predictions of split 'val'"),
+    (
+        "run/predictions.parquet",
+        lambda table: table.slice(0, 0),
+        "no predictions of split 'val'\n  next: train into another run folder",
+    ),
 ]
 
 
@@ -248,7 +252,7 @@ WRONG_CACHES = [
     (set_dataset("split", [1] * 12), "split is int64, not text"),
     (set_dataset("split", np.array([b"fold"] * 12)), "split: 'fold' is none of"),
     (set_dataset("sample", np.zeros(12, np.int64)), "two samples have one number"),
-    (set_dataset("video", np.full(12, 99)), "a sample names video 99 of 11"),
+    (set_dataset("video", np.full(12, 99)), "a sample is of video 99, there are 11"),
     (set_dataset("video", np.zeros(3, np.int64)), "video has 3 values, not 12"),
     (set_dataset("event_category", np.full((2, 2), 9)), "event_category has 2 dimensions, not 1"),
     (set_dataset("event_onset_seconds", np.zeros(3, np.float32)), "event_onset_seconds is float32"),

@@ -164,6 +164,17 @@ def test_rows_are_samples_where_a_file_names_no_ids(tmp_path: Path) -> None:
     np.testing.assert_allclose(FeatureCache.open(tmp_path / "mine.h5").f_v, rows, rtol=1e-6)
 
 
+def test_rows_without_ids_count_a_last_row_of_an_earlier_video_when_they_are_added(tmp_path: Path) -> None:
+    names = ("clip0", "clip1", "clip0")
+    (tmp_path / "Annotations.txt").write_text("".join(f"Bark&{name}&good&0&4\n" for name in names))
+    rows = np.random.default_rng(0).standard_normal((3, T, 4))
+    np.save(tmp_path / "rows.npy", rows)
+    cache, path = tmp_path / "mine.h5", tmp_path / "rows.npy"
+    import_features(None, cache, tmp_path, audio=path, visual=path)
+    import_features(None, cache, audio=GivenFeatures(path, name="clap"))
+    np.testing.assert_allclose(FeatureCache.open(cache).read("clap"), rows[:2], rtol=1e-6)
+
+
 def test_another_grid_and_a_dataset_of_any_format(tmp_path: Path) -> None:
     (tmp_path / "Annotations.txt").write_text("".join(f"Bark&{name}&good&0&4\n" for name in CLIPS))
     given: dict[str, Any] = {

@@ -140,7 +140,7 @@ def test_nothing_is_left_of_a_write_that_failed(tmp_path: Path) -> None:
 def test_arrays_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"f_v is \(3, 4, 5\)"):
         write(tmp_path / "a.h5", arrays={"f_a": np.zeros((2, 4, 5)), "f_v": np.zeros((3, 4, 5))})
-    with pytest.raises(StoreError, match="a sample names video 2 of 2"):
+    with pytest.raises(StoreError, match="a sample is of video 2, there are 2"):
         write(tmp_path / "a.h5", samples=samples(video=[0, 1, 2]))
     with pytest.raises(StoreError, match="an event is of class 2, there are 2"):
         write(tmp_path / "a.h5", samples=samples(events=events_of([[2, 2]], 3)))

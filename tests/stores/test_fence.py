@@ -115,3 +115,13 @@ def test_an_interrupted_check_says_nothing_of_the_next_file(
         read(tmp_path / "endless.h5")
     with pytest.raises(StoreError, match="HDF5 crashed"):
         read(write_crashing(tmp_path / "b.h5"))
+
+
+@pytest.mark.timeout(60)
+def test_a_file_that_takes_too_long_is_said_to(tmp_path: Path) -> None:
+    assert read(write_whole(tmp_path / "a.h5")) == [0, 1, 2]
+    (child,) = others()
+    os.mkfifo(tmp_path / "endless.h5")
+    threading.Timer(0.3, child.send_signal, (signal.SIGPROF,)).start()  # as its timer of CPU time does
+    with pytest.raises(StoreError, match=r"endless\.h5: is damaged: HDF5 took too long to read it"):
+        read(tmp_path / "endless.h5")

@@ -340,6 +340,10 @@ def test_shards_of_another_number_of_clips_are_refused(store: ClipStore, built: 
     for clips in (0, 10_001):
         with pytest.raises(ConfigError, match=f"clips={clips}: not 1 to 10000"):
             pack(other, clips)
+    array = Path(store.location.url) / "packed/frames/zarr.json"
+    array.write_text('{"chunk_grid": {}}')
+    with pytest.raises(StoreError, match=r"packed/frames/zarr\.json: its chunk_grid has no chunk_shape"):
+        pack(store.location.url)
 
 
 def test_two_runs_do_not_pack_at_once_nor_beside_a_run_that_stages(store: ClipStore) -> None:

@@ -18,7 +18,7 @@ from avel.stores.runs import Run, forget_unused
 class Sample:
     epochs: int = option(3, "Epochs.")
     name: str | None = option(None, "Name.")
-    device: str = option("auto", "Device.", numeric=False)
+    device: str = option("auto", "Device.", in_key=False)
 
 
 def test_a_run_keeps_config_inputs_and_versions(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_a_run_goes_on_with_settings_that_change_no_numbers(tmp_path: Path) -> N
     ],
 )
 def test_which_settings_of_a_run_change_no_numbers(stage: type, free: set[str]) -> None:
-    assert {setting.name for setting in settings_of(stage()) if not setting.numeric} == free
+    assert {setting.name for setting in settings_of(stage()) if not setting.in_key} == free
 
 
 def test_other_files_are_left_alone(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def test_a_split_is_an_array_or_a_table(cache: FeatureCache) -> None:
     assert table["segment"].to_pylist() == list(range(6)) * len(chosen)
     with pytest.raises(StoreError, match="maps holds maps"):
         avel.as_table(cache, "val", "maps")
-    with pytest.raises(StoreError, match="features named 'split', as a column of the table is"):
+    with pytest.raises(StoreError, match="the table has another column named 'split'"):
         avel.as_table(cache, "val", "split")
 
 

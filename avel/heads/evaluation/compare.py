@@ -13,7 +13,7 @@ from avel.heads.evaluation.predictions import Predictions, check_complete, no_pr
 from avel.heads.tasks.metrics import Tally
 from avel.heads.tasks.results import Decoder, Spread
 from avel.heads.tasks.task import Task
-from avel.heads.training.records import TrialRecord, mean_val_score, read_trials, task_of, trained_groups
+from avel.heads.training.records import TrialRecord, mean_val_score, read_trained, task_of, trained_groups
 from avel.stores.datasets.labels import in_clip
 from avel.stores.runs import Run
 from avel.text import plural, table
@@ -208,15 +208,16 @@ def read_group(path: Path | str, split: str, name: str | None = None) -> GroupPr
 
     Raises:
         MissingPathError: no such run.
-        StoreError: no trained trials, or no predictions of the split.
+        StoreError: no trained trials yet, or no predictions of the split.
+        TrainingError: every trial of the run failed.
         UnknownNameError: the run has no group of that name.
     """
     run = Run.open(path, "heads")
-    groups = trained_groups(read_trials(run))
+    groups = trained_groups(read_trained(run))
     if name and name not in groups:
         raise UnknownNameError("settings", name, groups, where=str(run.path))
     by_split = read_predictions(run)
-    if not groups or split not in by_split:
+    if split not in by_split:
         raise no_predictions(run, split, by_split)
     chosen = name or max(groups, key=lambda each: mean_val_score(groups[each]))
     of_trial = {item.trial: item for item in by_split[split]}

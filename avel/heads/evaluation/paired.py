@@ -115,8 +115,8 @@ def difference(a: Tally, b: Tally, video_id: NDArray[np.object_], *, seed: int =
     points = float(a.value.mean() - b.value.mean())
     seeds = len(a.part), len(b.part)
     over_videos = float(np.var(values[0].mean(1) - values[1].mean(1)))
-    spreads = [float(np.var(tally.value, ddof=1)) if len(tally.part) > 1 else 0.0 for tally in (a, b)]
-    over_seeds = sum(spread / trials for spread, trials in zip(spreads, seeds, strict=True))
+    variances = [float(np.var(tally.value, ddof=1)) if len(tally.part) > 1 else 0.0 for tally in (a, b)]
+    over_seeds = sum(variance / trials for variance, trials in zip(variances, seeds, strict=True))
     # Seeds differ in which clips they get right: both more clips and more seeds reduce this part
     interactions = [_interaction(of_trials) for of_trials in values]
     over_both = sum(variance / trials for variance, trials in zip(interactions, seeds, strict=True))
@@ -130,7 +130,7 @@ def difference(a: Tally, b: Tally, video_id: NDArray[np.object_], *, seed: int =
         seeds=seeds,
         resolved_points=100 * float(high - low) / 2,
         clips_needed=_divisor(len(video) * (over_videos + over_both), allowed - over_seeds),
-        seeds_needed=_divisor(sum(spreads) + sum(interactions), allowed - over_videos)
+        seeds_needed=_divisor(sum(variances) + sum(interactions), allowed - over_videos)
         if min(seeds) > 1
         else None,
     )

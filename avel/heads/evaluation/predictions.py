@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,11 +120,10 @@ def check_complete(run: Run, trials: Iterable[TrialRecord], predicted: Container
             )
 
 
-def no_predictions(run: Run, split: str, splits: Iterable[str]) -> StoreError:
+def no_predictions(run: Run, split: str, splits: Collection[str]) -> StoreError:
     """Returns the error for a split without predictions, beside those that have some."""
-    return StoreError(
-        f"{run.path}: no predictions of split {split!r}", hint=f"choose from {', '.join(splits)}"
-    )
+    hint = f"choose from {', '.join(splits)}" if splits else TRAIN_AGAIN
+    return StoreError(f"{run.path}: no predictions of split {split!r}", hint=hint)
 
 
 def _schema(task: Task) -> pa.Schema:
@@ -228,7 +227,7 @@ def compute_metrics(
     decoders: Sequence[Decoder] | None = None,
     tags: Mapping[str, Sequence[int]] | None = None,
 ) -> PredictionMetrics:
-    """Computes the metrics of predictions with known labels, one item for each seed; None for no items.
+    """Computes the metrics of labelled predictions, an item for each seed; without items all are None.
 
     Args:
         tolerances: of onset and offset, in segments.

@@ -32,8 +32,8 @@ class RunLine:
         failed: number of trials that did not stay finite; a line of only such trials has no figures.
         failure: what happened to the first of these.
         selected_by: the labels that chose the epochs, of segments or of whole videos; "" without results.
-        accuracy_percent: None where segments may have several labels. Then the two F1 are Type@AV, and all
-            other figures are those of Type@AV of segments.
+        accuracy_percent: None where segments may have several labels. There each F1 is Type@AV, and all other
+            figures are Type@AV of segments.
         against: the run that this line is compared with, and its settings, if any.
         differences: metric -> this line's minus that run's.
         differs: settings that differ among the listed head runs, without those that this run sweeps.
@@ -249,7 +249,7 @@ def _title(metric: str) -> str:
 
 
 def best_line(lines: Sequence[RunLine]) -> RunLine | None:
-    """Returns the line that is best on validation; None where their scores are not comparable."""
+    """Returns the line that is best on validation; None without results, or if scores are not comparable."""
     evaluated = [line for line in lines if line.score_percent is not None]
     if len({(line.selected_by, line.accuracy_percent is None) for line in evaluated}) > 1:
         return None
@@ -288,7 +288,7 @@ def _settings_text(line: RunLine) -> str:
 def _settings_of(run: Run) -> dict[str, Any]:
     """Returns the settings of a head run that change numbers, by name."""
     config = read_train_config(run.record.config, run.path / RECORD)
-    return {setting.name: setting.of(config) for setting in settings_of(config) if setting.numeric}
+    return {setting.name: setting.of(config) for setting in settings_of(config) if setting.in_key}
 
 
 def _differing(runs: Sequence[Run]) -> list[str]:

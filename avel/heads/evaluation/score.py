@@ -59,11 +59,11 @@ def score(
     Args:
         predictions: .npy, CSV or Parquet files, as `avel score --help` lists them.
         dataset: folder of the annotations.
-        task: one label a segment, or any number in each modality; "auto" takes what the events are for.
+        task: one label a segment, or any number in each modality; "auto" takes the one that the events need.
         onset_tolerance: of events, in segments.
         offset_tolerance: likewise.
-        segments: number of segments of the predictions' grid; by default 10, or where clips have lengths
-            of their own that of the longest, as the annotations say.
+        segments: number of segments of the predictions' grid; by default 10, or that of the longest clip
+            where the annotations give each clip a length.
         segment_seconds: length of such a segment.
 
     Raises:

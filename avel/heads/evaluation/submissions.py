@@ -87,7 +87,7 @@ def _read(
 
 
 def _array(path: Path, dataset: Dataset, samples: Sequence[Sample], task: Task, segments: int) -> Submission:
-    """Reads labels (rows, T), or scores (rows, T, K) or (rows, T, M, C) of M tracks.
+    """Reads labels (rows, T), or scores (rows, T, K) or (rows, T, tracks, classes).
 
     Rows are those of the split, or all of the dataset.
     """
@@ -131,7 +131,7 @@ def _table(path: Path) -> pa.Table:
 def _scores_of_rows(name: str, table: pa.Table, task: Task) -> tuple[NDArray[np.float64], bool]:
     """Reads the scores of each row, (n, K), and whether the table has scores and not labels alone.
 
-    They stand in a list of scores or labels, in a column for each output, or are those of a class.
+    They are read from a column of `LISTS` or a column for each output; else the class of a row gets 1.
     """
     columns, outputs = set(table.column_names), task.output_names
     lists = next((each for each in LISTS if each in columns and pa.types.is_nested(table[each].type)), None)

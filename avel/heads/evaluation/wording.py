@@ -76,15 +76,13 @@ def metric_lines(about: EvaluatedSplit, metrics: PredictionMetrics) -> list[str]
         ("on samples that hold background", metrics.accuracy_holding_background_percent),
     ]
     if metrics.parsing is None:
+        by_decoder = metrics.accuracy_by_decoder_percent
         rows += [
             ("segment F1", metrics.segment_f1_percent),
             (f"event F1, {tolerance} segments", events.f1_percent),
             ("event precision", events.precision_percent),
             ("event recall", events.recall_percent),
-            *(
-                (f"accuracy of labels by {name}", each)
-                for name, each in metrics.accuracy_by_decoder_percent.items()
-            ),
+            *((f"accuracy of labels by {name}", each) for name, each in by_decoder.items()),
         ]
     else:
         for title, by_kind in (

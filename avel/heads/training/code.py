@@ -60,7 +60,7 @@ def find_head(run: Run, name: str, origin: str, digest: str) -> None:
 
     Args:
         origin: where the head came from, as `HEADS.origin` says.
-        digest: that of its code.
+        digest: its `code_digest` when the run was trained; before the "+" that of its own file.
 
     Raises:
         StoreError: the head is not installed; the hint names its package and module, or its file.

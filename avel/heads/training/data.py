@@ -420,27 +420,28 @@ def check_labels(cache: FeatureCache, splits: Mapping[str, Split], config: Train
         ConfigError: the head cannot learn from that kind of video labels.
     """
     task, train = choose_task(cache, config.task), splits["train"]
-    weak_labels, by_videos = weak_labels_of(config, task.name), config.selects_by_videos(task.name)
-    by_class = weak_labels == "event"
-    without_times = "--supervision weak" if weak_labels is None else "--weak-labels event"
-    for split, needs_videos, without, instead in (
-        (train, by_class, without_times, "--supervision full"),
-        (splits["val"], by_videos, "--select-by videos", "--select-by segments"),
+    weak_labels = weak_labels_of(config, task.name)
+    learns_by_videos, selects_by_videos = weak_labels == "event", config.selects_by_videos(task.name)
+    learn_without_times = "--supervision weak" if weak_labels is None else "--weak-labels event"
+    for split, by_videos, if_no_times, if_no_video_labels in (
+        (train, learns_by_videos, learn_without_times, "--supervision full"),
+        (splits["val"], selects_by_videos, "--select-by videos", "--select-by segments"),
     ):
-        if needs_videos and not split.has_video_label.any():
+        if by_videos and not split.has_video_label.any():
             raise TrainingError(
                 f"{cache.path}: no {split.name} sample has events of one class, so there are no video labels",
-                hint=instead,
+                hint=if_no_video_labels,
             )
-        if not needs_videos and not split.known.all():
+        if not by_videos and not split.known.all():
             raise TrainingError(
                 f"{cache.path}: {int((~split.known).sum())} of {len(split)} {split.name} samples have known "
                 "classes, but no known times",
-                hint=without,
+                hint=if_no_times,
             )
-    why = task.obstacle(train.to_train_on(weak_labels).video_labels if by_class else train.labels)
+    why = task.obstacle(train.to_train_on(weak_labels).video_labels if learns_by_videos else train.labels)
     if why:
-        raise TrainingError(f"{cache.path}: the train split holds {'videos of ' if by_class else ''}{why}")
+        of = "videos of " if learns_by_videos else ""
+        raise TrainingError(f"{cache.path}: the train split holds {of}{why}")
 
 
 def note_left_out(cache: FeatureCache, train: Split) -> None:

@@ -23,7 +23,7 @@ from avel.progress import Progress
 from avel.text import plural
 
 CLIPS_AT_ONCE = 512
-"""Clips that a CPU scores in one forward pass, summed over stacked trials."""
+"""Clips scored in one pass, summed over stacked trials; in training more, if a GPU's memory holds all."""
 GPU_INPUT_BYTES = 2**31
 """Most bytes of float32 inputs in one forward pass on a GPU; M stacked trials count each input M times."""
 SMALL_STEP_FLOP = 1e9
@@ -93,9 +93,8 @@ class Training:
         self.last_gain = dict.fromkeys(self.outcomes, 0)
         models = [make_model(trial, data) for trial in trials]
         self.group = Stacked(models, device) if len(models) > 1 else Alone(models[0], device)
-        self.threads = (
-            1 if step_flop(models, self.config, data) < SMALL_STEP_FLOP else torch.get_num_threads()
-        )
+        small = step_flop(models, self.config, data) < SMALL_STEP_FLOP
+        self.threads = 1 if small else torch.get_num_threads()
         self.orders = [torch.Generator().manual_seed(trial.config.seed) for trial in trials]
         self.total_losses = torch.zeros(len(trials), device=device)
         self.replays = can_replay(self.group, data.features, device)
@@ -305,9 +304,7 @@ def can_stack(config: TrainConfig, data: Data, device: torch.device) -> bool:
     The size decides, not a timing, so that a machine always gives the same numbers. On a CPU stacking is
     faster for small heads alone (docs/heads.md).
     """
-    if not head_class(config).stackable or config.together == "never":
-        return False
-    if data.temporal:  # LSTMs
+    if config.together == "never" or not head_class(config).stackable or data.temporal:  # vmap has no LSTM
         return False
     if getattr(config.head, "dropout", 0):  # each trial draws its own from its seed
         return False

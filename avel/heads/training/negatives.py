@@ -8,7 +8,7 @@ import torch
 from avel.errors import TrainingError
 from avel.heads.config import TrainConfig
 from avel.heads.training.data import Data, Split, arrays_of, join, load_features
-from avel.stores.datasets.labels import cut_labels
+from avel.stores.datasets.labels import mark_padding
 from avel.stores.feature_samples import NO_SAMPLE
 from avel.stores.features import FeatureCache
 
@@ -24,7 +24,7 @@ def add_negatives(data: Data, config: TrainConfig) -> Data:
     more = load_features(negatives, features.inputs, config, features.device)
     count = len(negatives.video_ids)
     targets = data.task.background_targets(count, features.cache.grid_segments)
-    labels = cut_labels(targets.labels, negatives.lengths)
+    labels = mark_padding(targets.labels, negatives.lengths)
     samples = Split(
         "train",
         np.full(count, NO_SAMPLE),

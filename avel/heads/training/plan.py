@@ -73,7 +73,7 @@ def find_settings(
         for config in configs
     }
     _check_owners(known, {**options, **settings}, settings)
-    return {head: _find_own(of_head, options, settings) for head, of_head in known.items()}
+    return {head: _find_varied(of_head, options, settings) for head, of_head in known.items()}
 
 
 def first_values(settings: Mapping[str, Range | Sequence[Any]]) -> dict[str, Any]:
@@ -133,10 +133,10 @@ def _check_owners(
             )
 
 
-def _find_own(
+def _find_varied(
     known: Mapping[str, Setting], options: Mapping[str, Any], settings: Mapping[str, Range | Sequence[Any]]
 ) -> dict[str, Setting]:
-    """Returns the setting of each key that is one of a head, whose settings by key are `known`."""
+    """Returns key -> setting, for the varied keys that one head knows; `known` are all that it knows."""
     found: dict[str, Setting] = {}
     key_of: dict[str, str] = {}
     for key, values in settings.items():
@@ -188,7 +188,7 @@ def check_comparable(configs: Iterable[TrainConfig], task: str) -> None:
 
 
 def stackable_groups(trials: Sequence[Trial], stacks: Callable[[TrainConfig], bool]) -> list[list[Trial]]:
-    """Groups trials that train as one program: they differ in seed and buffered settings alone."""
+    """Groups trials that train as one program: they differ in seed and `Head.buffered` settings alone."""
     groups: dict[Any, list[Trial]] = {}
     for trial in trials:
         config = trial.config

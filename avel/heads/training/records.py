@@ -37,7 +37,7 @@ class HeadInputs:
         head_code: name of a head -> package and module, or file, that it comes from.
         head_code_digest: name of a head -> digest of its source code.
         tags: tag -> numbers of the held-out samples that are evaluated by themselves.
-        named: named features of the cache that its heads read.
+        named: names of those features beside avel's own (`FeatureCache.named`) that its heads read.
         fold: fold of a cross-validation that is the run's test split; "" for the cache's own splits.
     """
 

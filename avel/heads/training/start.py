@@ -37,7 +37,7 @@ def start_from(model: Model, path: Path | str) -> str:
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    """Reads any file of tensors; one of avel's own is compared with its seal."""
+    """Reads any file of tensors; one of avel's own is compared with its checksum."""
     again = "name a state dict: .pt, .pth or .safetensors"
     if path.is_dir():
         raise WeightsError(

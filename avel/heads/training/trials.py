@@ -56,8 +56,9 @@ class Stacked:
         # Stack before the template moves: `to` moves a module in place, and its weights are one of the M.
         parameters, buffers = stack_module_state(list(models))
         self.template = models[0].to(device)
-        self.weights = {name: value.to(device) for name, value in parameters.items()}
-        self.weights = {name: value.detach().requires_grad_() for name, value in self.weights.items()}
+        self.weights = {
+            name: value.to(device).detach().requires_grad_() for name, value in parameters.items()
+        }
         self.buffers = {name: value.to(device) for name, value in buffers.items()}
 
     def parameters(self) -> list[Tensor]:

@@ -26,7 +26,7 @@ def check_target(
     Notes settings without effect. Returns the cache, and for each of its videos the hash of the file.
 
     Raises:
-        ConfigError: a name that features cannot have, one for both modalities, or an untrained encoder.
+        ConfigError: a name that features cannot have, the same name twice, or an untrained encoder.
         MissingPathError: there is no cache.
         StoreError: it holds features of that name, and `overwrite` is not given.
         StaleError: the store has another grid; or a video is not staged there, or is shorter or of another

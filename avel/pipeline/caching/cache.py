@@ -206,7 +206,7 @@ def _add(
 
 
 def _refuse_named(request: Request, old: Reusable, todo: Mapping[str, str]) -> None:
-    """Refuses clips that are new or have changed where the cache holds named features, which these lack.
+    """Refuses to add new or changed clips to a cache with named features, which these clips lack.
 
     Raises:
         StaleError: it holds such features.

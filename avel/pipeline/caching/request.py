@@ -99,6 +99,7 @@ def make_request(
         StoreError: none is staged.
     """
     path = None if encoder is None else Path(encoder)
+    # The recipe alone has the dtype that auto stands for: `config` stays as given, for `Request.command`
     chosen = replace(config, dtype=_dtype(config, None if overwrite else cache, scheduler))
     # clips stay in the store when their video leaves the dataset
     still_there = clips.staged_entries.is_one_of("video_id", clips.dataset.videos.table["video_id"])
@@ -223,7 +224,7 @@ def options_of(config: CacheConfig) -> str:
     words = []
     for setting in settings_of(config):
         value, flag = setting.of(config), f"--{setting.name.replace('_', '-')}"
-        if not setting.numeric or value == setting.default:
+        if not setting.in_key or value == setting.default:
             continue
         if setting.name not in flags:  # a backbone's own
             words.append(f"--set {shlex.quote(f'{setting.name}={default_text(value)}')}")

@@ -47,7 +47,7 @@ def encode_all(work: Work, parts: Sequence[Sources], scheduler: str | None) -> I
     """Computes and writes every part; yields them as they are done."""
     total = sum(len(part) for part in parts)
     with Progress(total, "clips", of="encoding") as progress:
-        if scheduler is not None:  # whose workers may have devices that this machine lacks
+        if scheduler is not None:  # before `devices_of`: its workers may have devices that this machine lacks
             yield from _on_cluster(work, parts, scheduler, progress)
             return
         devices = devices_of(work.config.device)
@@ -159,7 +159,7 @@ def _on_devices(
         free.put(device)
     with ProcessPoolExecutor(len(devices), spawn, _take_device, (free,)) as pool:
         try:
-            for future in as_completed([pool.submit(_encode_here, work, part) for part in parts]):
+            for future in as_completed([pool.submit(_encode_on_device, work, part) for part in parts]):
                 yield _counted(future.result(), progress)
         except BrokenProcessPool:
             raise AvelError(
@@ -175,7 +175,7 @@ def _take_device(free: Any) -> None:
     _device = free.get()
 
 
-def _encode_here(work: Work, sources: Sources) -> Written:
+def _encode_on_device(work: Work, sources: Sources) -> Written:
     """Runs `encode_part` in a process that was given a device."""
     return encode_part(work, sources, _device)
 

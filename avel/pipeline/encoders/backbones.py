@@ -56,7 +56,7 @@ class Backbone(nn.Module, ABC):
         width: D, features of one vector.
         variant: which of the published forms the loaded weights have; `become` sets it.
         pretrained: whether published weights were loaded.
-        published: weights on the network by name; the first one is the default.
+        published: weights that can be downloaded, by name; the first one is the default.
         published_part: name of the submodule that has the published layout; "" for the whole.
         unused: beginnings of published names that it has no place for, such as those of a classifier.
     """

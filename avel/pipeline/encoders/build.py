@@ -28,12 +28,12 @@ def build_encoder(config: PretrainConfig) -> Encoder:
     """
     if config.start_from:
         encoder = load_encoder(config.start_from, folders=model_folders(config)).requires_grad_(True)
-        placed = {
-            kind: replace(spec, backbone=replace(spec.backbone, model=getattr(config, kind).backbone.model))
-            for kind in BACKBONES
-            if is_of_folder(as_dict(spec := getattr(encoder.spec, kind)))
+        moved = {  # the spec names a model's folder where it lies now
+            name: replace(spec, backbone=replace(spec.backbone, model=getattr(config, name).backbone.model))
+            for name in BACKBONES
+            if is_of_folder(as_dict(spec := getattr(encoder.spec, name)))
         }
-        encoder.spec = replace(encoder.spec, crop_size=config.augmentation.crop_size, **placed)
+        encoder.spec = replace(encoder.spec, crop_size=config.augmentation.crop_size, **moved)
     else:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
@@ -54,18 +54,18 @@ def build_encoder(config: PretrainConfig) -> Encoder:
 
 
 def model_folders(config: CacheConfig | PretrainConfig) -> dict[str, Path]:
-    """Returns for each modality the folder that a config names for a model of another library.
+    """Returns for each modality the folder of a model of another library, as `load_encoder` takes them.
 
-    A config names it as the `model` of its backbone; or, beside an encoder, which brings the backbone, as its
-    `weights`. `load_encoder` takes these folders.
+    A config names it as the `model` of its backbone, or, where the backbone is that of a given encoder, as
+    `weights`. `load_encoder` ignores the value where the encoder's model is not of a folder.
     """
     folders: dict[str, Path] = {}
-    for kind in BACKBONES:
-        chosen: BackboneConfig = getattr(config, kind)
+    for modality in BACKBONES:
+        chosen: BackboneConfig = getattr(config, modality)
         if isinstance(chosen.backbone, ModelConfig):
-            folders[kind] = Path(chosen.backbone.model)
+            folders[modality] = Path(chosen.backbone.model)
         elif chosen.weights != PUBLISHED:
-            folders[kind] = Path(chosen.weights)
+            folders[modality] = Path(chosen.weights)
     return folders
 
 

@@ -37,6 +37,9 @@ class HubBackbone(Backbone):
     Its `revision` is set to what cannot change: a commit, or for a folder a digest of the settings in it.
     """
 
+    reads_hub: ClassVar[bool] = True
+    """True where the settings of its models lie on the hub, too."""
+
     def __init__(self, config: ModelConfig) -> None:
         """Raises StaleError where the folder holds other settings than those of the `revision`."""
         super().__init__(config)
@@ -46,9 +49,6 @@ class HubBackbone(Backbone):
                 f"{folder}: {SETTINGS_FILE} and {PREPROCESSING_FILE} are {found}, not {config.revision}",
                 hint="name the folder that has the model's own files",
             )
-
-    reads_hub: ClassVar[bool] = True
-    """True where the settings of its models lie on the hub, too."""
 
     @classmethod
     @abstractmethod
@@ -74,7 +74,7 @@ class HubBackbone(Backbone):
 
     @classmethod
     def folder(cls, config: ComponentConfig, *, weights: bool = True) -> Path:
-        """Returns the folder with a model's files; downloads them if they are not on this machine.
+        """Returns the folder with a model's files, without its weights unless `weights`; may download them.
 
         Raises:
             ConfigError: no model was named.
@@ -110,7 +110,7 @@ class HubBackbone(Backbone):
         return folder_name(folder)
 
     def load(self, weights: str, option: str) -> None:
-        """Loads a file, or the weights of the folder or revision: "published", or the name of its files."""
+        """Loads a file, or for "published" and for a name by `folder_name` the model's own weights."""
         if weights != PUBLISHED and not weights.startswith(OF_FOLDER):
             super().load(weights, option)
             return
@@ -135,7 +135,7 @@ def _weights_in(folder: Path) -> bool:
 
 
 def snapshot(repository: str, revision: str | None, library: str, weights: bool) -> Path:
-    """Returns the folder of one revision of a repository: that on this machine, else downloaded.
+    """Returns the folder of one revision of a repository, with its `weights` or without: kept, or downloaded.
 
     Raises:
         WeightsError: it is not here, and cannot be downloaded.

@@ -41,7 +41,7 @@ class HuggingFace(HubBackbone):
 
     @classmethod
     def load_part(cls, kind: str, config: ComponentConfig) -> Any:
-        """Returns what transformers calls `kind` of a model: its settings, or its preprocessing."""
+        """Loads a model's settings or preprocessing by the name of transformers' class, "AutoConfig" say."""
         return _from_folder(kind, cls.folder(config, weights=False))
 
     def load_folder(self, folder: Path) -> None:
@@ -118,7 +118,7 @@ class HuggingFaceAudio(HuggingFace, AudioBackbone):
 
 
 def _vectors(output: Any) -> Tensor:
-    """Returns a model's pooled vectors, or the mean of its last layer's where it has none: (B, D)."""
+    """Returns a model's pooled vectors, or where it has none the mean of its last layer's tokens: (B, D)."""
     pooled = getattr(output, "pooler_output", None)
     vectors: Tensor = output.last_hidden_state.mean(1) if pooled is None else pooled.flatten(1)
     return vectors
@@ -138,10 +138,10 @@ def _transformers() -> Any:
 
 
 def _from_folder(kind: str, folder: Path) -> Any:
-    """Makes what transformers calls `kind` of the files in a folder.
+    """Makes an object of a class of transformers, "AutoModel" say, from the files in a folder.
 
     Raises:
-        WeightsError: they are not what it needs.
+        WeightsError: the files are not what it needs.
     """
     transformers = _transformers()
     try:

@@ -50,7 +50,7 @@ def save_encoder(
 
 
 def load_encoder(path: Path | str, folders: Mapping[str, Path] | None = None) -> Encoder:
-    """Loads the encoder of a run folder, the last one, or of a file: on the CPU, in eval mode, fixed.
+    """Loads the encoder of a file, or a run folder's last one: on the CPU, in eval mode, without gradients.
 
     Args:
         folders: "visual" and "audio" -> where the folder of a model of another library lies now, if moved.

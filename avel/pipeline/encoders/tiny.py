@@ -1,4 +1,4 @@
-"""Two small CNNs that learn from nothing on a CPU: for the demo, for tests, and as the shortest examples."""
+"""Two small CNNs that train from scratch on a CPU: for the demo, for tests, and as the shortest examples."""
 
 from dataclasses import dataclass
 

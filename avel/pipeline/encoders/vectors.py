@@ -16,7 +16,8 @@ from avel.pipeline.encoders.backbones import AudioBackbone, Backbone, VisualBack
 from avel.stores.features import FeatureCache
 from avel.stores.provenance import CACHE_AGAIN
 
-NAME = "vectors"
+CACHED = "vectors"
+"""Name of the backbones that stand for features of a cache."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Vectors(Backbone):
         )
 
 
-@VISUAL_BACKBONES.register(NAME)
+@VISUAL_BACKBONES.register(CACHED)
 class VisualVectors(Vectors, VisualBackbone):
     """Vectors of any visual encoder."""
 
@@ -60,7 +61,7 @@ class VisualVectors(Vectors, VisualBackbone):
         self.refuse()
 
 
-@AUDIO_BACKBONES.register(NAME)
+@AUDIO_BACKBONES.register(CACHED)
 class AudioVectors(Vectors, AudioBackbone):
     """Vectors of any audio encoder."""
 
@@ -93,7 +94,7 @@ def width_of(cache: FeatureCache, modality: str, names: str) -> int:
 
 
 def read_vectors(cache: FeatureCache, config: VectorsConfig, videos: NDArray[np.int64]) -> Tensor:
-    """Reads the vectors of videos that a config names, several side by side: float32 (n, T, D).
+    """Reads the features that a config names, side by side, of the videos at n places: float32 (n, T, D).
 
     Raises:
         StoreError: the cache lacks them, they have another width, or one holds a number that is not finite.

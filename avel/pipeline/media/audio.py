@@ -102,8 +102,8 @@ class AudioReader:
             if end is None:
                 end = start
             elif decoded > priming or abs(start - end) > self._grid.samples_per_segment:
-                # A shorter leap at the beginning comes from AAC's priming, to which MP4 without an edit list
-                # gives a time stamp apart from the rest. It is not noted.
+                # Not noted: a leap of at most a segment in the first 0.15 s. It comes from AAC's priming, to
+                # which MP4 without an edit list gives a time stamp apart from the rest.
                 self._note_leap(start, end)
             position = start
             for piece in run:

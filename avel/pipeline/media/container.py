@@ -66,6 +66,7 @@ def codec_name(container: InputContainer, index: int) -> str:
     av.logging.set_level(av.logging.INFO)
     text: str = container.dumps_format()  # type: ignore[attr-defined] # PyAV's stubs lack it
     av.logging.set_level(None)
+    # such as "Stream #0:1[0x2](und): Audio: none (apac / 0x63617061), 44100 Hz"
     match = re.search(rf"Stream #0:{index}\b.*?: \w+: (\w+)(?: \([^)]*?\))*? ?(?:\((\S+) / 0x)?", text)
     names = match.groups() if match else ()
     return next((name for name in names if name and name != "none"), "unknown")
@@ -89,7 +90,7 @@ def fault_text(error: Exception) -> str:
 
 
 def unread_file(path: Path, container: InputContainer, read_bytes: int) -> int | None:
-    """Returns where another file begins behind the `read_bytes` that hold the streams, None where none does.
+    """Returns the byte at which another file begins after the first `read_bytes`; None where none does.
 
     Joined MPEG-TS and MPEG-PS are read to their end. Of joined MP4 and FLV files FFmpeg reads the first, and
     of Matroska files two.
@@ -110,7 +111,7 @@ def unread_file(path: Path, container: InputContainer, read_bytes: int) -> int |
 def unread_fragment(
     path: Path, container: InputContainer, tracks: Collection[int], read_bytes: int
 ) -> int | None:
-    """Returns the byte behind the `read_bytes` at which an MP4 fragment of `tracks` begins, None without any.
+    """Returns the byte at which a fragment of `tracks` begins after the first `read_bytes`; None without any.
 
     FFmpeg goes from box to box, and stops where bytes are missing or zero.
     """

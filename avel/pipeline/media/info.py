@@ -11,13 +11,13 @@ from avel.grid import Grid
 from avel.pipeline.media.scan import ScannedStream
 
 STILL_FORMATS = frozenset({"apng", "avif", "gif", "ico", "jpegxl_anim", "mjpeg", "webp"})
-"""FFmpeg's formats of pictures, beside those that it names `_pipe`. Some also hold animations."""
+"""FFmpeg's formats of still pictures, besides those whose names end in `_pipe`. Some also hold animations."""
 STILL_BRANDS = frozenset({"avif", "heic", "heif", "heix", "mif1"})
 """Brands of pictures in the boxes of MP4: HEIF and AVIF."""
 ONE_DURATION = ("matroska", "flv")
 """Formats that state only where the longest stream ends. FFmpeg may take that for the end of each stream."""
 MOST_FPS, MOST_TOGETHER = 1000, 16
-"""Time stamps are wrong where a stream has more than MOST_FPS pictures a second and MOST_TOGETHER besides."""
+"""Time stamps are wrong where more than S * MOST_FPS + MOST_TOGETHER pictures lie within S seconds."""
 
 
 @dataclass(frozen=True)

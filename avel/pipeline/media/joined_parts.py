@@ -20,7 +20,7 @@ from typing import Protocol
 LEAP_SECONDS = 0.2
 """Least leap back that begins a part. Audio jitters by less. FFmpeg's command line follows leaps of 0.1 s."""
 WRAP_SECONDS = 2**32 / 90000
-"""A leap ahead by half of MPEG's clock, 13 hours, is a leap back: FFmpeg takes it for an overflow."""
+"""Half of MPEG's clock, 13 hours. A leap ahead by more is a leap back that FFmpeg took for an overflow."""
 REORDERED_PICTURES = 17
 """Pictures by which time stamps may go back without a leap, where Matroska has no times of decoding."""
 
@@ -90,7 +90,7 @@ class StreamPart:
 
     @property
     def ticks(self) -> int:
-        """Returns the ticks from its start to the end of what is decoded last."""
+        """Returns the ticks from its start to the latest time of decoding."""
         return 0 if self.start is None or self.latest is None else max(0, self.latest - self.start)
 
 

@@ -22,8 +22,8 @@ SITINGS = {
     (0, 4): "bottomleft",
     (2, 4): "bottom",
 }
-"""Levels that the ramps have lost where they are measured, across and down -> name for the scale filter.
-Two levels are half a pixel."""
+"""Levels by which a ramp at full size is lower than RAMP times the pixel, across and down -> name, for the
+scale filter, of the siting that causes it. Two levels are half a pixel."""
 
 
 class PlanesScaler:

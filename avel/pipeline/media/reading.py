@@ -167,7 +167,7 @@ class Media:
         if stated - covered > self._grid.segment_seconds:
             self._add_damage(f"the video ends at {covered:.2f} s of {stated:.2f} s")
             self._end_earlier(video_end_seconds=covered)
-            if self._audio is not None and self._video.errors:
+            if self._audio is not None and self._video.errors:  # zeros up to the end were never written
                 self._end_earlier(audio_end_seconds=self._audio.zeros_begin_seconds())
 
     def _end_earlier(self, **ends: float) -> None:
@@ -200,14 +200,15 @@ def open_media(
     ((160, 256, 256, 3), (160000,))
 
     Raises:
-        ClipRefused: the file is missing, empty, truncated, unreadable, of an unknown codec, without video, or
-            without audio where `missing_audio` is "fail".
+        ClipRefused: the file is missing, empty, truncated, unreadable, of an unknown codec or without video,
+            takes too much memory, or is without audio where `missing_audio` is "fail".
     """
     path = Path(path)
     with open_container(path) as container:
         video, tracks = _choose_streams(path, container)
-        fault = scan(container, [video, *tracks], grid.seconds, alive)
-        audio, audio_faults = _choose_audio(path, container, tracks)
+        with refusing_faults():
+            fault = scan(container, [video, *tracks], grid.seconds, alive)
+            audio, audio_faults = _choose_audio(path, container, tracks)
         streams = [stream for stream in (video, audio) if stream is not None]
         joined = _follow_parts(streams)
         if not video.times:
@@ -218,7 +219,7 @@ def open_media(
             if audio_faults:
                 raise ClipRefused("unsupported", "; ".join(audio_faults))
             raise ClipRefused("no-audio", "no audio stream, or an empty one")
-        origin = min(stream.start_seconds for stream in (video, audio) if stream is not None)
+        origin = min(stream.start_seconds for stream in streams)
         late = float(video.start_seconds - origin)
         if late >= grid.seconds:
             raise ClipRefused("no-video", f"the video starts {late:.1f} s after the audio")
@@ -227,7 +228,7 @@ def open_media(
         damage = (fault, *joined, *faults, *audio_faults, *_unread(path, container, streams))
         info = replace(info, damage="; ".join(filter(None, damage)))
         colours = jpeg_colours(video.av_stream, grid.size) if for_jpeg else "rgb"
-        aspect = float(video.av_stream.sample_aspect_ratio or 1) or 1.0  # width of one pixel over its height
+        aspect = float(video.av_stream.sample_aspect_ratio or 1)  # width of one pixel over its height
         scaler = PictureScaler(grid.size, resize, aspect, colours)
         yield Media(
             VideoReader(path, video, grid, origin, scaler),

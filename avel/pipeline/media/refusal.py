@@ -5,12 +5,9 @@ from avel.stores.manifest import Reason
 
 
 class ClipRefused(AvelError):  # noqa: N818 - recorded as data about a clip, not an error of the program
-    """A clip that cannot be staged: the reason, and what was found in `detail`."""
+    """A clip that cannot be staged: `reason` says why, and `detail` what was found."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
-
-    def __reduce__(self) -> tuple[type["ClipRefused"], tuple[Reason, str]]:
-        return type(self), (self.reason, self.detail)

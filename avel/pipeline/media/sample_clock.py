@@ -18,16 +18,15 @@ from itertools import islice
 from av.audio.frame import AudioFrame
 
 GAP_SECONDS = 0.015
-"""Most that time stamps without jitter may differ from the count before it moves to them. It is less than one
-lost packet (AAC 21 ms, Opus 20 ms), which must become silence, and more than the rounding of Matroska and FLV
-(1 ms)."""
+"""A smaller difference between time stamps and the count is never a leap. This is less than one lost packet
+(AAC 21 ms, Opus 20 ms), which must become silence, and more than the rounding of Matroska and FLV (1 ms)."""
 
 DRIFT_SECONDS = 0.15
-"""Most that time stamps may always differ from the count before it moves to them, however much they jitter:
-more than one packet of AAC at 8 kHz (128 ms), and too little to change the label of a segment of a second."""
+"""A larger difference that lasts is always a leap, however much the time stamps jitter. This is more than one
+packet of AAC at 8 kHz (128 ms), and too little to change the label of a segment of a second."""
 
 COMPARED_FRAMES = 32
-"""Frames before and after that are compared to tell a leap from jitter: 0.7 s of AAC at 44.1 kHz."""
+"""Frames on either side of a time stamp that tell a leap from jitter: 0.7 s of AAC at 44.1 kHz."""
 
 
 class SampleClock:

@@ -215,6 +215,8 @@ def scan(
                     each.packets = None
             if number % PACKETS_AT_ONCE == 0 and _all_passed(streams, seconds):
                 break
+    except MemoryError:
+        raise
     except FAULTS as error:
         return fault_text(error)
     return ""
@@ -232,7 +234,7 @@ def _all_passed(streams: list[ScannedStream], seconds: float) -> bool:
 def packets(path: Path, stream: ScannedStream) -> "Iterator[Packet[Any]]":
     """Yields the stream's packets in file order, from memory, or by opening the file again."""
     if stream.packets is not None:
-        stream.av_stream.codec_context.flush_buffers()
+        stream.av_stream.codec_context.flush_buffers()  # of an earlier reading, such as `is_decodable`'s
         yield from stream.packets
         return
     with open_container(path) as container:

@@ -4,7 +4,7 @@ Crop, resize, flip and blur are linear along each axis, so for each clip they ar
 the result is `vertical @ frame @ horizontal^T`, two matrix products for the whole batch on whatever device
 holds it. Colours change as torchvision's functions change them, in an order that is drawn for each clip;
 clips with the same change at the same place of their order are changed together, each by its own factor.
-Every draw depends on (seed, epoch, clip) alone; switching one augmentation off leaves the others' draws.
+A draw depends on seed, epoch, clip and frame alone; switching one augmentation off leaves the others' draws.
 """
 
 import math
@@ -129,13 +129,13 @@ def _augment_group(frames: Tensor, draws: Sequence[Draw], crop_size: int) -> Ten
     columns = resize_matrices(across[0], across[1], other[0], width, crop_size)
     unit = frames.float().div_(255)
     if any(d.jitter or d.grayscale for d in draws):
-        unit = sides(unit, rows, columns)
+        unit = transform(unit, rows, columns)
         recolour(unit, draws)
         rows = columns = torch.eye(crop_size, device=frames.device).expand(len(draws), -1, -1)
     if any(d.sigma_pixels for d in draws):
         blur = blur_matrices(other[1], crop_size)
         rows, columns = blur @ rows, blur @ columns
-    unit = sides(unit, rows, columns).clamp_(0, 1)
+    unit = transform(unit, rows, columns).clamp_(0, 1)
     change_some(unit, [(solarize, [(place, 0.0) for place, d in enumerate(draws) if d.solarize])])
     return unit
 
@@ -155,10 +155,11 @@ def whole_pixels(start: float, fraction: float, size: int) -> tuple[int, int]:
     return min(round(start * size), size - length), length
 
 
-def sides(frames: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Multiplies each side by a matrix: (G, N, 3, H, W), (G, h, H), (G, w, W) -> (G, N, 3, h, w)."""
+def transform(frames: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Multiplies each axis by a matrix: (G, N, 3, H, W), (G, h, H), (G, w, W) -> (G, N, 3, h, w)."""
     groups, images, channels, height, width = frames.shape
-    pixels = frames.permute(0, 1, 3, 4, 2).reshape(groups, images, height, -1)  # no copy: as decoded
+    # Decoded frames have their channels last in memory, so this copies nothing
+    pixels = frames.permute(0, 1, 3, 4, 2).reshape(groups, images, height, -1)
     down = (rows[:, None] @ pixels).reshape(groups, images, -1, width, channels)
     planes = down.permute(0, 1, 4, 2, 3).reshape(groups, -1, width)
     across = torch.bmm(planes, columns.mT)

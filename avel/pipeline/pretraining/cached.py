@@ -8,20 +8,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from avel.errors import ConfigError, TrainingError
-from avel.pipeline.config import (
-    BACKBONES,
-    RANDOM,
-    AudioBackboneConfig,
-    PretrainConfig,
-    VisualBackboneConfig,
-)
-from avel.pipeline.encoders.vectors import (
-    NAME,
-    VectorsConfig,
-    first_not_finite,
-    read_vectors,
-    width_of,
-)
+from avel.pipeline.config import BACKBONES, RANDOM, AudioBackboneConfig, PretrainConfig, VisualBackboneConfig
+from avel.pipeline.encoders.vectors import CACHED, VectorsConfig, first_not_finite, read_vectors, width_of
 from avel.progress import note
 from avel.stores.features import FeatureCache
 
@@ -50,7 +38,7 @@ def vector_config(
         letter = modality[0]
         names = asked[modality] or (f"cnn_{letter}" if f"cnn_{letter}" in cache.shapes else f"f_{letter}")
         width = width_of(cache, modality, names)
-        backbones[modality] = registry[NAME].Config(features=names, dimensions=width)
+        backbones[modality] = registry[CACHED].Config(features=names, dimensions=width)
     defaults = {name: getattr(PretrainConfig(), name) for name in config.of_clips}
     vectors = {
         "freeze_backbone": True,
@@ -60,8 +48,8 @@ def vector_config(
     return replace(config, **defaults | vectors)
 
 
-def read_by(config: PretrainConfig) -> tuple[VectorsConfig, VectorsConfig]:
-    """Returns what a config of `vector_config` says of the audio and visual features that are read."""
+def features_read(config: PretrainConfig) -> tuple[VectorsConfig, VectorsConfig]:
+    """Returns the audio and the visual features that training with a config of `vector_config` reads."""
     audio, visual = config.audio.backbone, config.visual.backbone
     assert isinstance(audio, VectorsConfig)
     assert isinstance(visual, VectorsConfig)

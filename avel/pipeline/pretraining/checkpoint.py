@@ -18,7 +18,7 @@ from avel.config import settings_of
 from avel.errors import MissingPathError, StoreError
 from avel.pipeline.config import BACKBONES, PretrainConfig
 from avel.pipeline.encoders.header import encoder_file, is_of_folder, read_spec
-from avel.pipeline.encoders.vectors import NAME
+from avel.pipeline.encoders.vectors import CACHED
 from avel.pipeline.pretraining.projector import ProjectedEncoder
 from avel.stores.documents import parse, typed
 from avel.stores.runs import Run
@@ -28,10 +28,10 @@ from avel.values import default_text
 CHECKPOINT = "checkpoint.safetensors"
 FORMAT = "avel-checkpoint-3"
 CNNS = ("encoder.visual.", "encoder.audio.")
-FORM = ("visual.", "audio.", "encoder.", "objective.projector", "objective.shared_projector")
-"""Beginnings of the names of settings that decide which weights a network has."""
-NO_FORM = {"visual.weights", "audio.weights"}
-"""Settings with such names that do not decide it."""
+ARCHITECTURE = ("visual.", "audio.", "encoder.", "objective.projector", "objective.shared_projector")
+"""Beginnings of the keys of settings that decide which weights a network has."""
+NOT_ARCHITECTURE = {"visual.weights", "audio.weights"}
+"""Settings whose keys begin so, but which do not decide that."""
 OF_VECTORS = {f"{kind}_{name}" for kind in BACKBONES for name in ("backbone", "features", "dimensions")}
 """Names of settings that `avel pretrain` takes from a feature cache, in the place of CNNs."""
 
@@ -91,13 +91,13 @@ def check_start(run: Path, config: PretrainConfig) -> None:
 
     Raises:
         MissingPathError: the run has no checkpoint.
-        StoreError: its encoder or projector is of another form.
+        StoreError: its encoder or projector has another architecture.
     """
     if not (run / CHECKPOINT).is_file():
         raise MissingPathError(
             f"{run / CHECKPOINT}: not there", hint="--start-from names a run folder of avel pretrain"
         )
-    theirs, ours = _form(Run.open(run, "pretrain").config(PretrainConfig)), _form(config)
+    theirs, ours = map(_architecture, (Run.open(run, "pretrain").config(PretrainConfig), config))
     differing = [name for name in {**theirs, **ours} if theirs.get(name) != ours.get(name)]
     differing = [name for name in differing if not _moved(run, name, ours)]
     if differing:
@@ -105,25 +105,25 @@ def check_start(run: Path, config: PretrainConfig) -> None:
             f"{name} is {theirs.get(name)!r} there and {ours.get(name)!r} here" for name in differing
         )
         hint = " ".join(f"--set {name}={default_text(theirs[name])}" for name in differing if name in theirs)
-        if NAME in (theirs["visual_backbone"], ours["visual_backbone"]) and OF_VECTORS & {*differing}:
+        if CACHED in (theirs["visual_backbone"], ours["visual_backbone"]) and OF_VECTORS & {*differing}:
             hint = "give the STORE of that run; of a feature cache its --audio-features and --visual-features"
         raise StoreError(f"{run}: of another model: {shown}", hint=hint)
 
 
-def _form(config: PretrainConfig) -> dict[str, Any]:
+def _architecture(config: PretrainConfig) -> dict[str, Any]:
     """Returns the settings that decide which weights a network has, by name."""
     return {
         setting.name: setting.of(config)
         for setting in settings_of(config)
-        if (setting.key not in NO_FORM and setting.key.startswith(FORM))
+        if (setting.key not in NOT_ARCHITECTURE and setting.key.startswith(ARCHITECTURE))
         or (config.encoder.agva and setting.name == "crop_size")  # AGVA has weights for each cell of a map
     }
 
 
 def _moved(run: Path, name: str, ours: Mapping[str, Any]) -> bool:
-    """Returns whether a setting names the folder of a run's model, which may lie elsewhere now.
+    """Returns whether a setting is the folder of a model, here and in the run: the folder may have moved.
 
-    The network, when it is built, checks that the same model is in it.
+    When the network is built, it checks that the folder holds the same model.
     """
     kind, _, setting = name.partition("_")
     if setting != "model" or not Path(ours.get(name, "")).is_dir():
@@ -132,7 +132,7 @@ def _moved(run: Path, name: str, ours: Mapping[str, Any]) -> bool:
 
 
 def load_start(model: nn.Module, run: Path) -> None:
-    """Gives `model` the weights that another run of the same form ended with."""
+    """Gives `model` the weights that another run of the same architecture ended with."""
     path, hint = run / CHECKPOINT, "name another run"
     _put(_read(path, hint)[0], model, path, hint)
 

@@ -216,8 +216,8 @@ class ClipLoader(Batches):
                     buffer.copied.synchronize()
                 return buffer
         grid, pinned = self.store.grid, self.device.type == "cuda"
-        side = 0 if self.on_device else grid.size
-        frames = torch.empty(clips, grid.segments, side, side, 3, dtype=torch.uint8, pin_memory=pinned)
+        size = 0 if self.on_device else grid.size
+        frames = torch.empty(clips, grid.segments, size, size, 3, dtype=torch.uint8, pin_memory=pinned)
         log_mel = torch.empty(clips, grid.segments, MEL_FRAMES, MEL_BANDS, pin_memory=pinned)
         return _Buffer(frames, log_mel)
 

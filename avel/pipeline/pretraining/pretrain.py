@@ -25,8 +25,8 @@ from avel.pipeline.config import PretrainConfig
 from avel.pipeline.encoders.build import build_encoder
 from avel.pipeline.encoders.encoder import Encoder, check_crop
 from avel.pipeline.encoders.saved import encoder_digest
-from avel.pipeline.encoders.vectors import NAME
-from avel.pipeline.pretraining.cached import read_by, read_float16, vector_config
+from avel.pipeline.encoders.vectors import CACHED
+from avel.pipeline.pretraining.cached import features_read, read_float16, vector_config
 from avel.pipeline.pretraining.checkpoint import load_start
 from avel.pipeline.pretraining.footprint import choose_clips_at_once, measure_footprint, note_long_pretraining
 from avel.pipeline.pretraining.loader import Batches, ClipLoader, steps_per_epoch
@@ -48,6 +48,7 @@ from avel.text import plural
 
 VECTORS_FOLDER = "vectors"
 FEWER_CLIPS = "the same call with a smaller --clips-at-once goes on from its last checkpoint"
+SMALLER_BATCH = "a new run with a smaller --batch-size"
 STANDARD_CLIPS = 256
 """Training clips that `standardise` takes its statistics from when the CNNs are not frozen: evenly spaced,
 since a dataset may be sorted by class."""
@@ -75,7 +76,7 @@ def pretrain(
         visual_features: the same of its visual features.
 
     Raises:
-        ConfigError: names of features beside a clip store, or settings that need one beside a cache.
+        ConfigError: names of features, and `store` has clips; or it is a cache, and settings need clips.
         WeightsError: weights of the CNNs that are missing or do not fit.
         TrainingError: nothing to train on, or a loss that is not finite.
         StoreError: `run` holds something else.
@@ -89,7 +90,9 @@ def pretrain(
     if isinstance(source, FeatureCache):
         config = vector_config(source, config, audio_features, visual_features)
     elif (
-        audio_features or visual_features or NAME in (config.audio.backbone.name, config.visual.backbone.name)
+        audio_features
+        or visual_features
+        or CACHED in (config.audio.backbone.name, config.visual.backbone.name)
     ):
         raise ConfigError(
             f"{source.location.url}: a clip store, which holds no vectors to train on",
@@ -101,7 +104,8 @@ def pretrain(
     is_new = not path.exists()
     config = replace(config, dtype=_dtype(path, config, device))
     note_slow_bfloat16(device, config.dtype)
-    with process_group(device), determinism(config, device), tf32(device), explain_full_memory(FEWER_CLIPS):
+    hint = SMALLER_BATCH if config.freeze_backbone else FEWER_CLIPS
+    with process_group(device), determinism(config, device), tf32(device), explain_full_memory(hint):
         lock = only_one(path, "run") if rank() == 0 else nullcontext()
         with lock:
             try:
@@ -237,7 +241,7 @@ def make_batches(
     }
     if isinstance(store, FeatureCache):
         places = store.places_of_videos(video_ids)
-        cnn_a, cnn_v = (read_float16(store, each, places) for each in read_by(config))
+        cnn_a, cnn_v = (read_float16(store, each, places) for each in features_read(config))
         cnn_v = cnn_v.unsqueeze(2)
     elif config.freeze_backbone:
         path = Path(config.frozen.vectors or run / VECTORS_FOLDER)
@@ -262,7 +266,7 @@ def make_batches(
 def _about(store: ClipStore | FeatureCache, config: PretrainConfig) -> dict[str, str]:
     """Returns path and digest of what is trained on; a cache's digest covers the features that are read."""
     if isinstance(store, FeatureCache):
-        names = [name for each in read_by(config) for name in each.names]
+        names = [name for each in features_read(config) for name in each.names]
         return {"store": str(store.path.resolve()), "store_digest": store.digest_with(names)}
     return {"store": store.location.url, "store_digest": store.digest}
 

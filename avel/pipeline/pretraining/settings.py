@@ -33,7 +33,7 @@ def check_config(config: PretrainConfig) -> PretrainConfig:
 
     Raises:
         ConfigError: settings that cannot be used, would change nothing, or need a package that is not there.
-        AvelError: a run to start from that is not there or of another form.
+        AvelError: a run to start from that is not there or has another architecture.
     """
     _refuse_unusable(config)
     _refuse_other_inputs(config)
@@ -59,7 +59,8 @@ def _refuse_unusable(config: PretrainConfig) -> None:
     smallest, largest = config.augmentation.crop_scale
     if smallest > largest:
         raise ConfigError(
-            f"crop_scale={smallest:g},{largest:g} ends below its start", hint=f"{largest:g},{smallest:g}"
+            f"crop_scale={smallest:g},{largest:g} ends below its start",
+            hint=f"--crop-scale {largest:g},{smallest:g}",
         )
     if config.frozen.vectors and Path(config.frozen.vectors).is_file():
         raise ConfigError(f"frozen_vectors={config.frozen.vectors!r} is a file", hint="name a folder")

@@ -117,7 +117,7 @@ def frozen_vectors(
     parts = Parts(folder / digest_of(made_of))
     there = parts.finished(sources)
     barrier()  # no process writes before all have removed what is damaged
-    # By place among all: processes that begin while another run writes do not find the same ones missing
+    # Divide all videos, not the missing ones: processes may disagree on those while another run writes
     starts = range(0, len(video_ids), PART_VIDEOS)[rank() :: world_size()]
     chunks = (video_ids[start : start + PART_VIDEOS] for start in starts)
     own = [some for chunk in chunks if (some := [each for each in chunk if each not in there])]

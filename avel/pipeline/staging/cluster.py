@@ -1,4 +1,4 @@
-"""Connects to dask: to a local cluster or to an existing scheduler, on an event loop that outlives both."""
+"""Connects to dask: to a local cluster or to an existing scheduler, on an event loop of its own."""
 
 from __future__ import annotations
 

@@ -120,14 +120,14 @@ def extract(
     if config.segments is None:
         config = replace(config, segments=data.segments(config.segment_seconds))
     data.check_grid(config.grid())
-    location, count, run = locate(store), workers or usable_cores(), uuid.uuid4().hex
+    location, workers, run = locate(store), workers or usable_cores(), uuid.uuid4().hex
     with writing(location):
         check_place(location)
     if dry_run:
         restage = RestageOptions(retry_failed, overwrite, _damaged(location) if repair else {})
         plan = _plan(location, data, config, read_manifest(location), restage)
-        _staged_with(location, plan, mixed_versions)
-        expected = forecast(plan, config, threads(scheduler) if scheduler else count)
+        _staged_with(location, plan, mixed_versions)  # refuses what the run itself would
+        expected = forecast(plan, config, threads(scheduler) if scheduler else workers)
         seconds = time.monotonic() - began
         return summarize(str(store), plan.videos, plan.unchanged, DoneClips(), seconds, expected)
     with ExitStack() as stack:
@@ -139,12 +139,12 @@ def extract(
             plan = _plan(location, data, config, manifest.entries, restage)
             staged_with = _staged_with(location, plan, mixed_versions)
             if len(plan.todo) >= FORECAST_FROM:
-                expected = forecast(plan, config, threads(scheduler) if scheduler else count)
+                expected = forecast(plan, config, threads(scheduler) if scheduler else workers)
                 _check_room(location, plan, expected)
             _begin(location, run, manifest, plan, data, config, staged_with)
             del data, dataset  # written by now; of a million clips they take hundreds of MB
             pa.default_memory_pool().release_unused()
-        batches = stage_all(plan.todo, run, location.url, config, workers=count, scheduler=scheduler)
+        batches = stage_all(plan.todo, run, location.url, config, workers=workers, scheduler=scheduler)
         done, videos, unchanged = DoneClips(), plan.videos, plan.unchanged
         left = {video_id: why for video_id, why in restage.damaged.items() if video_id not in plan.todo}
         if left:

@@ -18,12 +18,12 @@ SAMPLE_CLIPS = 4
 
 @dataclass(frozen=True)
 class Forecast:
-    """Estimates of `--dry-run`.
+    """Estimates of what a run will take.
 
     Attributes:
-        clips: how many clips would be staged.
+        clips: how many clips the run stages.
         causes: how many of them for each cause, "new", "source-changed", ..., the most frequent first.
-        bytes: estimated bytes that would be written.
+        bytes: estimated bytes that it writes.
         seconds: estimated duration.
         measured_on: how many clips were staged for the estimate.
     """

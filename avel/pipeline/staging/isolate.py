@@ -130,7 +130,7 @@ class Isolated:
             self._errors.close()
 
     def stage(self, entry: Entry) -> Entry:
-        """Stages one clip; returns its entry, staged or failed. A staged one is on disk only after `flush`.
+        """Stages one clip; returns its entry. A staged one is on disk only after `clip_writer.flush`.
 
         A crash fails the clip only if it happens in a new child, since an earlier clip may have caused it.
 
@@ -212,7 +212,7 @@ class Isolated:
         assert self._process is not None
         try:
             return int(psutil.Process(self._process.pid).memory_info().rss) // MIB
-        except psutil.Error:  # it has just ended
+        except psutil.Error:
             return 0
 
     def _make_ready(self) -> None:

@@ -77,7 +77,7 @@ class RestageOptions:
 
 def stored_settings(config: ExtractConfig) -> dict[str, object]:
     """Returns the settings that change what is stored, by name."""
-    return {setting.key: setting.of(config) for setting in settings_of(config) if setting.numeric}
+    return {setting.key: setting.of(config) for setting in settings_of(config) if setting.in_key}
 
 
 def make_plan(
@@ -102,8 +102,9 @@ def make_plan(
         MissingPathError: they would, and the files of some cannot be read.
     """
     ids, entry_ids = (each.table["video_id"].combine_chunks() for each in (dataset.videos, entries))
-    # the manifest of a killed run may have rows of videos that the store does not list yet
-    encoded = pa.concat_arrays([rows, entry_ids, ids]).dictionary_encode()  # a text is looked up once only
+    # An id's row is its place among the distinct ids. The manifest of a killed run may have rows of videos
+    # that the store does not list yet.
+    encoded = pa.concat_arrays([rows, entry_ids, ids]).dictionary_encode()
     video_ids, numbers = encoded.dictionary, encoded.indices.to_numpy()
     row_of_entry, row_of_video = np.split(numbers[len(rows) :], [len(entries)])
     attributes = StoreAttributes(
@@ -175,20 +176,20 @@ def _compare_files(
         known_causes: what `_known_causes` returned.
     """
     causes = np.append(known_causes, "new")[places]  # place -1 takes the last: new
-    open_numbers = (causes == "").nonzero()[0]
-    open_places = places[open_numbers]
-    old = entries.table.select(["source_path", "source_bytes", "source_mtime_ns"]).take(pa.array(open_places))
-    files = old.set_column(0, "source_path", paths.take(pa.array(open_numbers)))
+    undecided = (causes == "").nonzero()[0]  # numbers of videos
+    at = places[undecided]
+    old = entries.table.select(["source_path", "source_bytes", "source_mtime_ns"]).take(pa.array(at))
+    files = old.set_column(0, "source_path", paths.take(pa.array(undecided)))
     changed = as_bools(pc.not_equal(files["source_path"], old["source_path"])) | restage.overwrite
     if restage.damaged:
-        changed |= entries.is_one_of("video_id", sorted(restage.damaged))[open_places]
+        changed |= entries.is_one_of("video_id", sorted(restage.damaged))[at]
     for begin in () if restage.overwrite else range(0, len(changed), BLOCK_RECORDS):
         block = files.slice(begin, BLOCK_RECORDS)
         rows = zip(*(column.to_pylist() for column in block.columns), strict=True)
         changed[begin : begin + len(block)] |= [_status(path) != (size, mtime) for path, size, mtime in rows]
     if restage.retry_failed:
-        causes[open_numbers[~changed & entries.holds(state="failed")[open_places]]] = "retry-failed"
-    numbers, redated, unreadable = open_numbers[changed], list[Entry](), 0
+        causes[undecided[~changed & entries.holds(state="failed")[at]]] = "retry-failed"
+    numbers, redated, unreadable = undecided[changed], list[Entry](), 0
     changed_paths, changed_entries = paths.take(pa.array(numbers)).to_pylist(), entries.take(places[numbers])
     for number, path, entry in zip(numbers.tolist(), changed_paths, changed_entries.records(), strict=True):
         cause = _cause(entry, path, restage)

@@ -97,7 +97,7 @@ class Stager:
         self.writer = ClipWriter(locate(self.store), self.digest, self.run)
 
     def stage(self, entry: Entry) -> Entry:
-        """Stages one clip; returns its entry, staged or failed. A staged one is on disk only after `flush`.
+        """Stages one clip; returns its entry. A staged one is on disk only after `clip_writer.flush`.
 
         Raises:
             WriteError: the store cannot be written.
@@ -243,8 +243,8 @@ def peak_mib() -> int:
     return int(found[1]) // KIB if found else 0
 
 
-def fingerprint(entry: Entry, alive: Callable[[], None] = lambda: None) -> Entry:
-    """Returns the entry with bytes, modification time and SHA-256 of its source file; calls `alive` per MiB.
+def fingerprint(entry: Entry, after_mib: Callable[[], None] = lambda: None) -> Entry:
+    """Returns the entry with size, modification time and SHA-256 of its source file.
 
     Raises:
         ClipRefused: the file is missing or cannot be read.
@@ -256,7 +256,7 @@ def fingerprint(entry: Entry, alive: Callable[[], None] = lambda: None) -> Entry
             status, sha256 = os.fstat(file.fileno()), hashlib.sha256()
             while piece := file.read(PIECE_BYTES):
                 sha256.update(piece)
-                alive()
+                after_mib()
     except FileNotFoundError:
         raise ClipRefused("missing", entry.source_path) from None
     except OSError as error:

@@ -72,13 +72,13 @@ class ActivityNet(DatasetFormat["ActivityNet.Config"]):
         database = held.get("database") if isinstance(held, dict) else None
         if not isinstance(database, dict):
             raise DatasetError(f'{path}: holds no {{"database": {{...}}}}', hint="name another JSON")
-        samples = _with_unknown(
+        samples = _unknown_without_events(
             _sample(number, str(video_id), entry, f"{path}: {video_id}")
             for number, (video_id, entry) in enumerate(database.items())
         )
         files = media_files(self.config.videos or folder)
         for name in [name for name in files if name.startswith("v_") and name not in database]:
-            files.setdefault(name.removeprefix("v_"), []).extend(files.pop(name))  # as ActivityNet names them
+            files.setdefault(name.removeprefix("v_"), []).extend(files.pop(name))  # v_X.mp4 is video X
         videos, extra = match_media(samples, files)
         stated = {sample.video_id: _duration(database[sample.video_id], sample.where) for sample in samples}
         known = {video_id: seconds for video_id, seconds in stated.items() if seconds is not None}
@@ -150,8 +150,8 @@ def _event(annotation: Any, where: str) -> Event:
     return Event(category, onset, offset, where)
 
 
-def _with_unknown(found: Iterable[Sample]) -> tuple[Sample, ...]:
-    """Returns the samples; where no sample of a split has an event, its events are not known."""
+def _unknown_without_events(found: Iterable[Sample]) -> tuple[Sample, ...]:
+    """Returns the samples; in a split without any event, the events of all samples become unknown."""
     samples = tuple(found)
     annotated = {sample.split for sample in samples if sample.events}
     return tuple(sample if sample.split in annotated else replace(sample, events=None) for sample in samples)

@@ -78,7 +78,7 @@ def read_records(path: Path, separator: str = ",") -> tuple[list[str], list[tupl
         if len(values) != len(names):
             raise DatasetError(
                 f"{path}: line {line}: {len(values)} fields, the header has {len(names)}",
-                hint=f"an empty field keeps its {separator!r}; a text that holds one stands in double quotes",
+                hint=f"keep the {separator!r} of empty fields; put texts with {separator!r} in double quotes",
             )
     return names, records
 

@@ -286,7 +286,7 @@ def _trivial_baselines(holds_event: NDArray[np.bool_], counted: NDArray[np.bool_
 def _parsing_baselines(
     dataset: Dataset, grid: Grid, inside: NDArray[np.bool_], chosen: NDArray[np.bool_]
 ) -> ParsingBaselines:
-    """Returns the means over the chosen samples, and over audio, visual, and both at once.
+    """Returns the F1, averaged over the chosen samples and over audio, visual, and both at once.
 
     A class that is in n of T segments has an F1 of 2 n / (n + T) if it is predicted everywhere.
 
@@ -296,16 +296,16 @@ def _parsing_baselines(
     """
     samples = [dataset.samples[place] for place in np.flatnonzero(chosen).tolist()]
     lengths, modalities = inside[chosen].sum(1), [MODALITIES.index("audio"), MODALITIES.index("visual")]
-    held = dataset.segment_classes(grid, samples, modalities, lengths) * inside[chosen, :, None, None]
-    segments = np.concatenate((held, held.prod(2, keepdims=True)), 2).sum(1, dtype=float)  # (R, 3, C)
+    held = dataset.segment_classes(grid, samples, modalities, lengths) == 1  # PADDED is no class
+    segments = np.concatenate((held, held.all(2, keepdims=True)), 2).sum(1, dtype=float)  # (R, 3, C)
     there = segments.any(1)
-    of_class = 2 * segments / (segments + lengths[:, None, None]) * there[:, None]
+    of_class = 2 * segments / (segments + lengths[:, None, None])
     everywhere = np.where(there.any(1), of_class.mean(1).sum(1) / there.sum(1).clip(1), 1)
     return ParsingBaselines(100 * float((~segments.any(2)).mean()), 100 * float(everywhere.mean()))
 
 
 def _extra_files(dataset: Dataset) -> tuple[str, ...]:
-    """Returns video files that no sample names; none where the dataset has no samples at all."""
+    """Returns video files that no sample names, except the videos of a dataset without samples."""
     named = {sample.video_id for sample in dataset.samples}
     unnamed = (video.path for video in dataset.videos if named and video.video_id not in named)
     return (*dataset.extra_files, *unnamed)

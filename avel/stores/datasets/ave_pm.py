@@ -19,7 +19,7 @@ COLUMNS = ("sample_id", "onset", "offset", "label")
 
 @FORMATS.register("ave-pm")
 class AVEPM(DatasetFormat[MediaConfig]):
-    """AVE-PM's folder: clips of ten seconds by number, each with one event, to hundredths of a second."""
+    """AVE-PM's folder: clips of ten seconds, named by number, each with one event timed to 0.01 s."""
 
     Config = MediaConfig
 

@@ -111,7 +111,8 @@ class Dataset:
         `lengths` (R,) are the segments of each one's video, by default `stated_lengths`.
 
         Raises:
-            DatasetError: a sample in which events of two classes overlap; a length that nobody knows.
+            DatasetError: a sample with overlapping events of two classes, or with events of one modality;
+                a video of unknown length.
         """
         return self._on_grid(grid, self.samples if samples is None else samples, lengths).labels()
 
@@ -124,8 +125,11 @@ class Dataset:
     ) -> np.ndarray:
         """Returns whether segments hold classes, for each of M modalities: int8 (R, T, M, C).
 
-        UNKNOWN is -1, PADDED is -2. `modalities` are places in `MODALITIES`; an event of both is in each.
-        `lengths` and errors are as of `labels`.
+        -1 (UNKNOWN) where the events are not known, -2 (PADDED) after the clip's end. `modalities` are places
+        in `MODALITIES`; an event of both is in each. `lengths` are as in `labels`.
+
+        Raises:
+            DatasetError: a video of unknown length.
         """
         return self._on_grid(grid, samples, lengths).segment_classes(modalities)
 
@@ -233,7 +237,7 @@ class Dataset:
         has_events = np.append(samples.column("events_known"), False)[samples.place]
         if not has_events.all():
             sample = samples.events["sample"][int(has_events.argmin())]
-            raise DatasetError(f"events: one is of sample {sample}, which may have none")
+            raise DatasetError(f"events: one is of sample {sample}, which is not there or has unknown events")
         dataset = cls(samples=samples, videos=Videos(tables["videos"]), **vars(about))
         _check(dataset)
         return dataset
@@ -313,8 +317,9 @@ def make_dataset(
     columns, located = Samples.of(samples), Videos.of(videos)
     extra = tuple(map(path_text, extra_files))
     stated = dict(stated_seconds or {})
-    where, longest = path_text(os.path.abspath(root)), max(stated.values(), default=None)
-    dataset = Dataset(path_text(name), where, columns.class_names(), columns, located, extra, longest, stated)
+    names, longest = columns.class_names(), max(stated.values(), default=None)
+    folder = path_text(os.path.abspath(root))
+    dataset = Dataset(path_text(name), folder, names, columns, located, extra, longest, stated)
     _check(dataset)
     return dataset
 

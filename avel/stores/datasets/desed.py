@@ -96,7 +96,7 @@ def desed_text(clips: Iterable[Annotated]) -> str:
 
 
 def _tables(folder: Path) -> tuple[dict[Path, str], list[str]]:
-    """Returns the tables of events in a folder and its `metadata`, each with its split; and others."""
+    """Returns table -> split for the tables of events in a folder, and the names of tables without times."""
     paths = sorted({*folder.glob("*.tsv"), *(folder / "metadata").rglob("*.tsv")})
     found: dict[Path, str] = {}
     others = []

@@ -205,7 +205,7 @@ def samples_of_rows(rows: Iterable[TableRow], video_ids: pa.Array | None = None)
     splits = rows.table["split"].combine_chunks().dictionary_encode()
     keys = np.asarray(ids.indices, np.int64) * len(splits.dictionary)
     _, first, sample = np.unique(keys + np.asarray(splits.indices), return_index=True, return_inverse=True)
-    order = np.argsort(first)  # unique sorts samples by key
+    order = np.argsort(first)  # np.unique sorts by key; sort by first row instead
     first, sample = first[order], np.argsort(order)[sample]
     has_event, known = rows.column("has_event"), rows.column("known")
     clashes = np.flatnonzero((has_event != has_event[first][sample]) | (known != known[first][sample]))
@@ -282,14 +282,14 @@ def _as_text(path: Path, field: str, column: pa.ChunkedArray) -> pa.Array:
     import pyarrow.compute as pc
 
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    known = (
+    has_text = (
         pa.types.is_string(kind),
         pa.types.is_large_string(kind),
         pa.types.is_integer(kind),
         pa.types.is_null(kind),
         field in TIMES and (pa.types.is_floating(kind) or pa.types.is_decimal(kind)),
     )
-    if not any(known):
+    if not any(has_text):
         wanted = "seconds, as numbers" if field in TIMES else "text"
         raise DatasetError(f"{path}: the column of {field} is {kind}", hint=f"save it as {wanted}")
     return pc.fill_null(column.cast(pa.string()), "").combine_chunks()
@@ -298,19 +298,19 @@ def _as_text(path: Path, field: str, column: pa.ChunkedArray) -> pa.Array:
 def _choose(path: Path, names: list[str]) -> dict[str, int]:
     """Returns field -> number of its column."""
     tidy, chosen = [name.strip().lower() for name in names], {}
-    for field, known in ACCEPTED_COLUMNS.items():
-        column = next((name for name in known if name in tidy), None)
+    for field, accepted in ACCEPTED_COLUMNS.items():
+        column = next((name for name in accepted if name in tidy), None)
         if column is None and field not in OPTIONAL:
             raise DatasetError(
                 f"{path}: no column for {field}; it has {', '.join(names)}",
-                hint=f"name one of its columns {' or '.join(known)}",
+                hint=f"name one of its columns {' or '.join(accepted)}",
             )
         if column is None:
             continue
         if tidy.count(column) > 1:
             raise DatasetError(
                 f"{path}: {tidy.count(column)} columns are named {column}",
-                hint=f"leave one, which gives {field}",
+                hint=f"keep the one that holds {field}",
             )
         chosen[field] = tidy.index(column)
     return chosen

@@ -71,7 +71,7 @@ class Files:
 def list_files(root: Path, *, below: bool = True) -> Files:
     """Lists the files in `root` and, where `below`, in every folder below it, by their `path_text`."""
     found: dict[str, list[str]] = {field.name: [] for field in dataclasses.fields(Files)}
-    # No function that calls itself: folders may lie deeper than Python lets calls go
+    # No recursion: folders may lie deeper than Python's limit
     waiting = _entries_backwards(root, "", found)
     while waiting:
         entry, path = waiting.pop()
@@ -113,7 +113,7 @@ def _holds(question: Callable[[], bool]) -> bool:
 class Folder(DatasetFormat["Folder.Config"]):
     """Any folder of videos. The rows of one video and split are the events of one sample.
 
-    If each row were a sample, the events of one would be background in the others of that video.
+    If each row were a sample of its own, its labels would call the other events of the video background.
     """
 
     @dataclasses.dataclass(frozen=True)
@@ -187,7 +187,7 @@ def _ids(videos: pa.Array, stems: pa.Array) -> pa.Array:
     encoded = stems.dictionary_encode()
     alone = np.bincount(encoded.indices, minlength=len(encoded.dictionary)) == 1
     dotted = np.flatnonzero(as_bools(pc.match_substring(encoded.dictionary, ".")))
-    if len(dotted):  # only these may be names of other videos
+    if len(dotted):  # the stem a.mp4 of a.mp4.mkv may be the path of another video
         alone[dotted] &= ~is_one_of(encoded.dictionary.take(pa.array(dotted)), videos)
     return pc.if_else(pa.array(alone[encoded.indices]), stems, videos)
 

@@ -87,9 +87,9 @@ def read_dataset(
 
     Args:
         annotations: CSV or Parquet of events in a plain folder of videos, ActivityNet's JSON, DESED's TSV.
-        format: name of a format; "auto" takes that of the annotations by their ending, without them the one
-            whose files are there, else a plain folder of videos.
-        settings: settings of the format, by name; with "auto" of the one that is found.
+        format: name of a format. "auto" chooses by the ending of `annotations`, or without them by the files
+            in the folder; where nothing fits, a plain folder of videos.
+        settings: settings of the format, by name.
 
     Raises:
         MissingPathError: `path` or `annotations` is not there.

@@ -194,10 +194,10 @@ class EventsOnGrid:
     def _mark_unlabelled(self, labels: NDArray[Any]) -> NDArray[Any]:
         """Writes UNKNOWN and PADDED into labels, in place: (R, T, ...) -> (R, T, ...)."""
         labels[~self.known] = UNKNOWN
-        return cut_labels(labels, self.lengths)
+        return mark_padding(labels, self.lengths)
 
 
-def cut_labels(labels: NDArray[Any], lengths: NDArray[np.int64] | None) -> NDArray[Any]:
+def mark_padding(labels: NDArray[Any], lengths: NDArray[np.int64] | None) -> NDArray[Any]:
     """Marks what is after the end of each clip, in place: (R, T, ...), (R,) -> (R, T, ...)."""
     if lengths is not None:
         labels[np.arange(labels.shape[1]) >= lengths[:, None]] = PADDED

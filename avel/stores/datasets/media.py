@@ -64,7 +64,7 @@ def match_media(
         others = f"; and {plural(len(several) - 1, 'id')} more with several files" if len(several) > 1 else ""
         raise DatasetError(
             f"{first[video_id].where} ({video_id}): may be {', '.join(map(str, found))}{others}",
-            hint="leave one of them",
+            hint="keep one of them",
         )
     videos = tuple(
         Video(video_id, str(files[video_id][0]) if video_id in files else "") for video_id in first

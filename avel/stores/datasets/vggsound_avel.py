@@ -1,4 +1,4 @@
-"""Reads the layout of VGGSound-AVEL100k and 50k: a CSV of categories and splits, ten seconds of each clip.
+"""Reads the layout of VGGSound-AVEL100k and 50k: a CSV of categories and splits, ten 0 or 1 for each clip.
 
 The clips of VGGSound are named by their YouTube id and the second at which they start, `<id>_000017.mp4`; the
 tables have the id alone. Of two clips of one id the authors advise to take the later one.
@@ -42,7 +42,7 @@ class VGGSoundAVEL(DatasetFormat["VGGSoundAVEL.Config"]):
 
         table: Path | None = option(None, "CSV of categories and splits.", shown=TABLE_FILES)
         labels: Path | None = option(
-            None, "JSON of the vectors of ten seconds.", shown="a column, or that beside the table"
+            None, "JSON with ten 0 or 1 for each clip.", shown="column label, or TABLE_annos.json"
         )
         ambiguous: Literal["refuse", "later"] = option(
             "refuse", "What to do where several clips have one id: refuse them, or take the later one."
@@ -126,7 +126,7 @@ def _by_id(files: dict[str, list[Path]], ids: Collection[str]) -> dict[str, list
 
 
 def _start(video_id: str, path: Path) -> float:
-    """Returns the start that a clip's name gives, in the unit of all names; -1 where it gives none."""
+    """Returns the start in a clip's name, in the unit that the names use; -1 where there is none."""
     times = path.stem.removeprefix(video_id).split("_")
     return float(times[1]) if len(times) > 1 else -1.0
 

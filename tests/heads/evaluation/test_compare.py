@@ -121,6 +121,14 @@ def test_of_a_sweep_the_best_on_validation_is_compared_unless_named(tmp_path: Pa
         compare(sweep, sweep, split="val")
 
 
+def test_a_run_that_lost_its_trials_says_so(tmp_path: Path) -> None:
+    a, b = write_run(tmp_path / "a", {"": A}), write_run(tmp_path / "b", {"": B})
+    for record in (b / "trials").glob("*.json"):
+        record.unlink()
+    with pytest.raises(StoreError, match="no trained trial"):
+        compare(a, b)
+
+
 def test_a_run_is_not_compared_with_itself(tmp_path: Path) -> None:
     sweep = write_run(tmp_path / "s", {"theta=0.0": B, "theta=0.03": A}, val=(0.6, 0.9))
     for settings in (None, "theta=0.03"):

@@ -24,7 +24,7 @@ def kill_itself(work: Any, sources: Any) -> None:
 
 @pytest.mark.slow
 def test_a_process_that_is_killed_ends_the_call_with_the_way_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "_encode_here", kill_itself)
+    monkeypatch.setattr(workers, "_encode_on_device", kill_itself)
     recipe: dict[str, Any] = {"preprocessing": {"dtype": "float32"}}
     work = Work("", None, CacheConfig(device="cpu,cpu"), recipe, Parts(Path()))
     with pytest.raises(AvelError, match=r"was killed.*\n.*the same command goes on.*--batch-size"):

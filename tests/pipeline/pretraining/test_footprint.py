@@ -99,9 +99,10 @@ def test_a_full_gpu_is_an_error_that_says_what_to_do(
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total ...")
 
     monkeypatch.setattr(Trainer, "step", full)
-    with pytest.raises(DeviceMemoryError, match=r"Tried to allocate 2\.00 GiB\n") as caught:
-        pretrain(store, tmp_path / "run", CONFIG)
-    assert "--clips-at-once" in caught.value.hint
+    for options, remedy in (({}, "--clips-at-once"), (FROZEN, "--batch-size")):
+        with pytest.raises(DeviceMemoryError, match=r"Tried to allocate 2\.00 GiB\n") as caught:
+            pretrain(store, tmp_path / remedy, CONFIG, **options)
+        assert remedy in caught.value.hint
 
 
 def test_a_run_goes_on_in_the_number_format_that_it_began_with(store: ClipStore, tmp_path: Path) -> None:

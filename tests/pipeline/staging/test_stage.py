@@ -136,7 +136,7 @@ def test_long_clips_show_signs_of_life(tmp_path: Path, monkeypatch: pytest.Monke
     stager.stage(Entry("clip", 0, source_path=str(file)))
     assert len(signs) >= 6  # three chunks of sound, three of picture
     signs.clear()
-    fingerprint(Entry("clip", 0, source_path=str(file)), alive=lambda: signs.append(1))
+    fingerprint(Entry("clip", 0, source_path=str(file)), after_mib=lambda: signs.append(1))
     assert len(signs) == -(-file.stat().st_size // PIECE_BYTES)
     signs.clear()
     monkeypatch.setattr("avel.pipeline.media.scan.ALIVE_EVERY_PACKETS", 100)

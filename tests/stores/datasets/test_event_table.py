@@ -102,7 +102,7 @@ def test_a_csv_of_any_system_reads_the_same(tmp_path: Path) -> None:
         ("a,Dog,2,1,", r"line 2 \(a\): event from 2.0 s to 1.0 s\n.*onset first"),
         ("a,Dog,0,1,dev", r"line 2 \(a\): split 'dev' is none of"),
         ("a,Dog,0,1", r"line 2: 4 fields, the header has 5"),
-        ("a,Dog,0,1,,", r"line 2: 6 fields, the header has 5\n.*stands in double quotes"),
+        ("a,Dog,0,1,,", r"line 2: 6 fields, the header has 5\n.*',' in double quotes"),
         ('a,"Dog,0,1,', r"line 2: unexpected end of data"),
     ],
 )

@@ -54,13 +54,13 @@ media.open_media = open_media
 from avel.pipeline.staging import stage  # noqa: E402 - after the change that it must take up
 
 
-def fingerprint(entry, alive=lambda: None):
+def fingerprint(entry, after_mib=lambda: None):
     """`fingerprint`, as of a large file on a slow disk where the file's name asks for it."""
     if "hashed-slowly" in entry.source_path:
         for _ in range(15):
             time.sleep(0.2)
-            alive()
-    return _fingerprint(entry, alive)
+            after_mib()
+    return _fingerprint(entry, after_mib)
 
 
 _fingerprint, stage.fingerprint = stage.fingerprint, fingerprint
