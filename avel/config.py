@@ -96,7 +96,7 @@ class ComponentConfig:
 
     @property
     def explicit(self) -> dict[str, Any]:
-        """Settings that it was made with: name -> value; all others are at their defaults."""
+        """Returns the settings that it was made with: name -> value; all others are at their defaults."""
         names: frozenset[str] = vars(self)["_explicit"]
         return {name: getattr(self, name) for name in names}
 
@@ -132,7 +132,7 @@ class Setting:
 
     @property
     def key(self) -> str:
-        """Its place as one word, "augment.crop_scale"."""
+        """Returns its place as one word, "augment.crop_scale"."""
         return ".".join(self.place)
 
     def of(self, config: Any) -> Any:

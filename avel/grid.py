@@ -98,27 +98,27 @@ class Grid:
 
     @property
     def seconds(self) -> float:
-        """Seconds of the whole grid."""
+        """Returns the seconds of the whole grid."""
         return self.segments * self.segment_seconds
 
     @property
     def frames_per_segment(self) -> int:
-        """Staged frames of one segment, N."""
+        """Returns the number of staged frames of one segment, N."""
         return int(exact(self.segment_seconds) * self.fps)
 
     @property
     def frames(self) -> int:
-        """Staged frames of one clip, T * N."""
+        """Returns the number of staged frames of one clip, T * N."""
         return self.segments * self.frames_per_segment
 
     @property
     def samples_per_segment(self) -> int:
-        """Audio samples of one segment."""
+        """Returns the number of audio samples of one segment."""
         return int(exact(self.segment_seconds) * self.sample_rate)
 
     @property
     def samples(self) -> int:
-        """Audio samples of one clip."""
+        """Returns the number of audio samples of one clip."""
         return self.segments * self.samples_per_segment
 
 

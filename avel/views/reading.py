@@ -45,27 +45,27 @@ class HeadRun:
 
     @property
     def records(self) -> list[TrialRecord]:
-        """Records of the trials: (M,)."""
+        """Returns the records of the trials: (M,)."""
         return [read_trial(self.run, name) for name in self.trials]
 
     @cached_property
     def prediction(self) -> Labels:
-        """Labels by the task's usual decoder: (M, R, T, ...)."""
+        """Returns the labels by the task's usual decoder: (M, R, T, ...)."""
         return np.stack([self.task.cut(self.task.decode(each), self.label) for each in self.probability])
 
     @cached_property
     def known(self) -> NDArray[np.bool_]:
-        """True for samples whose events are known: (R,)."""
+        """Returns True for samples whose events are known: (R,)."""
         return events_known(self.label)
 
     @cached_property
     def lengths(self) -> NDArray[np.int64]:
-        """Number of segments of each sample's clip, T or fewer: (R,)."""
+        """Returns the number of segments of each sample's clip, T or fewer: (R,)."""
         return np.asarray(in_clip(self.label).sum(1))
 
     @cached_property
     def cache(self) -> FeatureCache:
-        """Feature cache that the run was trained on, opened by `open_cache`."""
+        """Returns the feature cache that the run was trained on, opened by `open_cache`."""
         return open_cache(self.run)
 
     def places_of(self, split: str) -> NDArray[np.int64]:

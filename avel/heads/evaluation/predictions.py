@@ -48,7 +48,7 @@ class Predictions:
 
     @property
     def known(self) -> NDArray[np.bool_]:
-        """True for samples whose events are known: (R,)."""
+        """Returns True for samples whose events are known: (R,)."""
         return events_known(self.label)
 
     def take(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> Predictions:

@@ -68,7 +68,7 @@ class RunLine:
 
     @property
     def score_percent(self) -> float | None:
-        """Main metric of the task: accuracy, or Type@AV."""
+        """Returns the main metric of the task: accuracy, or Type@AV."""
         return self.segment_f1_percent if self.accuracy_percent is None else self.accuracy_percent
 
 

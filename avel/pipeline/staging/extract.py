@@ -14,7 +14,7 @@ from avel.ahead import usable_cores
 from avel.config import resolve, to_toml
 from avel.errors import AvelError, ConfigError
 from avel.pipeline.config import ExtractConfig
-from avel.pipeline.media.log_mel import SAMPLE_RATE, check_segments
+from avel.pipeline.media.log_mel import MEL_SAMPLE_RATE, check_segments
 from avel.pipeline.staging.cluster import MixedVersionsError, threads, versions
 from avel.pipeline.staging.forecast import Forecast, forecast
 from avel.pipeline.staging.plan import Plan, RestageOptions, make_plan
@@ -103,7 +103,7 @@ def extract(
     """
     began = time.monotonic()
     config = resolve(ExtractConfig, "extract", base=config, options=options)
-    check_segments(config.grid().at(SAMPLE_RATE).samples_per_segment)
+    check_segments(config.grid().at(MEL_SAMPLE_RATE).samples_per_segment)
     if workers is not None and workers < 1:
         raise ConfigError(
             f"workers={workers}: no process would decode", hint="1 or more; by default the cores"

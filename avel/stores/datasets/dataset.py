@@ -72,12 +72,12 @@ class Dataset:
 
     @property
     def background(self) -> int:
-        """Class id of background, K - 1."""
+        """Returns the class id of background, K - 1."""
         return len(self.categories)
 
     @cached_property
     def class_ids(self) -> dict[str, int]:
-        """Category name -> class id."""
+        """Returns category name -> class id."""
         return {category: number for number, category in enumerate(self.categories)}
 
     def segments(self, segment_seconds: float) -> int:

@@ -86,7 +86,7 @@ def run_summary(group: HeadRun, measured: Mapping[str, GroupEvaluation]) -> dict
         "measured": as_plain(measured),
         "mistakes": {split: mistakes(group, split) for split in measured if group.has_predictions(split)},
         "settings": settings_of_run(group),
-        "provenance": provenance_of(group),
+        "provenance": _provenance(group),
     }
 
 
@@ -116,7 +116,7 @@ def settings_of_run(group: HeadRun) -> dict[str, str]:
     return {name: "" if value is None else str(value) for name, value in values.items() if name not in SEEDS}
 
 
-def provenance_of(group: HeadRun) -> dict[str, str]:
+def _provenance(group: HeadRun) -> dict[str, str]:
     """Returns the provenance of a run as text: features, code, machine, versions and time."""
     record, inputs = group.run.record, group.run.read_inputs(HeadInputs)
     return {

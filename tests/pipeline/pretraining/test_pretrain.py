@@ -342,7 +342,7 @@ def test_a_probe_takes_few_clips_to_the_device_at_once(
     )
     with torch.no_grad():
         whole = features_of(encoder, *vectors)
-        monkeypatch.setattr("avel.pipeline.pretraining.probe.CLIPS_AT_ONCE", 3)
+        monkeypatch.setattr("avel.pipeline.pretraining.probe.PROBED_AT_ONCE", 3)
         torch.testing.assert_close(features_of(encoder, *vectors), whole)
     assert sizes == [8, 3, 3, 2]
 
