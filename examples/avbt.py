@@ -47,7 +47,8 @@ def augment(frames: Tensor, box: tuple[int, int, int, int], sigma: float, size: 
     gaussian = torch.exp(-0.5 * (torch.arange(-11, 12) / max(sigma, 1e-3)).square())
     kernel = torch.outer(gaussian, gaussian)[None, None]
     inside = F.conv2d(torch.ones_like(planes), kernel, padding=11)  # weight of what lies in the frame
-    return (F.conv2d(planes, kernel, padding=11) / inside).unflatten(0, (-1, 3))[:, :, 0].clamp(0, 1)
+    blurred = F.conv2d(planes, kernel, padding=11) / inside
+    return blurred.view(-1, 3, size, size).clamp(0, 1)
 
 
 class Encoder(nn.Module):
@@ -88,7 +89,7 @@ def avbt_loss(C: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def lars(momenta: dict[Tensor, Tensor], lr_scale: float, fraction: float, batch: int = BATCH) -> None:
+def lars(momenta: dict[nn.Parameter, Tensor], lr_scale: float, fraction: float, batch: int = BATCH) -> None:
     """Moves weights (each has a momentum) in proportion to their norm, but not biases and norm layers."""
     for w, m in momenta.items():
         assert w.grad is not None

@@ -1,6 +1,6 @@
 """Configs of the pipeline's stages; torch-free, because the command line builds its options from them."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -52,7 +52,7 @@ class ExtractConfig:
         set_by_option: names that a file may take for tables, and the option that gives their settings.
     """
 
-    set_by_option: ClassVar[tuple[Collection[str], str]] = (DATASET_FORMATS, "--format-set")
+    set_by_option: ClassVar[tuple[Iterable[str], str]] = (DATASET_FORMATS, "--format-set")
 
     segments: int | None = option(
         None,
