@@ -130,7 +130,7 @@ def read_dataset(
         )
     source = f"--format-set of {name}"
     config = config_type and resolve(config_type, "extract", options=settings, options_from=source)
-    dataset = replace(found(config).read(root), format=name, format_settings=_texts(config))
+    dataset: Dataset = replace(found(config).read(root), format=name, format_settings=_texts(config))
     if isinstance(config, LengthConfig) and config.longest_seconds is not None:
         dataset = replace(dataset, longest_seconds=config.longest_seconds or None)
     return dataset
