@@ -11,7 +11,7 @@ from avel.commands.group import cli
 from avel.console import run
 
 __all__ = ["cli", "main"]
-COMMANDS = (features, heads, results, tools)
+COMMAND_MODULES = (features, heads, results, tools)
 """Modules of the commands, in the order in which help lists them."""
 
 

@@ -13,6 +13,7 @@ import math
 import tomllib
 import typing
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -23,7 +24,7 @@ import tomli_w
 from avel.digests import digest_of
 from avel.errors import ConfigError, MissingPathError, UnknownNameError
 from avel.registry import Registry
-from avel.text import describe
+from avel.text import describe, listed
 from avel.values import coerce, split_set
 
 C = TypeVar("C")
@@ -100,7 +101,7 @@ class ComponentConfig:
 
     @property
     def explicit(self) -> dict[str, Any]:
-        """Settings that it was made with: name -> value; all others are at their defaults."""
+        """Returns the settings that it was made with: name -> value; all others are at their defaults."""
         names: frozenset[str] = vars(self)["_explicit"]
         return {name: getattr(self, name) for name in names}
 
@@ -137,7 +138,7 @@ class Setting:
 
     @property
     def key(self) -> str:
-        """Its place as one word, "augment.crop_scale"."""
+        """Returns its place as one word, "augment.crop_scale"."""
         return ".".join(self.place)
 
     @property
@@ -223,10 +224,12 @@ def resolve(
     file: Path | str | None = None,
     sets: Iterable[str] = (),
     options: Mapping[str, Any] | None = None,
+    options_from: str = "option",
 ) -> C:
     """Makes the config of one stage from all sources.
 
-    Keys are names or places of settings; values may be text, or whole groups and components.
+    Keys are names or places of settings; values may be text, or whole groups and components. Errors name the
+    source, `options_from` that of `options`.
 
     Raises:
         ConfigError: an unknown key or a value of the wrong type or out of bounds, with its source.
@@ -236,7 +239,7 @@ def resolve(
         ("preset", preset or {}),
         (str(file), {} if file is None else read_table(Path(file), stage)),
         ("--set", dict(split_set(item) for item in sets)),
-        ("option", options or {}),
+        (options_from, options or {}),
     ]
     components = [setting for setting in settings_of(kind) if setting.registry is not None]
     places = {setting.name: setting.key for setting in components}
@@ -266,10 +269,9 @@ def resolve(
             continue
         unused = _settings_of_another(key, choices, config)
         if key not in unused:
-            named = [
-                each for each in known if ("." in each) == ("." in key)
-            ]  # places for a place, else names
-            raise UnknownNameError("setting", key, unused or named, where=source)
+            error = UnknownNameError("setting", key, unused or _alike(key, known), where=source)
+            error.hint = _elsewhere(key, value, choices, config) or error.hint
+            raise error
         convert(unused[key], value, source)  # only to check it
     return config
 
@@ -341,6 +343,31 @@ def _settings_of_another(key: str, choices: list[Setting], config: Any) -> dict[
             settings = settings_of(choice.registry[tables[-1]].Config())
             return {".".join((*tables, setting.key)): setting for setting in settings}
     return {}
+
+
+def _alike(key: str, known: Collection[str]) -> Collection[str]:
+    """Returns the names that an unknown key may stand for: places in tables if it is one, and if any are."""
+    return [name for name in known if ("." in name) == ("." in key)] or known
+
+
+def _elsewhere(key: str, value: Any, choices: list[Setting], config: Any) -> str:
+    """Says where there is a setting of this name that `config` does not have; "" where there is none."""
+    table, _, name = key.rpartition(".")
+    tables, flag = getattr(config, "set_by_option", ((), ""))
+    if table and table in {_named(other) for other in tables}:
+        return f"settings of {table} are given by {flag} {name}={value}"
+    for choice in choices:
+        assert choice.registry is not None
+        prefix = choice.name.removesuffix(choice.path[-1])
+        having = []
+        for other in choice.registry:
+            with suppress(Exception):  # a package that cannot be imported is no answer here
+                own = settings_of(choice.registry[other].Config)
+                having += [other] if key in {prefix + setting.name for setting in own} else []
+        if having:
+            kind = choice.registry.kind
+            return f"{key} is a setting of {kind} {listed(having)}, not of {choice.of(config)}"
+    return ""
 
 
 def _replaced(config: Any, path: tuple[str, ...], value: Any) -> Any:

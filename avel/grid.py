@@ -98,27 +98,27 @@ class Grid:
 
     @property
     def seconds(self) -> float:
-        """Seconds of the whole grid."""
+        """Returns the seconds of the whole grid."""
         return self.segments * self.segment_seconds
 
     @property
     def frames_per_segment(self) -> int:
-        """Staged frames of one segment, N."""
+        """Returns the number of staged frames of one segment, N."""
         return int(exact(self.segment_seconds) * self.fps)
 
     @property
     def frames(self) -> int:
-        """Staged frames of one clip, T * N."""
+        """Returns the number of staged frames of one clip, T * N."""
         return self.segments * self.frames_per_segment
 
     @property
     def samples_per_segment(self) -> int:
-        """Audio samples of one segment."""
+        """Returns the number of audio samples of one segment."""
         return int(exact(self.segment_seconds) * self.sample_rate)
 
     @property
     def samples(self) -> int:
-        """Audio samples of one clip."""
+        """Returns the number of audio samples of one clip."""
         return self.segments * self.samples_per_segment
 
 
@@ -131,11 +131,15 @@ def exact(seconds: float) -> Fraction:
     return Fraction(str(seconds))
 
 
-def evenly_spaced(count: int, most: int) -> list[int]:
+def evenly_spaced(count: int, most: int, *, ends: bool = False) -> list[int]:
     """Returns at most `most` evenly spaced indices below `count`; if `most` is 1, the middle one.
 
-    >>> evenly_spaced(16, 4)
-    [2, 6, 10, 14]
+    With `ends`, for a `most` of 2 or more, the first and the last index are among them.
+
+    >>> evenly_spaced(16, 4), evenly_spaced(16, 4, ends=True)
+    ([2, 6, 10, 14], [0, 5, 10, 15])
     """
     chosen = min(most, count)
+    if ends and chosen > 1:
+        return [place * (count - 1) // (chosen - 1) for place in range(chosen)]
     return [(2 * place + 1) * count // (2 * chosen) for place in range(chosen)]

@@ -52,7 +52,7 @@ class Standard(nn.Module):
 
     @property
     def is_set(self) -> bool:
-        """True once mean and std are other than 0 and 1, so that vectors change."""
+        """Returns True once mean and std are other than 0 and 1, so that vectors change."""
         return bool(self.mean.any()) or bool((self.std != 1).any())
 
     def fit(self, vectors: Tensor) -> None:

@@ -7,54 +7,71 @@ with real clips; tests/examples/test_avbt.py holds the two to the same numbers.
 """
 
 import math
+import random
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.transforms import v2
 
 LAMBDA = 5e-3  # Eq. 2
 EPOCHS, WARMUP_EPOCHS, BATCH = 100, 10, 128  # Section 4.1, Optimization
 LR_WEIGHTS, LR_BIASES = 0.2, 0.0048  # of Barlow Twins [23], for a batch of 256
 LR_SCALE = 2e-4  # for the pretrained CNNs alone; with it, random weights would hardly move
 MOMENTUM, TRUST, WEIGHT_DECAY = 0.9, 1e-3, 1e-6  # LARS [55], as in [23]
+AREA, ASPECT, BLUR_PROBABILITY, SIGMA = (0.08, 1.0), (3 / 4, 4 / 3), 0.5, (0.1, 2.0)  # as in [23]
 
 
-def augmentation(size: int = 224) -> v2.Transform:
-    """Returns crop and blur, Table 5's best row; one draw for all frames (T, 3, H, W) in [0, 1] of a clip."""
-    return v2.Compose([v2.RandomResizedCrop(size), v2.RandomApply([v2.GaussianBlur(23, (0.1, 2.0))])])
-
-
-def preprocess(frames: Tensor, augment: v2.Transform) -> Tensor:
+def preprocess(frames: Tensor, size: int = 224) -> Tensor:
     """Returns V, a random frame of each segment, augmented: (B, T, N, 3, H, W) -> (B, T, 3, size, size)."""
     B, T, N = frames.shape[:3]
     chosen = frames[torch.arange(B)[:, None], torch.arange(T), torch.randint(0, N, (B, T))]
-    return torch.stack([augment(clip) for clip in chosen])
+    sigmas = [random.uniform(*SIGMA) if random.random() < BLUR_PROBABILITY else 0.0 for _ in range(B)]
+    boxes = [random_box(*frames.shape[-2:]) for _ in range(B)]
+    return torch.stack([augment(*each, size) for each in zip(chosen, boxes, sigmas, strict=True)])
+
+
+def random_box(H: int, W: int) -> tuple[int, int, int, int]:
+    """Draws a crop: top, left, height, width, in pixels."""
+    while True:
+        area, aspect = random.uniform(*AREA), math.exp(random.uniform(*map(math.log, ASPECT)))
+        h, w = round(H * math.sqrt(area / aspect)), round(W * math.sqrt(area * aspect))
+        if 0 < h <= H and 0 < w <= W:
+            return random.randint(0, H - h), random.randint(0, W - w), h, w
+
+
+def augment(frames: Tensor, box: tuple[int, int, int, int], sigma: float, size: int) -> Tensor:
+    """Crops and blurs, Table 5's best row, all frames of a clip alike: (T, 3, H, W) -> (T, 3, size, size)."""
+    top, left, h, w = box
+    part = frames[..., top : top + h, left : left + w]
+    planes = F.interpolate(part, (size, size), mode="bicubic", antialias=True).flatten(0, 1)[:, None]
+    gaussian = torch.exp(-0.5 * (torch.arange(-11, 12) / max(sigma, 1e-3)).square())
+    kernel = torch.outer(gaussian, gaussian)[None, None]
+    inside = F.conv2d(torch.ones_like(planes), kernel, padding=11)  # weight of what lies in the frame
+    blurred = F.conv2d(planes, kernel, padding=11) / inside
+    return blurred.view(-1, 3, size, size).clamp(0, 1)
 
 
 class Encoder(nn.Module):
-    """A CNN and a Bi-LSTM for each modality. The paper's CNNs: VGGish (d_a = 128), ResNet-50 without fc."""
+    """A CNN and a Bi-LSTM of one modality. The paper's CNNs: VGGish (d = 128), ResNet-50 without fc.
 
-    def __init__(self, audio: nn.Module, visual: nn.Module, d_a: int = 128, d_v: int = 2048) -> None:
+    The paper speaks of 512 visual features, ResNet-50 has 2048: a Linear layer follows it.
+    """
+
+    def __init__(self, cnn: nn.Module, d: int) -> None:
         super().__init__()
-        self.audio, self.visual = audio, visual
-        self.visual_linear = nn.Linear(d_v, 512)  # the paper speaks of 512 features, ResNet-50 has 2048
-        self.audio_lstm = nn.LSTM(d_a, 128, batch_first=True, bidirectional=True)
-        self.visual_lstm = nn.LSTM(512, 128, batch_first=True, bidirectional=True)
+        self.cnn, self.lstm = cnn, nn.LSTM(d, 128, batch_first=True, bidirectional=True)
 
-    def forward(self, A: Tensor, V: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns f_a, f_v with d_l = 256: (B, T, 96, 64), (B, T, 3, 224, 224) -> two (B, T, d_l)."""
-        cnn_a = self.audio(A.flatten(0, 1)[:, None]).unflatten(0, A.shape[:2])
-        cnn_v = self.visual_linear(self.visual(V.flatten(0, 1))).unflatten(0, V.shape[:2])
-        return self.audio_lstm(cnn_a)[0], self.visual_lstm(cnn_v)[0]
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns f_a or f_v, d_l = 256: (B, T, 1, 96, 64) or (B, T, 3, 224, 224) -> (B, T, d_l)."""
+        f: Tensor = self.lstm(self.cnn(x.flatten(0, 1)).unflatten(0, x.shape[:2]))[0]
+        return f
 
 
 def projector(first: int = 2048, second: int = 4096, d: int = 4096, d_l: int = 256) -> nn.Sequential:
     """Returns three layers, the same ones for both modalities: (n, d_l) -> (n, d)."""
-    return nn.Sequential(
-        *(nn.Linear(d_l, first, bias=False), nn.BatchNorm1d(first), nn.ReLU()),
-        *(nn.Linear(first, second, bias=False), nn.BatchNorm1d(second), nn.ReLU()),
-        nn.Linear(second, d, bias=False),
-    )
+    one = nn.Linear(d_l, first, bias=False), nn.BatchNorm1d(first), nn.ReLU()
+    two = nn.Linear(first, second, bias=False), nn.BatchNorm1d(second), nn.ReLU()
+    return nn.Sequential(*one, *two, nn.Linear(second, d, bias=False))
 
 
 def cross_correlation(Z_a: Tensor, Z_v: Tensor) -> Tensor:
@@ -67,28 +84,20 @@ def cross_correlation(Z_a: Tensor, Z_v: Tensor) -> Tensor:
 
 def avbt_loss(C: Tensor) -> Tensor:
     """Computes Eq. 2: (d, d) -> scalar."""
-    invariance = (1 - C.diagonal()).square().sum()
-    redundancy_reduction = C.square().sum() - C.diagonal().square().sum()
-    return invariance + LAMBDA * redundancy_reduction
+    diagonal = C.diagonal()
+    return (1 - diagonal).square().sum() + LAMBDA * (C.square().sum() - diagonal.square().sum())
 
 
-class LARS:
-    """SGD with steps in proportion to a weight's norm; biases and norm layers have neither that nor decay."""
-
-    def __init__(self, lr_scale: dict[nn.Parameter, float], batch: int = BATCH) -> None:
-        self.lr_scale, self.batch = lr_scale, batch
-        self.momenta = {w: torch.zeros_like(w) for w in lr_scale}
-
-    @torch.no_grad()
-    def step(self, fraction: float) -> None:
-        """Takes one step at a fraction of the highest learning rates."""
-        for w, m in self.momenta.items():
-            assert w.grad is not None
-            g, lr = w.grad, LR_BIASES
-            if w.ndim > 1:
-                g, lr = g + WEIGHT_DECAY * w, LR_WEIGHTS
-                g = g * (TRUST * w.norm() / g.norm())
-            w.sub_(fraction * self.lr_scale[w] * lr * self.batch / 256 * m.mul_(MOMENTUM).add_(g))
+@torch.no_grad()
+def lars(momenta: dict[nn.Parameter, Tensor], lr_scale: float, fraction: float, batch: int = BATCH) -> None:
+    """Moves weights (each has a momentum) in proportion to their norm, but not biases and norm layers."""
+    for w, m in momenta.items():
+        assert w.grad is not None
+        g, lr = w.grad, LR_BIASES
+        if w.ndim > 1:
+            g, lr = g + WEIGHT_DECAY * w, LR_WEIGHTS
+            g = g * (TRUST * w.norm() / g.norm())
+        w.sub_(fraction * lr_scale * lr * batch / 256 * m.mul_(MOMENTUM).add_(g))
 
 
 def lr_fraction(step: int, epoch_steps: int, epochs: int = EPOCHS, warmup: int = WARMUP_EPOCHS) -> float:
@@ -99,35 +108,27 @@ def lr_fraction(step: int, epoch_steps: int, epochs: int = EPOCHS, warmup: int =
     return 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def made_up_clips(clips: int, T: int = 10, N: int = 2) -> tuple[Tensor, Tensor]:
-    """Returns log-mel spectrograms whose three bands are as loud as the frames are red, green and blue."""
-    levels = torch.rand(clips, T, 3)
-    bands = nn.functional.pad(levels.repeat_interleave(21, -1), (0, 1))[:, :, None]
-    frames = levels[:, :, None, :, None, None] + 0.1 * torch.randn(clips, T, N, 3, 20, 20)
-    return bands + 0.1 * torch.randn(clips, T, 96, 64), frames.clamp(0, 1)
-
-
 def main(epochs: int = 10, warmup: int = 1, clips: int = 256) -> None:
-    """Runs Algorithm 1, with small CNNs and a narrow projector in the place of the paper's."""
+    """Runs Algorithm 1 with small CNNs and a narrow projector, on clips as loud as they are coloured."""
     torch.manual_seed(0)
-    audio = nn.Sequential(nn.Conv2d(1, 16, (12, 64), stride=12), nn.ReLU(), nn.Flatten())
-    visual = nn.Sequential(nn.Conv2d(3, 16, 8, stride=8), nn.ReLU(), nn.Flatten())
-    encoder, project = Encoder(audio, visual, d_a=128, d_v=64), projector(64, 64, 64)
-    lr_scale = dict.fromkeys([*encoder.parameters(), *project.parameters()], 1.0)
-    lr_scale |= dict.fromkeys([*audio.parameters(), *visual.parameters()], LR_SCALE)
-    optimizer = LARS(lr_scale)
-    spectrograms, frames = made_up_clips(clips)
-    augment = augmentation(size=16)
+    random.seed(0)
+    levels = torch.rand(clips, 10, 3)  # of red, green and blue, and of three bands of the log-mel
+    bands = F.pad(levels.repeat_interleave(21, -1), (0, 1))[:, :, None, None]
+    A = bands + 0.1 * torch.randn(clips, 10, 1, 96, 64)
+    frames = (levels[:, :, None, :, None, None] + 0.1 * torch.randn(clips, 10, 2, 3, 20, 20)).clamp(0, 1)
+    cnns = nn.Conv2d(1, 16, (12, 64), stride=12), nn.Conv2d(3, 32, 8, stride=8)
+    encoder_a, encoder_v = (Encoder(nn.Sequential(cnn, nn.ReLU(), nn.Flatten()), 128) for cnn in cnns)
+    network = nn.ModuleList([encoder_a, encoder_v, projector(64, 64, 64)])
+    momenta = {w: torch.zeros_like(w) for w in network.parameters()}
     for step in range(epochs * (clips // BATCH)):
         chosen = torch.randperm(clips)[:BATCH]
-        f_a, f_v = encoder(spectrograms[chosen], preprocess(frames[chosen], augment))
-        Z_a, Z_v = (project(f.flatten(0, 1)).unflatten(0, f.shape[:2]) for f in (f_a, f_v))
+        f_a, f_v = encoder_a(A[chosen]), encoder_v(preprocess(frames[chosen], size=16))
+        Z_a, Z_v = (network[2](f.flatten(0, 1)).unflatten(0, f.shape[:2]) for f in (f_a, f_v))
         C = cross_correlation(Z_a, Z_v)
         loss = avbt_loss(C)
-        encoder.zero_grad()
-        project.zero_grad()
+        network.zero_grad()
         loss.backward()
-        optimizer.step(lr_fraction(step, clips // BATCH, epochs, warmup))
+        lars(momenta, 1.0, lr_fraction(step, clips // BATCH, epochs, warmup))
         print(f"step {step + 1:2}  loss {loss:6.3f}  mean of C's diagonal {C.diagonal().mean():.3f}")
 
 

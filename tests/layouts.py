@@ -14,7 +14,7 @@ from avel.recipes.composing.script import Script, write_scripts
 from avel.stores.datasets.activitynet import activitynet_text
 from avel.stores.datasets.desed import desed_text
 from avel.stores.datasets.formats import PLAIN
-from avel.stores.datasets.llp import EVENTS, LISTS
+from avel.stores.datasets.llp import EVENTS, SPLIT_LISTS
 from avel.stores.datasets.sample import MODALITIES, SPLITS, Annotated, Event, Modality
 
 Scripts = Sequence[Script]
@@ -190,7 +190,7 @@ def llp_files(scripts: Scripts) -> dict[str, str]:
         for event in events if script.split != "train" else ():
             times = f"{event.onset_seconds:g}\t{event.offset_seconds:g}"
             tables[event.modality].append(f"{name}\t{times}\t{event.category}")
-    files = {LISTS[split]: lines for split, lines in lists.items()}
+    files = {SPLIT_LISTS[split]: lines for split, lines in lists.items()}
     files |= {EVENTS[modality]: lines for modality, lines in tables.items()}
     return {f"data/{name}": "\n".join((*lines, "")) for name, lines in files.items()}
 

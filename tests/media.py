@@ -53,7 +53,7 @@ class Film:
     sound_seconds: float = 10.4
     sound_codec: str = "aac"
     sound_options: dict[str, str] = field(default_factory=dict)
-    hz: int = 44100
+    sample_rate: int = 44100
     sound_block: int = 1024
     tone_hz: float = 0.0
     gains: tuple[float, ...] = (0.8,)
@@ -123,13 +123,13 @@ def read_number(picture: NDArray[np.uint8]) -> int:
     return number
 
 
-def heard_clicks(samples: NDArray[np.float32], hz: int = 16000) -> list[float]:
+def find_clicks(samples: NDArray[np.float32], sample_rate: int = 16000) -> list[float]:
     """Seconds of each peak above 0.2 that is the highest within 0.1 s."""
     level, found = np.abs(samples), []
     while level.max(initial=0.0) > 0.2:
         peak = int(level.argmax())
-        found.append(peak / hz)
-        level[max(peak - hz // 10, 0) : peak + hz // 10] = 0
+        found.append(peak / sample_rate)
+        level[max(peak - sample_rate // 10, 0) : peak + sample_rate // 10] = 0
     return sorted(found)
 
 
@@ -261,22 +261,22 @@ def _picture(film: Film, pixels: NDArray[np.uint8], pts: int) -> av.VideoFrame:
 def _sound_stream(container: av.container.OutputContainer, film: Film) -> tuple:
     layout = {1: "mono", 2: "stereo", 4: "quad", 6: "5.1"}[len(film.gains)]
     stream = container.add_stream(
-        film.sound_codec, rate=film.hz, layout=layout, options=dict(film.sound_options)
+        film.sound_codec, rate=film.sample_rate, layout=layout, options=dict(film.sound_options)
     )
     return stream, _sounds(film, layout)
 
 
 def _sounds(film: Film, layout: str) -> "Iterator[av.AudioFrame]":
     """Blocks of silence with clicks: bells of 0.5 ms, whose peak survives lossy coding and resampling."""
-    start, total = round(film.sound_start * film.hz), int(film.sound_seconds * film.hz)
+    start, total = round(film.sound_start * film.sample_rate), int(film.sound_seconds * film.sample_rate)
     for first in range(0, total, film.sound_block):
-        seconds = (start + np.arange(first, min(first + film.sound_block, total))) / film.hz
+        seconds = (start + np.arange(first, min(first + film.sound_block, total))) / film.sample_rate
         wave = np.sin(2 * np.pi * film.tone_hz * seconds) / 2
         for click in film.clicks or ():
             if seconds[0] - 0.1 < click < seconds[-1] + 0.1:
                 wave += np.exp(-0.5 * ((seconds - click) / 0.00025) ** 2)
         block = (np.outer(wave, film.gains) * 32767).astype(np.int16)
         frame = av.AudioFrame.from_ndarray(block.reshape(1, -1), format="s16", layout=layout)
-        frame.sample_rate, frame.time_base = film.hz, Fraction(1, film.hz)
+        frame.sample_rate, frame.time_base = film.sample_rate, Fraction(1, film.sample_rate)
         frame.pts = start + first
         yield frame

@@ -63,17 +63,17 @@ class Summary:
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Replaces avel.extract by a recorder that reports one failed clip when asked for dataset "some"."""
-    seen: list[Any] = []
+    received: list[Any] = []
 
     def extract(dataset: Path, store: str, **options: Any) -> Summary:
         if str(dataset) == "stop":
             raise KeyboardInterrupt
-        seen.append((dataset, store, options))
+        received.append((dataset, store, options))
         failed = int(str(dataset) == "some")
         return Summary(2, failed, {"no-video": failed})
 
     monkeypatch.setattr(avel, "extract", extract, raising=False)
-    return seen
+    return received
 
 
 def test_results_are_json_on_stdout_and_notes_on_stderr(

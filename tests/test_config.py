@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pytest
 
@@ -154,7 +154,7 @@ class Wall:
 
 @dataclass(frozen=True)
 class House:
-    floors: int = option(1, "Floors.", low=1)
+    storeys: int = option(1, "Storeys.", low=1)
     blur: Blur = group(Blur, "Blurring", prefix="blur_")
     wall: Wall = group(Wall, "Walls", prefix="wall_")
 
@@ -177,12 +177,53 @@ def test_groups_and_components_by_name_and_by_place(tmp_path: Path) -> None:
 def test_a_component_brings_its_own_defaults_and_refuses_others_settings() -> None:
     assert resolve(House, "extract").wall.paint == Red.Config(warmth=0.5, shade=7)
     assert resolve(House, "extract", sets=["wall_paint=blue"]).wall.paint == Blue.Config(3, "deep")
-    with pytest.raises(UnknownNameError, match="no setting named 'wall_warmth'"):
+    with pytest.raises(
+        UnknownNameError, match=r"no setting named 'wall_warmth'\n.*of colour red, not of blue"
+    ):
         resolve(House, "extract", sets=["wall_paint=blue", "wall_warmth=1"])
     with pytest.raises(UnknownNameError, match=r"--set: no colour named 'bleu'\s+next: did you mean blue"):
         resolve(House, "extract", sets=["wall_paint=bleu"])
     with pytest.raises(ConfigError, match="wall_warmth='2' must be at most 1"):
         resolve(House, "extract", sets=["wall_warmth=2"])
+
+
+def test_a_package_that_cannot_be_imported_is_not_asked_for_a_setting() -> None:
+    metals: Registry[Any] = Registry("metal", modules={"lead": "no_such_package", "tin": "", "iron": ""})
+
+    @metals.register("tin")
+    class Tin:
+        @dataclass(frozen=True)
+        class Config(ComponentConfig):
+            pass
+
+    @metals.register("iron")
+    class Iron:
+        @dataclass(frozen=True)
+        class Config(ComponentConfig):
+            rust: int = option(0, "Rust.")
+
+    @dataclass(frozen=True)
+    class Roof:
+        metal: ComponentConfig = component(metals, "tin", "Its metal.")
+
+    with pytest.raises(UnknownNameError, match="next: rust is a setting of metal iron, not of tin"):
+        resolve(Roof, "extract", sets=["rust=3"])
+
+
+@dataclass(frozen=True)
+class Tent:
+    poles: int = option(2, "Poles.")
+    set_by_option: ClassVar[tuple[tuple[str, ...], str]] = (("fly-sheet",), "--sheet-set")
+
+
+def test_a_table_that_a_config_does_not_have_is_explained(tmp_path: Path) -> None:
+    for table, hint in (
+        ("fly-sheet", "settings of fly_sheet are given by --sheet-set width=3"),
+        ("pegs", "choose from poles"),
+    ):
+        (tmp_path / "c.toml").write_text(f"[extract.{table}]\nwidth = 3\n")
+        with pytest.raises(UnknownNameError, match=f"no setting named .*width'\n  next: {hint}"):
+            resolve(Tent, "extract", file=tmp_path / "c.toml")
 
 
 @dataclass(frozen=True)
@@ -235,7 +276,7 @@ def test_a_component_changes_the_digest() -> None:
 def test_settings_know_where_they_stand() -> None:
     listed = {setting.name: setting for setting in settings_of(House())}
     assert list(listed) == [
-        *("floors", "blur_sigma", "blur_on", "wall_paint", "wall_shade", "wall_warmth", "wall_coats")
+        *("storeys", "blur_sigma", "blur_on", "wall_paint", "wall_shade", "wall_warmth", "wall_coats")
     ]
     assert listed["wall_warmth"].key == "wall.red.warmth"
     assert (listed["wall_shade"].help, listed["wall_shade"].default) == ("Shade.", 7)

@@ -65,6 +65,14 @@ def test_evenly_spaced(count: int, most: int, expected: list[int]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("count", "most", "expected"),
+    [(0, 4, []), (1, 4, [0]), (3, 4, [0, 1, 2]), (16, 4, [0, 5, 10, 15]), (1000, 3, [0, 499, 999])],
+)
+def test_evenly_spaced_with_both_ends(count: int, most: int, expected: list[int]) -> None:
+    assert evenly_spaced(count, most, ends=True) == expected
+
+
+@pytest.mark.parametrize(
     ("values", "says"),
     [
         ({"segments": 10**9}, "segments=1000000000 must be at most 100000"),

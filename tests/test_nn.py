@@ -16,13 +16,13 @@ from tests.heads.by_hand import agva
 def test_attends_as_published() -> None:
     torch.manual_seed(0)
     attention = AGVA(5, 12, 4).double()
-    heard, cells = torch.randn(2, 3, 5).double(), torch.randn(2, 3, 4, 12).double()
+    audio, cells = torch.randn(2, 3, 5).double(), torch.randn(2, 3, 4, 12).double()
     named = {name: value.numpy() for name, value in attention.state_dict().items()}
     with torch.no_grad():
-        attended, weights = attention(heard, cells)
+        attended, weights = attention(audio, cells)
     for clip in range(2):
         np.testing.assert_allclose(
-            attended[clip], agva(named, heard[clip].numpy(), cells[clip].numpy()), rtol=1e-10
+            attended[clip], agva(named, audio[clip].numpy(), cells[clip].numpy()), rtol=1e-10
         )
     torch.testing.assert_close(torch.einsum("btn,btnc->btc", weights, cells), attended)
 

@@ -61,12 +61,12 @@ class HeadConfig(ComponentConfig):
 
     @property
     def modalities(self) -> tuple[Literal["audio", "visual"], ...]:
-        """Modalities that the head reads with these settings."""
+        """Returns the modalities that the head reads with these settings."""
         return ("audio", "visual")
 
     @property
     def equal_widths(self) -> bool:
-        """True where the head adds audio to visual features, and so needs both of one width."""
+        """Returns True where the head adds audio to visual features, and so needs both of one width."""
         return False
 
     def under(self, supervision: str) -> Self:

@@ -35,7 +35,7 @@ STARTUP_TRIALS = 5
 """Trials drawn at random, and never pruned, before Optuna uses their results."""
 WARMUP_EPOCHS = 5
 """Epochs that every trial gets before it can be pruned."""
-INPUTS = ("audio", "visual", "negatives", "init")
+INPUT_SETTINGS = ("audio", "visual", "negatives", "init")
 """Settings that name what a trial reads; the request records a digest of each value that is searched over."""
 SHOWN_TRIALS = 10
 """Trials that a terminal shows, the best first."""
@@ -131,7 +131,7 @@ def search(
     ranges = _ranges(found, settings)
     configs = [base] + [
         dataclasses.replace(base, **{name: value})
-        for name in INPUTS
+        for name in INPUT_SETTINGS
         for value in cast("tuple[Any, ...]", ranges.get(name, ()))  # _converted refuses a range of text
     ]
     folder = Path(folder)
@@ -282,7 +282,7 @@ def _record_request(
     """Records the request, or checks that it equals the one that was recorded before.
 
     Args:
-        configs: that of the first trial, then the same with each value of `INPUTS` that is searched over.
+        configs: that of the first trial, then the same for each value of `INPUT_SETTINGS` searched over.
     """
     base, named, searched = configs[0], loaded.named_features(configs), ranges.get("head")
     heads = [base.head.name] if searched is None or isinstance(searched, Range) else sorted(searched)

@@ -1,12 +1,13 @@
 """Configs of the pipeline's stages; torch-free, because the command line builds its options from them."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from avel.config import ComponentConfig, component, group, option, resolve, settings_of
 from avel.grid import Grid
 from avel.registry import Registry
+from avel.stores.datasets.formats import FORMATS as DATASET_FORMATS
 
 VISUAL_BACKBONES: Registry[Any] = Registry(
     "visual backbone",
@@ -45,7 +46,13 @@ RANDOM, PUBLISHED = "random", "published"
 
 @dataclass(frozen=True)
 class ExtractConfig:
-    """Settings of staging: the grid, the frames' encoding, limits for bad clips."""
+    """Settings of staging: the grid, the frames' encoding, limits for bad clips.
+
+    Attributes:
+        set_by_option: names that a file may take for tables, and the option that gives their settings.
+    """
+
+    set_by_option: ClassVar[tuple[Iterable[str], str]] = (DATASET_FORMATS, "--format-set")
 
     segments: int | None = option(
         None,

@@ -48,14 +48,14 @@ NEXT = (
 )
 
 STAGED_PX = 128
-BACKBONES: dict[str, Any] = {
+TINY_CNNS: dict[str, Any] = {
     "visual_backbone": "tiny",
     "audio_backbone": "tiny",
     "visual_weights": "random",
     "audio_weights": "random",
 }
-ENCODER: dict[str, Any] = {
-    **BACKBONES,
+PRETRAINING: dict[str, Any] = {
+    **TINY_CNNS,
     "projector": "256-512-512",
     "optimizer": "adamw",
     "batch_size": 16,
@@ -64,7 +64,7 @@ ENCODER: dict[str, Any] = {
     "crop_scale": (0.5, 1.0),
 }
 """Settings with which AV-BT learns from 144 clips on two cores in about a minute."""
-UNTRAINED: dict[str, Any] = {**BACKBONES, "untrained": True, "crop_size": ENCODER["crop_size"]}
+NO_PRETRAINING: dict[str, Any] = {**TINY_CNNS, "untrained": True, "crop_size": PRETRAINING["crop_size"]}
 """Settings of the same encoder with random weights, which AV-BT has to beat."""
 
 DEMO_HEADS: dict[str, dict[str, Any]] = {
@@ -152,9 +152,9 @@ def demo(folder: Path | str, *, clips: int = 240, seed: int = 0) -> DemoResult:
     runs = {name: folder / "heads" / name.replace(" ", "-") for name in DEMO_HEADS}
     stage("compose", lambda: compose(paths["clips"], clips=clips, seed=seed))
     stage("extract", lambda: extract(paths["clips"], store, size=STAGED_PX))
-    stage("pretrain", lambda: pretrain(store, paths["encoder"], seed=seed, **ENCODER))
+    stage("pretrain", lambda: pretrain(store, paths["encoder"], seed=seed, **PRETRAINING))
     stage("cache-features", lambda: cache_features(store, cache, encoder=paths["encoder"]))
-    stage("cache-untrained", lambda: cache_features(store, paths["untrained"], **UNTRAINED, seed=seed))
+    stage("cache-untrained", lambda: cache_features(store, paths["untrained"], **NO_PRETRAINING, seed=seed))
     caches = {name: paths["untrained"] if name == "mlp untrained" else cache for name in DEMO_HEADS}
     heads = {name: {**DEMO_HEADS[name], **HEAD_SETTINGS} for name in DEMO_HEADS}
     evaluations = {

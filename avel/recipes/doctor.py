@@ -63,7 +63,7 @@ class Diagnosis:
 
     @property
     def passed(self) -> bool:
-        """True if all needed checks passed."""
+        """Returns True if all needed checks passed."""
         return all(check.passed or not check.needed for check in self.checks)
 
     def headline(self) -> str:

@@ -19,7 +19,7 @@ TEXT_OF: dict[str, Callable[[Iterable[Annotated]], str]] = {
     "desed": desed_text,
 }
 """Format -> function that writes clips in it."""
-ENDINGS = {".json": "activitynet", ".tsv": "desed"}
+FORMAT_OF = {".json": "activitynet", ".tsv": "desed"}
 """Ending of a file -> format that `auto` takes for it."""
 
 
@@ -78,9 +78,9 @@ def export_annotations(
         StoreError: no sample to write, or a file is there.
     """
     path = Path(out)
-    kind = ENDINGS.get(path.suffix.lower(), "") if format == "auto" else format
+    kind = FORMAT_OF.get(path.suffix.lower(), "") if format == "auto" else format
     if not kind:
-        raise ConfigError(f"{path}: ends in none of {', '.join(ENDINGS)}", hint="name the --format")
+        raise ConfigError(f"{path}: ends in none of {', '.join(FORMAT_OF)}", hint="name the --format")
     if kind not in TEXT_OF:
         raise UnknownNameError("format", kind, ["auto", *TEXT_OF])
     if split is not None and split not in SPLITS:

@@ -124,7 +124,7 @@ class Truth:
 
     @property
     def known(self) -> NDArray[np.bool_]:
-        """True for samples whose events are known: (R,)."""
+        """Returns True for samples whose events are known: (R,)."""
         return np.asarray((self.labels != UNKNOWN).all(1))
 
     def one_hot(self) -> NDArray[np.float32]:

@@ -76,7 +76,7 @@ class CachedSamples:
 
     @property
     def labelled(self) -> NDArray[np.bool_]:
-        """True for samples whose classes are known, with or without their times: (R,)."""
+        """Returns True for samples whose classes are known, with or without their times: (R,)."""
         return self.known | self.classes.known
 
     def video_labels(self) -> NDArray[np.int64]:

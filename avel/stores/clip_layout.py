@@ -25,12 +25,12 @@ FORMAT, VERSION = "avel-clips", 6
 FRAMES, LOG_MEL, WAVEFORM = "frames", "log_mel", "waveform"
 ARRAYS = (FRAMES, LOG_MEL, WAVEFORM)
 """Arrays that a store may hold; frames first, which are written last and deleted first."""
-RUN = ".run"
+RUN_TOKEN = ".run"
 """Name of the file with the token of the current run; it stays after a run that did not end well."""
 ROWS = "rows.parquet"
 """Name of the file with the video of each row of the arrays; a killed run may leave more rows in it."""
 OWN_NAMES = frozenset(
-    {*ARRAYS, PACKED, "manifest", "dataset", "zarr.json", ROWS, "config.toml", ".lock", RUN}
+    {*ARRAYS, PACKED, "manifest", "dataset", "zarr.json", ROWS, "config.toml", ".lock", RUN_TOKEN}
 )
 """Names of all files and folders directly in a store."""
 MOST_VIDEOS = 2**31 - 1
@@ -59,22 +59,22 @@ class StoreAttributes:
 
     @property
     def arrays(self) -> tuple[str, ...]:
-        """Names of the store's arrays, in the order of `ARRAYS`."""
+        """Returns the names of the store's arrays, in the order of `ARRAYS`."""
         return ARRAYS if self.waveform else (FRAMES, LOG_MEL)
 
     @property
     def chunk_segments(self) -> int:
-        """Segments in one chunk, the same in all arrays."""
+        """Returns the number of segments in one chunk, the same in all arrays."""
         return min(self.grid.segments, CHUNK_SEGMENTS)
 
     @property
     def chunk_frames(self) -> int:
-        """Frames in one chunk."""
+        """Returns the number of frames in one chunk."""
         return self.chunk_segments * self.grid.frames_per_segment
 
     @property
     def chunks(self) -> int:
-        """Chunks of one video in each array."""
+        """Returns the number of chunks of one video in each array."""
         return -(-self.grid.segments // self.chunk_segments)
 
     def as_json(self) -> bytes:

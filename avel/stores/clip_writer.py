@@ -23,7 +23,7 @@ from avel.stores.clip_layout import (
     ARRAYS,
     OWN_NAMES,
     ROWS,
-    RUN,
+    RUN_TOKEN,
     START_AGAIN,
     StoreAttributes,
     array_spec,
@@ -71,7 +71,7 @@ def prepare_store(
         video_ids: the video of each row. Rows that the store has already must keep their videos.
         run: token of the run that begins. From here on, writers of other runs raise StaleError.
     """
-    location.write(RUN, run.encode())
+    location.write(RUN_TOKEN, run.encode())
     before, store = read_attributes(location), location.zarr()
     if before is None or before.videos != attributes.videos:
         location.write(ROWS, to_parquet(rows_table(video_ids)))
@@ -153,7 +153,7 @@ class ClipWriter:
 
     @property
     def written_bytes(self) -> int:
-        """Bytes of all chunks that this has written."""
+        """Returns the number of bytes of all chunks that this has written."""
         return self._counting.bytes
 
     def _check(self) -> None:
@@ -206,7 +206,7 @@ def end_run(location: Location) -> None:
         WriteError: the store does not allow it.
     """
     with writing(location):
-        location.delete([RUN])
+        location.delete([RUN_TOKEN])
 
 
 def remove_leftovers(location: Location) -> None:
@@ -216,7 +216,7 @@ def remove_leftovers(location: Location) -> None:
         StoreError, WriteError: the store cannot be read or written.
     """
     with writing(location):
-        if location.read(RUN) is not None or read_attributes(location) is None:
+        if location.read(RUN_TOKEN) is not None or read_attributes(location) is None:
             location.remove_partials()
 
 
@@ -238,7 +238,7 @@ def is_run_of(location: Location, run: str) -> bool:
         WriteError: the store cannot be read.
     """
     with writing(location):
-        return location.read(RUN) == run.encode()
+        return location.read(RUN_TOKEN) == run.encode()
 
 
 def _stale(location: Location) -> StaleError:

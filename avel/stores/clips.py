@@ -121,27 +121,27 @@ class ClipStore:
 
     @cached_property
     def video_ids(self) -> tuple[str, ...]:
-        """Ids of the videos, in array order."""
+        """Returns the ids of the videos, in array order."""
         return tuple(read_video_ids(self.location, self.attributes).to_pylist())
 
     @cached_property
     def entries(self) -> Manifest:
-        """Video id -> manifest entry, in array order."""
+        """Returns video id -> manifest entry, in array order."""
         return read_manifest(self.location)
 
     @cached_property
     def staged_entries(self) -> Manifest:
-        """Entries of the videos staged completely with the store's settings, in array order."""
+        """Returns the entries of the videos staged completely with the store's settings, in array order."""
         return self.entries.where(state="staged", settings=self.digest)
 
     @cached_property
     def staged(self) -> tuple[str, ...]:
-        """Ids of the videos staged completely with the store's settings, in array order."""
+        """Returns the ids of the videos staged completely with the store's settings, in array order."""
         return tuple(self.staged_entries.ids)
 
     @cached_property
     def lengths(self) -> dict[str, int] | None:
-        """Segments of each video where clips have lengths of their own; None where all fill the grid."""
+        """Returns video id -> segments where clips have lengths of their own; None if all fill the grid."""
         if self.description.longest_seconds is None:
             return None
         seconds, grid = self.entries.column("valid_seconds"), self.grid
@@ -150,13 +150,13 @@ class ClipStore:
 
     @property
     def waiting(self) -> tuple[str, ...]:
-        """Ids of the videos that are still to be staged, in array order; failed ones are not."""
+        """Returns the ids of the videos that are still to be staged, in array order; failed ones are not."""
         ended = self.entries.holds(state="failed") | self.entries.holds(state="staged", settings=self.digest)
         return tuple(self.entries.filter(~ended).ids)
 
     @cached_property
     def dataset(self) -> Dataset:
-        """Dataset that was staged: videos, and samples with their events."""
+        """Returns the dataset that was staged: videos, and samples with their events."""
         try:
             return Dataset.from_tables({name: self.table(name) for name in schemas()})
         except DatasetError as error:
@@ -164,7 +164,7 @@ class ClipStore:
 
     @cached_property
     def description(self) -> Description:
-        """Name, root and classes of the dataset, and the longest length where clips have their own."""
+        """Returns the dataset's name, root and classes, and the longest length where clips have their own."""
         try:
             return read_description(self.table("samples"))
         except DatasetError as error:
@@ -184,7 +184,7 @@ class ClipStore:
 
     @property
     def stored_bytes(self) -> int:
-        """Bytes of the store.
+        """Returns the number of bytes of the store.
 
         Chunks outside of shards may be millions of files, so the manifest says how many bytes they are.
         """
@@ -317,12 +317,12 @@ class ClipStore:
 
     @cached_property
     def _packed_rows(self) -> frozenset[int]:
-        """Rows of the videos that lie in shards."""
+        """Returns the rows of the videos that lie in shards."""
         return frozenset(self.entries.packed_rows.tolist())
 
     @cached_property
     def packing(self) -> Packing | None:
-        """Form of the shards in which `avel pack` put clips; None where it put none."""
+        """Returns the form of the shards in which `avel pack` put clips; None where it put none."""
         return read_packing(self.location)
 
     def read_part(self, name: str, row: int, part: slice) -> NDArray[Any]:
@@ -346,12 +346,12 @@ class ClipStore:
 
     @cached_property
     def arrays(self) -> dict[str, Any]:
-        """Array name -> the Zarr array of the clips that are not packed, open for reading."""
+        """Returns array name -> the Zarr array of the clips that are not packed, open for reading."""
         return self._open_arrays(None)
 
     @cached_property
     def packed_arrays(self) -> dict[str, Any]:
-        """Array name -> the Zarr array of the packed clips, open for reading; {} where none are packed."""
+        """Returns array name -> the Zarr array of the packed clips, open for reading; {} without any."""
         return {} if self.packing is None else self._open_arrays(self.packing)
 
     def _open_arrays(self, packing: Packing | None) -> dict[str, Any]:
@@ -392,7 +392,7 @@ class ClipStore:
 
     @cached_property
     def _rows(self) -> dict[str, int]:
-        """Id of each staged video -> its row."""
+        """Returns id of each staged video -> its row."""
         return self.staged_entries.by_id("row")
 
     def _row(self, video_id: str) -> int:

@@ -44,11 +44,11 @@ from avel.stores.runs import library_versions
 
 FileArrays = dict[str, h5py.Dataset]
 """Published file name -> its open array (R, T, ...), one row for each sample."""
-ADDED, BY_ID, PUBLISHED = "features added to a cache", "features by video id", "the published AVE files"
+ADDED, BY_ID, PUBLISHED_FILES = "features added to a cache", "features by video id", "the published AVE files"
 UNUSED = {
     ADDED: ("dataset", "annotations", "format", "segments", "segment_seconds", "any_size"),
     BY_ID: ("any_size",),
-    PUBLISHED: ("segments", "segment_seconds", "leave_out"),
+    PUBLISHED_FILES: ("segments", "segment_seconds", "leave_out"),
 }
 """Kind of import -> options of `import_features` without effect on it."""
 
@@ -132,7 +132,7 @@ def import_features(
         "leave_out": leave_out,
         "any_size": any_size,
     }
-    what = ADDED if named else BY_ID if by_id else PUBLISHED
+    what = ADDED if named else BY_ID if by_id else PUBLISHED_FILES
     if idle := [name for name in UNUSED[what] if given[name]]:
         note(f"without effect on {what}: {', '.join(idle)}")
     files = {}

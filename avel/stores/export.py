@@ -32,7 +32,7 @@ from avel.stores.hdf5 import BLOCK_ROWS, new_hdf5
 from avel.stores.provenance import CACHE_AGAIN
 from avel.text import plural, table
 
-LABELS = ("labels.h5", "right_labels.h5", EVENT_LABELS, CLASS_FRACTIONS, PRESENCE)
+LABEL_FILES = ("labels.h5", "right_labels.h5", EVENT_LABELS, CLASS_FRACTIONS, PRESENCE)
 PUBLISHED_CLASSES = 29
 PUBLISHED_HELD_OUT_ROWS = 402
 """Rows of val, and of test; the published code reads each as one batch."""
@@ -49,7 +49,7 @@ class Exported:
 
     @property
     def published_sizes(self) -> bool:
-        """True if all features have the widths and grids of the published files."""
+        """Returns True if all features have the widths and grids of the published files."""
         return all(shape[1:] == SIZES.get(name, shape[1:]) for name, shape in self.files.items())
 
     def headline(self) -> str:
@@ -108,7 +108,7 @@ def export_features(
     for array in names.values():
         opened.check_holds(array)
     truth = Truth(opened.labels(), opened.samples.events, opened.classes)
-    there = [name for name in (*names, *LABELS, *ORDERS) if (folder / name).exists()]
+    there = [name for name in (*names, *LABEL_FILES, *ORDERS) if (folder / name).exists()]
     if there and not overwrite:  # they may be the authors' originals
         raise StoreError(
             f"{folder}: holds {', '.join(there)} already", hint="choose another folder, or add --overwrite"
@@ -144,7 +144,7 @@ def _write_labels(cache: FeatureCache, truth: Truth, folder: Path) -> dict[str, 
     """Writes all label files; rows without features are 0."""
     count, present = cache.annotation_rows, cache.samples.number
     shapes = {}
-    for name in LABELS:
+    for name in LABEL_FILES:
         values = truth.expected(name)
         shapes[name] = (count, *values.shape[1:])
         with _new_array(folder / name, shapes[name], np.dtype(np.float32)) as array:

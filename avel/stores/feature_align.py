@@ -51,7 +51,7 @@ class GivenFeatures:
 
     @property
     def timing(self) -> Timing | None:
-        """Timing of the features, None for one per segment."""
+        """Returns the timing of the features, None for one per segment."""
         return Timing.declared(self.window_seconds, self.hop_seconds)
 
 
@@ -92,7 +92,7 @@ class Aligned:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(V, T, ...)."""
+        """Returns (V, T, ...)."""
         return (len(self.places), self.target.segments, *(self.tail[-1:] if self.mean else self.tail))
 
     def __getitem__(self, key: slice) -> NDArray[Any]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from avel.errors import ConfigError
 
-ROUNDING = 1e-6
+OVERHANG = 1e-6
 """Seconds by which a window may reach over the edge of a segment and still lie inside."""
 
 
@@ -62,10 +62,10 @@ class Timing:
         for segment in range(segments):
             onset, offset = segment * segment_seconds, (segment + 1) * segment_seconds
             middle = (onset + offset) / 2
-            inside = (starts >= onset - ROUNDING) & (ends <= offset + ROUNDING) & (starts < offset - ROUNDING)
+            inside = (starts >= onset - OVERHANG) & (ends <= offset + OVERHANG) & (starts < offset - OVERHANG)
             chosen = np.flatnonzero(inside[:count])
             if not len(chosen):
-                covering = np.flatnonzero((starts <= middle + ROUNDING) & (until >= middle - ROUNDING))
+                covering = np.flatnonzero((starts <= middle + OVERHANG) & (until >= middle - OVERHANG))
                 distance = np.abs((starts + ends)[covering] / 2 - middle)
                 chosen = np.minimum(covering[np.argsort(distance, kind="stable")[:1]], count - 1)
             features_of.append(chosen)

@@ -60,7 +60,7 @@ TEMPORAL = "temporal."
 """Beginning of the names under which a cache keeps the weights of the Bi-LSTMs that made f_a and f_v."""
 ARRAY_BYTES = 8192
 """Room in the file for what HDF5 stores about one array."""
-COLUMNS: dict[str, type[np.generic]] = {
+CACHE_COLUMNS: dict[str, type[np.generic]] = {
     **SAMPLE_COLUMNS,
     "video_ids": np.bytes_,
     "source_sha256": np.bytes_,
@@ -155,17 +155,17 @@ class FeatureCache:
 
     @property
     def classes(self) -> int:
-        """K: the categories and background."""
+        """Returns K: the categories and background."""
         return len(self.categories) + 1
 
     @property
     def annotation_rows(self) -> int:
-        """Number of rows of the annotations, by the highest number of a sample, cached or missing."""
+        """Returns the number of annotation rows, by the highest number of a sample, cached or missing."""
         return 1 + max(int(self.samples.number.max(initial=-1)), *(item.sample for item in self.missing), -1)
 
     @property
     def encoder(self) -> str:
-        """Kind of the encoder that made the features, and its digest where there is one."""
+        """Returns the kind of the encoder that made the features, and its digest where there is one."""
         about = self.provenance.get("encoder")
         entries = about if isinstance(about, dict) else {}
         return " ".join(str(entries[key]) for key in ("kind", "digest") if key in entries) or "unknown"
@@ -201,17 +201,17 @@ class FeatureCache:
 
     @property
     def differing_lengths(self) -> bool:
-        """True if any clip has fewer than T segments."""
+        """Returns True if any clip has fewer than T segments."""
         return bool((self.lengths < self.grid_segments).any())
 
     @property
     def f_a(self) -> NDArray[np.float32]:
-        """Audio features of the encoder, (V, T, D)."""
+        """Returns the audio features of the encoder, (V, T, D)."""
         return self.read("f_a")
 
     @property
     def f_v(self) -> NDArray[np.float32]:
-        """Visual features of the encoder, (V, T, D)."""
+        """Returns the visual features of the encoder, (V, T, D)."""
         return self.read("f_v")
 
     def read(self, name: str, videos: NDArray[np.int64] | None = None) -> NDArray[Any]:
@@ -229,7 +229,7 @@ class FeatureCache:
 
     @property
     def has_temporal(self) -> bool:
-        """True if it keeps the weights that `read_temporal` reads."""
+        """Returns True if it keeps the weights that `read_temporal` reads."""
         return bool(self.temporal_checksums)
 
     def read_temporal(self) -> dict[str, NDArray[np.float32]]:
@@ -323,13 +323,13 @@ class FeatureCache:
 
     @property
     def inputs(self) -> CacheInputs:
-        """Paths and options that it was made with; StoreError where one is of another type."""
+        """Returns the paths and options that it was made with; StoreError where one is of another type."""
         plain = {name: self.provenance.get(name) for name in INPUTS}
         return typed(CacheInputs, plain, f"{self.path}: provenance", CACHE_AGAIN)
 
     @property
     def typed_provenance(self) -> CacheProvenance:
-        """Provenance that `avel cache-features` wrote; StoreError for an imported or damaged cache."""
+        """Returns what `avel cache-features` wrote of it; StoreError for an imported or damaged cache."""
         return typed(CacheProvenance, self.provenance, f"{self.path}: provenance", CACHE_AGAIN)
 
     def _how_to_add(self, name: str) -> str:
@@ -485,7 +485,7 @@ def _content_digest(
 ) -> str:
     """Returns 16 hex digits over provenance, columns, and checksums of avel's own arrays and weights."""
     made = {key: value for key, value in provenance.items() if key not in (*INPUTS, GROUP)}
-    numbers = [(name, columns[name]) for name in COLUMNS]
+    numbers = [(name, columns[name]) for name in CACHE_COLUMNS]
     numbers += [(name, checksums[name]) for name in OWN_ARRAYS if name in checksums]
     numbers += [(TEMPORAL + name, sums) for name, sums in sorted(temporal_checksums.items())]
     return digest_of([made, float(segment_seconds)], numbers)
@@ -514,7 +514,7 @@ def _read(path: Path, file: h5py.File) -> FeatureCache:
     provenance = parse(text, f"{path}: provenance", CACHE_AGAIN)
     named = read_named(path, provenance)
     arrays = [*(name for name in OWN_ARRAYS if name in file), *named]
-    columns = {name: read_column(file, name, dtype, CACHE_AGAIN) for name, dtype in COLUMNS.items()}
+    columns = {name: read_column(file, name, dtype, CACHE_AGAIN) for name, dtype in CACHE_COLUMNS.items()}
     weights = [
         name.removeprefix(TEMPORAL)
         for name in file

@@ -92,14 +92,14 @@ def _is_begun(place: Path) -> bool:
 
     A lock alone is not one: killed commands of all kinds leave theirs.
     """
-    from avel.stores.clip_layout import OWN_NAMES, RUN
+    from avel.stores.clip_layout import OWN_NAMES, RUN_TOKEN
     from avel.stores.location import ZARR_PARTIAL
 
     listed: list[str] = []
     with suppress(PermissionError):  # reading it as a dataset raises an error that says so
         listed = os.listdir(place) if place.is_dir() else []
     names = {name for name in listed if not ZARR_PARTIAL.fullmatch(name)}
-    return bool(names & {"manifest", "zarr.json", RUN}) and names <= OWN_NAMES
+    return bool(names & {"manifest", "zarr.json", RUN_TOKEN}) and names <= OWN_NAMES
 
 
 def _dataset(
@@ -152,6 +152,8 @@ def _store(path: str, verify: bool) -> Findings:
         "settings": store.settings,
         "settings_digest": store.digest,
         "padded": int(((seconds > 0) & (seconds < store.grid.seconds)).sum()),
+        "format": store.description.format,
+        "format_settings": store.description.format_settings,
         "own_lengths": store.description.longest_seconds is not None,
         "bytes": store.stored_bytes,
     }

@@ -41,6 +41,8 @@ def _store_lines(facts: Facts) -> list[str]:
         ("audio", f"{grid['sample_rate']} samples a second"),
         ("padded clips", str(facts["padded"])),
     ]
+    if facts["format"]:
+        rows.append(("dataset read as", " ".join((facts["format"], *facts["format_settings"]))))
     failures = _section(("failed clip", "why"), facts["failures"])
     remarks = _section(("staged clip", "remark"), facts["remarks"])
     return [*table(("staged as", ""), rows), *failures, *remarks, ""]

@@ -14,7 +14,7 @@ from typing import Literal
 from avel.errors import AvelError, MissingPathError, StoreError
 
 Kind = Literal["store", "cache", "run", "runs", "video", "dataset", "file", "nothing"]
-NAMES: dict[Kind, str] = {
+KIND_NAMES: dict[Kind, str] = {
     "store": "a clip store",
     "cache": "a feature cache",
     "run": "a run",
@@ -33,7 +33,7 @@ TAKERS: dict[Kind, str] = {
     "file": "avel --help lists what each command takes",
 }
 """Kind -> the commands for it."""
-MEANT: dict[Kind, str] = NAMES | {"dataset": "a folder of videos", "file": "a file of predictions"}
+MEANT: dict[Kind, str] = KIND_NAMES | {"dataset": "a folder of videos", "file": "a file of predictions"}
 """Kind -> how a command that takes this kind names what it wants."""
 VIDEO_SUFFIXES = frozenset(
     ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .mts .m2ts .flv .wmv .ogv .3gp".split()  # noqa: SIM905
@@ -81,7 +81,7 @@ def not_a(wanted: str, path: str | os.PathLike[str], hint: str) -> AvelError:
     if kind == "nothing":
         return MissingPathError(f"{path}: no {wanted}", hint=hint)
     return StoreError(
-        f"{path} is {NAMES[kind]}, not a {wanted}", hint=TAKERS[kind].format(path=shlex.quote(str(path)))
+        f"{path} is {KIND_NAMES[kind]}, not a {wanted}", hint=TAKERS[kind].format(path=shlex.quote(str(path)))
     )
 
 
@@ -122,7 +122,7 @@ def check_paths(command: str, places: Sequence[CommandPath], *, alone: bool = Tr
         return
     if order := _right_order(places, kinds):
         moved = [number for number, now in enumerate(order) if number != now and kinds[number] != "nothing"]
-        swapped = " and ".join(f"{places[each].path} is {NAMES[kinds[each]]}" for each in moved)
+        swapped = " and ".join(f"{places[each].path} is {KIND_NAMES[kinds[each]]}" for each in moved)
         right = " ".join(shlex.quote(places[number].path) for number in order)
         hint = f"avel {command} {right}" if alone else f"avel {command} -h shows their order"
         raise StoreError(f"{swapped}: arguments swapped?", hint=hint)
@@ -135,7 +135,7 @@ def check_paths(command: str, places: Sequence[CommandPath], *, alone: bool = Tr
     if not place.written:
         raise not_a(meant.partition(" ")[2], place.path, "")  # without its article
     raise StoreError(
-        f"{place.path} is {NAMES[kind]}; avel {command} writes {meant} to {place.name}",
+        f"{place.path} is {KIND_NAMES[kind]}; avel {command} writes {meant} to {place.name}",
         hint=f"name a new path: {place.path}/NAME" if kind == "runs" else "name a path where nothing is yet",
     )
 

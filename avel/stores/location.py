@@ -40,7 +40,7 @@ class Location(Protocol):
 
     @property
     def url(self) -> str:
-        """Path or URL."""
+        """Returns the path or URL."""
 
     def read(self, name: str) -> bytes | None:
         """Reads a file's bytes; None where there is no such file."""
@@ -74,7 +74,7 @@ class Location(Protocol):
 
     @property
     def errors(self) -> tuple[type[Exception], ...]:
-        """Errors of reading and writing for which the location, not the caller, is at fault."""
+        """Returns the errors of reading and writing for which the location, not the caller, is at fault."""
 
     def lock(self) -> AbstractContextManager[Callable[[], None]]:
         """Locks the location for this process; raises BusyError while another process holds it.
@@ -133,7 +133,7 @@ class LocalLocation:
 
     @property
     def path(self) -> Path:
-        """Path of the folder."""
+        """Returns the path of the folder."""
         return Path(self.url)
 
     def read(self, name: str) -> bytes | None:

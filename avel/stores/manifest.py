@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-FOLDER = "manifest"
-PART = re.compile(FOLDER + r"/part-(\d{8,18})\.parquet")
+MANIFEST_FOLDER = "manifest"
+PART = re.compile(MANIFEST_FOLDER + r"/part-(\d{8,18})\.parquet")
 MERGE_AT_PARTS = 16
 """Last parts of about the same size, as `_alike` finds them, of which so many are merged into one."""
 PART_AGAIN = "remove this file, and avel extract stages again the clips that it listed"
@@ -121,7 +121,7 @@ class Manifest(TableColumns, Mapping[str, Entry]):
 
     @cached_property
     def ids(self) -> list[str]:
-        """Ids of the videos, in order."""
+        """Returns the ids of the videos, in order."""
         return self.texts("video_id")
 
     @cached_property
@@ -147,12 +147,12 @@ class Manifest(TableColumns, Mapping[str, Entry]):
 
     @property
     def stored_bytes(self) -> int:
-        """Bytes that the chunks of all these clips take in the store."""
+        """Returns the number of bytes that the chunks of all these clips take in the store."""
         return int(self.column("stored_bytes").sum())
 
     @property
     def packed_rows(self) -> NDArray[np.int64]:
-        """Rows of the clips that lie in shards: int64 (n,)."""
+        """Returns the rows of the clips that lie in shards: int64 (n,)."""
         rows: NDArray[np.int64] = self.column("row")[self.column("packed")]
         return rows
 
@@ -276,7 +276,7 @@ class ManifestWriter:
     def _write(self, table: pa.Table) -> None:
         last = next(reversed(self._rows), "")
         number = int(PART.fullmatch(last)[1]) + 1 if last else 0  # type: ignore[index]
-        name = f"{FOLDER}/part-{number:08d}.parquet"
+        name = f"{MANIFEST_FOLDER}/part-{number:08d}.parquet"
         self._location.write(name, to_parquet(table))
         self._rows[name] = table.num_rows
         if table.num_rows < BLOCK_RECORDS:
@@ -300,7 +300,7 @@ def _tables(location: Location) -> dict[str, pa.Table]:
     Other files in the folder are not parts.
     """
     for _ in range(READ_ATTEMPTS):
-        found = _read(location, [name for name in location.names(FOLDER) if PART.fullmatch(name)])
+        found = _read(location, [name for name in location.names(MANIFEST_FOLDER) if PART.fullmatch(name)])
         whole = {name: table for name, table in found.items() if table is not None}
         if len(whole) == len(found):
             return whole

@@ -23,7 +23,7 @@ from avel.errors import ConfigError, StoreError
 from avel.progress import Progress
 from avel.stores.chunks import verified
 from avel.stores.clip_layout import (
-    RUN,
+    RUN_TOKEN,
     StoreAttributes,
     array_spec,
     chunk_name,
@@ -99,7 +99,7 @@ def pack(store: Path | str, clips: int | None = None) -> PackSummary:
             opened, manifest = ClipStore.open(store), ManifestWriter(location)
             entries = manifest.entries
             packing = _prepare(opened, entries, clips)
-            location.write(RUN, uuid.uuid4().hex.encode())  # workers of earlier runs write nothing more
+            location.write(RUN_TOKEN, uuid.uuid4().hex.encode())  # workers of earlier runs write nothing more
             _delete_rest(opened.attributes, location, entries)
         shards, waiting = _shards(entries, opened.digest, packing)
         packer, damaged, now = _Packer(location, opened.attributes, packing, entries), dict[str, str](), 0

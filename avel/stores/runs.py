@@ -39,10 +39,10 @@ TIME = "%Y-%m-%dT%H:%M:%S%z"
 RUN_AGAIN = "make the run again, in another folder"
 LEFTOVERS = re.compile(re.escape(LOCK) + r"|\.(config\.toml|run\.json)\..*\.partial")
 """Names of the lock and of half-written files that a run leaves if it is killed as it begins."""
-RECORD, RESULTS, FILES, METRICS = "run.json", "results.json", "files.json", "metrics.jsonl"
+RECORD, RESULTS, FILE_LIST, METRICS = "run.json", "results.json", "files.json", "metrics.jsonl"
 HEAD_FILES = "head_code"
 """Folder of a run with copies of the Python files given with `--head FILE`, to read; they are never run."""
-UNLISTED = (RECORD, RESULTS, FILES)
+UNLISTED = (RECORD, RESULTS, FILE_LIST)
 """Files of a run that files.json does not list: they carry checksums of their own."""
 LIBRARIES = ("avel", "torch", "torchvision", "torchaudio", "numpy", "av", "zarr", "h5py")
 
@@ -161,12 +161,12 @@ class Run:
 
     @property
     def kind(self) -> RunKind:
-        """Kind of the run, which says which command made it."""
+        """Returns the kind of the run, which says which command made it."""
         return self.record.kind
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """Paths and digests of what the run was made from, to show; `read_inputs` returns them typed."""
+        """Returns paths and digests of what it was made from, to show; `read_inputs` returns them typed."""
         return dict(self.record.inputs)
 
     def read_inputs(self, kind: type[R]) -> R:
@@ -187,7 +187,7 @@ class Run:
 
     def reopen(self, config: Any, inputs: dict[str, Any]) -> Run:
         """Marks the run as not finished, with another config and other inputs; returns it."""
-        for name in (RESULTS, FILES):
+        for name in (RESULTS, FILE_LIST):
             (self.path / name).unlink(missing_ok=True)
         write_text(self.path / "config.toml", to_toml(config, COMMANDS[self.kind]))
         record = replace(self.record, config=as_dict(config), inputs=inputs, finished="")
@@ -232,23 +232,23 @@ class Run:
             for path in sorted(self.path.rglob("*"))
             if path.is_file() and not path.name.startswith(".") and path.name not in UNLISTED
         }
-        write_document(self.path / FILES, as_plain(FileList(listed)))
+        write_document(self.path / FILE_LIST, as_plain(FileList(listed)))
         write_document(self.path / RECORD, vars(replace(self.record, finished=time.strftime(TIME))))
         write_document(self.path / RESULTS, as_plain(results))
 
     @property
     def finished(self) -> bool:
-        """True if the run has its results.json."""
+        """Returns True if the run has its results.json."""
         return (self.path / RESULTS).is_file()
 
     @property
     def finished_on(self) -> str:
-        """Date and time at which a finished run got its results, as the clock there showed it."""
+        """Returns date and time at which a finished run got its results, as the clock there showed it."""
         return self.record.finished[:16].replace("T", " at ")
 
     @property
     def results(self) -> dict[str, Any]:
-        """Contents of results.json as plain values; `read_results` returns them typed.
+        """Returns the contents of results.json as plain values; `read_results` returns them typed.
 
         Raises:
             StoreError: the run is not finished, or the file is damaged.
@@ -287,9 +287,9 @@ class Run:
         Raises:
             StoreError: the list of files is damaged.
         """
-        path = self.path / FILES
+        path = self.path / FILE_LIST
         if not path.is_file():
-            return [f"{FILES} is missing"]
+            return [f"{FILE_LIST} is missing"]
         listed = read_document(FileList, path.read_bytes(), path, self._how_to_fix()).files
         fault_of = {name: self._fault(name, about, verify) for name, about in listed.items()}
         if verify and (broken := seal_fault((self.path / RESULTS).read_bytes())):

@@ -47,7 +47,7 @@ class Packing:
 
     @property
     def index_bytes(self) -> int:
-        """Bytes of a shard's index, with its checksum."""
+        """Returns the number of bytes of a shard's index, with its checksum."""
         return self.clips * PLACE.size + CHECKSUM_BYTES
 
     def place(self, index: bytes, size: int, number: int) -> tuple[int, int] | None:

@@ -26,7 +26,7 @@ class Footage:
 
     @cached_property
     def videos(self) -> dict[str, Path]:
-        """Video id -> its file, for those that are there, below the folder of the dataset."""
+        """Returns video id -> its file, for those that are there, below the folder of the dataset."""
         if self.store is None:
             return {}
         root = os.path.abspath(self.store.dataset.root)
@@ -45,7 +45,7 @@ class Footage:
 
     @cached_property
     def staged(self) -> frozenset[str]:
-        """Ids of the clips whose frames and sound can be shown."""
+        """Returns the ids of the clips whose frames and sound can be shown."""
         return frozenset(self.store.staged) if self.store else frozenset()
 
     def frames(self, video_id: str) -> NDArray[np.uint8] | None:

@@ -13,7 +13,7 @@ from avel.heads.evaluation.predictions import Predictions, no_predictions, read_
 from avel.heads.tasks.metrics import Labels, confusion
 from avel.heads.tasks.task import Task
 from avel.heads.training.records import TRAIN_AGAIN, HeadInputs, TrialRecord, read_trial, task_of
-from avel.stores.datasets.labels import UNKNOWN, in_clip
+from avel.stores.datasets.labels import events_known, in_clip
 from avel.stores.features import FeatureCache
 from avel.stores.runs import Run
 from avel.text import plural
@@ -45,27 +45,27 @@ class HeadRun:
 
     @property
     def records(self) -> list[TrialRecord]:
-        """Records of the trials: (M,)."""
+        """Returns the records of the trials: (M,)."""
         return [read_trial(self.run, name) for name in self.trials]
 
     @cached_property
     def prediction(self) -> Labels:
-        """Labels by the task's usual decoder: (M, R, T, ...)."""
+        """Returns the labels by the task's usual decoder: (M, R, T, ...)."""
         return np.stack([self.task.cut(self.task.decode(each), self.label) for each in self.probability])
 
     @cached_property
     def known(self) -> NDArray[np.bool_]:
-        """True for samples whose events are known: (R,)."""
-        return np.asarray((self.label != UNKNOWN).reshape(len(self.label), -1).all(1))
+        """Returns True for samples whose events are known: (R,)."""
+        return events_known(self.label)
 
     @cached_property
     def lengths(self) -> NDArray[np.int64]:
-        """Number of segments of each sample's clip, T or fewer: (R,)."""
+        """Returns the number of segments of each sample's clip, T or fewer: (R,)."""
         return np.asarray(in_clip(self.label).sum(1))
 
     @cached_property
     def cache(self) -> FeatureCache:
-        """Feature cache that the run was trained on, opened by `open_cache`."""
+        """Returns the feature cache that the run was trained on, opened by `open_cache`."""
         return open_cache(self.run)
 
     def places_of(self, split: str) -> NDArray[np.int64]:

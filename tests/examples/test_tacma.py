@@ -28,9 +28,9 @@ def features() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 def test_the_page_runs_and_learns(capsys: pytest.CaptureFixture[str]) -> None:
     page.main(epochs=6)
-    floor, *epochs = re.findall(r"([\d.]+)%", capsys.readouterr().out)
+    baseline, *epochs = re.findall(r"([\d.]+)%", capsys.readouterr().out)
     assert len(epochs) == 6
-    assert float(epochs[-1]) > float(floor) + 10
+    assert float(epochs[-1]) > float(baseline) + 10
 
 
 def test_avels_head_has_the_logits_and_the_gradients_of_the_page() -> None:

@@ -58,11 +58,11 @@ def agva(w: Weights, audio: np.ndarray, cells: np.ndarray) -> np.ndarray:
         from_audio = w["audio_score.weight"] @ np.maximum(w["audio.0.weight"] @ a + w["audio.0.bias"], 0)
         scores = np.zeros(len(v))
         for cell in range(len(v)):
-            seen = np.maximum(w["video.0.weight"] @ v[cell] + w["video.0.bias"], 0)
-            joined = np.tanh(w["video_score.weight"] @ seen + from_audio[cell])
+            projected = np.maximum(w["video.0.weight"] @ v[cell] + w["video.0.bias"], 0)
+            joined = np.tanh(w["video_score.weight"] @ projected + from_audio[cell])
             scores[cell] = (w["score.weight"] @ joined)[0]
-        share = softmax(scores)
-        attended.append(sum(share[cell] * v[cell] for cell in range(len(v))))
+        alpha = softmax(scores)
+        attended.append(sum(alpha[cell] * v[cell] for cell in range(len(v))))
     return np.array(attended)
 
 
@@ -87,20 +87,20 @@ def multihead(
         rows @ weight.T + bias for rows, (weight, bias) in zip((queries, memory, memory), parts, strict=True)
     )
     width = q.shape[1] // n_heads
-    heard, shares = np.zeros_like(q), np.zeros((len(q), len(memory)))
+    attended, mean_alpha = np.zeros_like(q), np.zeros((len(q), len(memory)))
     for head in range(n_heads):
         own = slice(head * width, (head + 1) * width)
         for t in range(len(q)):
-            share = softmax(np.array([q[t, own] @ k[s, own] for s in range(len(memory))]) / np.sqrt(width))
-            heard[t, own] = sum(share[s] * v[s, own] for s in range(len(memory)))
-            shares[t] += share / n_heads
-    return linear(w, "out_proj", heard), shares
+            alpha = softmax(np.array([q[t, own] @ k[s, own] for s in range(len(memory))]) / np.sqrt(width))
+            attended[t, own] = sum(alpha[s] * v[s, own] for s in range(len(memory)))
+            mean_alpha[t] += alpha / n_heads
+    return linear(w, "out_proj", attended), mean_alpha
 
 
 def transformer_layer(w: Weights, queries: np.ndarray, memory: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Post-norm, 4 heads, as `AttentionLayer` names its weights: (T, D), (S, D) -> (T, D), (T, S)."""
-    heard, shares = multihead(below(w, "attention."), queries, memory, 4)
-    hidden = layer_norm(queries + heard, w["norm1.weight"], w["norm1.bias"], 1e-5)
+    attended, mean_alpha = multihead(below(w, "attention."), queries, memory, 4)
+    hidden = layer_norm(queries + attended, w["norm1.weight"], w["norm1.bias"], 1e-5)
     wide = relu(linear(w, "feedforward.0", hidden))
     out = layer_norm(hidden + linear(w, "feedforward.3", wide), w["norm2.weight"], w["norm2.bias"], 1e-5)
-    return out, shares
+    return out, mean_alpha

@@ -58,8 +58,8 @@ def write_cache(
     for sample in range(samples):
         onset = random.integers(0, segments - 1)
         label[sample, onset : random.integers(onset + 1, segments + 1)] = category[sample]
-    share = np.arange(samples) / max(samples, 1)
-    split = np.where(share < splits[0], "train", np.where(share < splits[1], "val", "test"))
+    fraction = np.arange(samples) / max(samples, 1)
+    split = np.where(fraction < splits[0], "train", np.where(fraction < splits[1], "val", "test"))
     prototypes = {name: random.normal(size=(events + 1, *WIDTHS[name])) for name in arrays}
     label = np.asarray(changes.pop("label", label))
     videos = max(samples - 1, 0)

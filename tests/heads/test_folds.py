@@ -100,13 +100,13 @@ def test_groups_stay_whole(cache: Path, tmp_path: Path) -> None:
     group_of = {id: str(number // 5) for number, id in enumerate(opened.video_ids)}
     groups.write_text("video_id,group\n" + "".join(f"{id},{name}\n" for id, name in group_of.items()))
     found = cross_validate(cache, tmp_path / "f", {}, folds=3, groups=groups, **QUICK)
-    seen: dict[str, set[int]] = {}
+    folds_of: dict[str, set[int]] = {}
     for number in (1, 2, 3):
         run = Run.open(tmp_path / "f" / "folds" / str(number), "heads")
         for id in read_predictions(run)["test"][0].video_id:
-            seen.setdefault(group_of[id], set()).add(number)
-    assert all(len(folds) == 1 for folds in seen.values())
-    assert found.groups == len(seen)
+            folds_of.setdefault(group_of[id], set()).add(number)
+    assert all(len(folds) == 1 for folds in folds_of.values())
+    assert found.groups == len(folds_of)
     groups.write_text("video_id,group\nnobody,1\n")
     with pytest.raises(DatasetError, match="no group for"):
         cross_validate(cache, tmp_path / "g", {}, folds=3, groups=groups, **QUICK)

@@ -58,7 +58,7 @@ def test_heads_of_other_publications_keep_their_settings() -> None:
 
 
 @pytest.fixture
-def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Any]]:
+def received(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Any]]:
     """Replaces the functions of commands that train heads by recorders of what they are called with."""
     calls: dict[str, dict[str, Any]] = {}
 
@@ -79,18 +79,18 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Any]]:
 
 
 def test_commands_take_the_preset_below_everything_that_is_given(
-    seen: dict[str, dict[str, Any]], tmp_path: Path
+    received: dict[str, dict[str, Any]], tmp_path: Path
 ) -> None:
     file = tmp_path / "mine.toml"
     file.write_text("[train-head]\nstandardise = true\n[train-head.tacma]\nlr = 0.25\n")
     given = ["--preset", "paper", "--config", str(file)]
     assert run(cli, ["train-head", "c.h5", "r", *given, "--epochs", "5"]) == DONE
-    config = seen["train_head"]["positional"][2]
+    config = received["train_head"]["positional"][2]
     assert (config.standardise, config.patience, config.head.lr) == (True, 0, 0.25)
     assert (config.head.epochs, config.head.theta, config.head.dropout) == (5, 0.03, 0.0)
 
     assert run(cli, ["sweep", "c.h5", "r", *given, "--set", "theta=0,1", "--set", "dropout=0.5"]) == DONE
-    swept = {**seen["sweep"]}
+    swept = {**received["sweep"]}
     theta = swept.pop("settings")["theta"][1]
     options = {name: value for name, value in swept.items() if name not in ("positional", "overwrite")}
     resolved = resolve(TrainConfig, "train-head", options=options | {"theta": theta})
@@ -98,20 +98,20 @@ def test_commands_take_the_preset_below_everything_that_is_given(
     assert (resolved.head.dropout, resolved.head.theta) == (0.5, 1.0)
 
 
-def test_the_tables_of_several_heads_take_it_too(seen: dict[str, dict[str, Any]], tmp_path: Path) -> None:
+def test_the_tables_of_several_heads_take_it_too(received: dict[str, dict[str, Any]], tmp_path: Path) -> None:
     wanted = ["--set", "tacma.theta=0.3", "--heads", "mlp,tacma,psp"]
     assert run(cli, ["leaderboard", "c.h5", "b", "--preset", "paper", *wanted]) == DONE
-    planned = plan_heads(["mlp", "tacma", "psp"], 2, "full", seen["leaderboard"]["settings"])
+    planned = plan_heads(["mlp", "tacma", "psp"], 2, "full", received["leaderboard"]["settings"])
     psp = resolve(TrainConfig, "train-head", options={"head": "psp"}).head
     assert (planned["tacma"].head.theta, planned["psp"].head) == (0.3, psp)
-    assert seen["leaderboard"]["settings"]["mlp.lr"] == 1e-4
+    assert received["leaderboard"]["settings"]["mlp.lr"] == 1e-4
 
     store = tmp_path / "s.zarr"
     assert run(cli, ["reproduce", "table2", str(store), "o", "--preset", "paper"]) == DONE
-    assert seen["reproduce"]["heads"] == PRESETS["paper"]
+    assert received["reproduce"]["heads"] == PRESETS["paper"]
     assert run(cli, ["reproduce", "table2", str(store), "o", "--preset", "small"]) == DONE
-    assert seen["reproduce"]["heads"] == {}
-    assert seen["reproduce"]["pretraining"].freeze_backbone
+    assert received["reproduce"]["heads"] == {}
+    assert received["reproduce"]["pretraining"].freeze_backbone
 
 
 def test_an_unknown_preset_is_refused() -> None:

@@ -166,6 +166,7 @@ def test_without_a_test_split_a_head_trains_and_says_what_is_not_evaluated(
     assert "evaluates 0 test samples\n" in capfd.readouterr().err
     assert (found.split, found.samples, found.unknown_samples, found.leaked_samples) == ("test", 0, 0, 0)
     assert found.trivial_baselines_percent == {}
+    assert found.headline() == "test: no figures, for it has no samples"
     group = found.groups["mlp"]
     assert (group.accuracy_percent, group.interval_percent) == (Spread(), None)
     assert group.score_at_best_test_epoch_percent == group.events.f1_percent == Spread()
@@ -190,6 +191,7 @@ def test_a_test_split_without_labels_is_predicted_not_evaluated(
     assert "evaluates 0 test samples, without 12 more whose events" in capfd.readouterr().err
     assert (found.samples, found.unknown_samples) == (0, 12)
     assert found.groups["mlp"].accuracy_percent == Spread()
+    assert found.headline() == "test: no figures, for the events of its 12 samples are not known"
     table = pq.read_table(tmp_path / "run" / "predictions.parquet", filters=[("split", "==", "test")])
     assert table.num_rows == 2 * 12 * T
     assert table["label"].null_count == table.num_rows

@@ -66,7 +66,7 @@ def test_a_video_is_predicted_at_its_own_length_as_it_was_in_the_cache(run: Path
         assert len(each.segments) == SECONDS[name]
         place = made.place_of(name)
         cached = made.probability[0, place, : SECONDS[name]].max(1)
-        np.testing.assert_allclose([share for _, share in each.segments], cached, atol=2e-3)
+        np.testing.assert_allclose([probability for _, probability in each.segments], cached, atol=2e-3)
         assert all(event.end_seconds <= SECONDS[name] for event in each.events)
 
 

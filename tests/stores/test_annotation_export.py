@@ -66,8 +66,8 @@ def test_what_is_written_reads_back(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_a_modality_that_is_lost_is_counted(tmp_path: Path) -> None:
-    heard = Sample(6, "e", (Event("Bell", 1, 2, modality="audio"), Event("Bark", 3, 4)), split="val")
-    written = export_annotations(store(tmp_path / "s.zarr", heard), tmp_path / "a.json", split="val")
+    audible = Sample(6, "e", (Event("Bell", 1, 2, modality="audio"), Event("Bark", 3, 4)), split="val")
+    written = export_annotations(store(tmp_path / "s.zarr", audible), tmp_path / "a.json", split="val")
     assert (written.events, written.of_one_modality) == (2, 1)
     told = "2 events of 1 clip; 1 event only visible or only audible, which the file does not say"
     assert written.headline().endswith(told)

@@ -64,12 +64,12 @@ def test_a_turned_vector_and_a_moved_number_are_found(tmp_path: Path) -> None:
 def test_other_modalities_and_other_classes_are_found(tmp_path: Path) -> None:
     arrays, names = vectors(2), ("a", "b")
     events = events_of([[0, 0], [-1, -1]], 1)
-    heard = replace(events, modality=np.array([MODALITIES.index("audio")]))
+    audible = replace(events, modality=np.array([MODALITIES.index("audio")]))
     known, nothing = np.array([False, True]), np.zeros(0, np.int64)
     barks = ClassTable(known, np.array([1]), np.array([0]))
     given = {
         "a": {"events": events, "classes": barks},
-        "heard": {"events": heard, "classes": barks},
+        "heard": {"events": audible, "classes": barks},
         "silent": {"events": events, "classes": ClassTable(known, nothing, nothing)},
         "unknown": {"events": events},
     }

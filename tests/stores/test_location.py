@@ -74,14 +74,14 @@ def test_a_piece_is_of_the_file_whose_end_was_read(location: Location) -> None:
     """A file that is replaced in between is read as it was, or once more."""
     location.write("file", b"one 1")
     whole = {b"1": b"one", b"2": b"two"}
-    seen: list[bytes] = []
+    given: list[bytes] = []
 
     def place(tail: bytes, _: int) -> tuple[int, int]:
-        seen.append(tail)
+        given.append(tail)
         location.write("file", b"two 2")
         return 0, 3
 
-    assert location.read_piece("file", 1, place) == whole[seen[-1]]
+    assert location.read_piece("file", 1, place) == whole[given[-1]]
     assert location.read("file") == b"two 2"
 
 

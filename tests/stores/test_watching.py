@@ -13,7 +13,7 @@ from avel.stores.watching import find_hook
 from tests.heads.synthetic import write_cache
 from tests.tensorboard import install
 
-HOOK = "seen = []\n\ndef log(run, line):\n    seen.append((run, line))\n"
+HOOK = "received = []\n\ndef log(run, line):\n    received.append((run, line))\n"
 
 
 def test_a_function_in_the_working_folder_gets_every_line_of_a_head(
@@ -24,9 +24,9 @@ def test_a_function_in_the_working_folder_gets_every_line_of_a_head(
     Path("my_watch.py").write_text(HOOK)
     run = tmp_path / "run"
     train_head(write_cache(tmp_path / "c.h5"), run, epochs=2, seeds=2, metrics_hook="my_watch:log")
-    seen: Any = sys.modules.pop("my_watch").seen  # type: ignore[attr-defined]
-    assert [line for _, line in seen] == Run.open(run).metrics()
-    assert {folder for folder, _ in seen} == {str(run)}
+    received: Any = sys.modules.pop("my_watch").received  # type: ignore[attr-defined]
+    assert [line for _, line in received] == Run.open(run).metrics()
+    assert {folder for folder, _ in received} == {str(run)}
 
 
 def test_each_trial_of_a_head_is_a_curve_of_tensorboard(

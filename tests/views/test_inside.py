@@ -21,7 +21,7 @@ def test_fused_vectors_are_those_that_the_head_names_or_its_classifier_reads(
     cache = write_cache(tmp_path / "c.h5")
     train_head(cache, tmp_path / "run", head=head, epochs=1, standardise=False)
     run, places = read_run(tmp_path / "run"), np.array([3, 0])
-    seen = look_inside(run, 0, places).fused
+    fused = look_inside(run, 0, places).fused
     model = load_model(run.run, read_trial(run.run, run.trials[0]))
     videos = videos_of(run, places)
     f_a, f_v = (torch.from_numpy(run.cache.read(name, videos)) for name in ("f_a", "f_v"))
@@ -30,7 +30,7 @@ def test_fused_vectors_are_those_that_the_head_names_or_its_classifier_reads(
             expected = torch.cat((model.head.audio(f_a), model.head.visual(f_v)), -1)
         else:
             expected = f_a + f_v
-    np.testing.assert_allclose(seen, expected.numpy(), atol=1e-6)
+    np.testing.assert_allclose(fused, expected.numpy(), atol=1e-6)
 
 
 def test_fused_vectors_of_weak_psp_are_not_its_scores(tmp_path: Path) -> None:
@@ -43,5 +43,5 @@ def test_fused_vectors_of_weak_psp_are_not_its_scores(tmp_path: Path) -> None:
 def test_fused_vectors_of_two_tracks_are_side_by_side(tmp_path: Path) -> None:
     cache = write_parsing_cache(tmp_path / "c.h5")
     train_head(cache, tmp_path / "run", head="han", supervision="weak", epochs=1, device="cpu")
-    seen = look_inside(read_run(tmp_path / "run"), 0, np.array([1, 0])).fused
-    assert seen.shape == (2, T, 2 * 512)
+    fused = look_inside(read_run(tmp_path / "run"), 0, np.array([1, 0])).fused
+    assert fused.shape == (2, T, 2 * 512)

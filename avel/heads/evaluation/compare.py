@@ -33,7 +33,7 @@ class GroupPredictions:
 
     @property
     def task(self) -> Task:
-        """Task that the run was trained for."""
+        """Returns the task that the run was trained for."""
         return task_of(self.run)
 
     def same_as(self, other: "GroupPredictions") -> bool:

@@ -79,7 +79,7 @@ class Evaluation(wording.EvaluatedSplit):
 
     @property
     def best(self) -> str:
-        """Name of the group that is best on validation."""
+        """Returns the name of the group that is best on validation."""
         return max(self.groups, key=lambda name: self.groups[name].validation_score_percent.mean or 0.0)
 
     def headline(self) -> str:

@@ -85,7 +85,7 @@ class Difference:
 
     @property
     def needed(self) -> str:
-        """Number of clips or seeds that would show a level difference of this size, for a table's cell.
+        """Returns how many clips or seeds would show a level difference of this size, for a table's cell.
 
         >>> Difference(1.62, -0.44, 3.71, True, 402, (5, 5), 2.1, 640, 12).needed
         '640 clips or 12 seeds'

@@ -18,7 +18,7 @@ from avel.heads.tasks.results import Decoder, LabelSets, PredictionMetrics
 from avel.heads.tasks.task import Task
 from avel.heads.training.records import TRAIN_AGAIN, HeadInputs, TrialRecord, read_trained, task_of
 from avel.stores.arrow import read_own_parquet, to_parquet
-from avel.stores.datasets.labels import PADDED, UNKNOWN, in_clip, take
+from avel.stores.datasets.labels import PADDED, UNKNOWN, events_known, in_clip, take
 from avel.stores.datasets.sample import SPLITS
 from avel.stores.files import write_bytes
 from avel.stores.runs import Run
@@ -48,8 +48,8 @@ class Predictions:
 
     @property
     def known(self) -> NDArray[np.bool_]:
-        """True for samples whose events are known: (R,)."""
-        return np.asarray((self.label != UNKNOWN).reshape(len(self.label), -1).all(1))
+        """Returns True for samples whose events are known: (R,)."""
+        return events_known(self.label)
 
     def take(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> Predictions:
         """Returns the predictions of some of the samples."""

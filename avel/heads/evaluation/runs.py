@@ -36,7 +36,8 @@ class RunLine:
             figures are Type@AV of segments.
         against: the run that this line is compared with, and its settings, if any.
         differences: metric -> this line's minus that run's.
-        differs: settings that differ among the listed head runs, without those that this run sweeps.
+        differs: settings that differ among the listed head runs, those that others sweep among them, without
+            those that this run sweeps.
         inputs: digest of the feature cache; compare runs of the same one.
     """
 
@@ -67,7 +68,7 @@ class RunLine:
 
     @property
     def score_percent(self) -> float | None:
-        """Main metric of the task: accuracy, or Type@AV."""
+        """Returns the main metric of the task: accuracy, or Type@AV."""
         return self.segment_f1_percent if self.accuracy_percent is None else self.accuracy_percent
 
 
@@ -292,11 +293,14 @@ def _settings_of(run: Run) -> dict[str, Any]:
 
 
 def _differing(runs: Sequence[Run]) -> list[str]:
-    """Lists settings that change numbers and are not the same in all runs whose head knows them."""
+    """Lists settings that change numbers and are not the same in all runs whose head knows them.
+
+    A setting that one of the runs sweeps is not the same in all.
+    """
     values: dict[str, set[str]] = {}
+    swept = {key for run in runs for key in run.read_inputs(HeadInputs).swept}
     for run in runs:
-        swept = run.read_inputs(HeadInputs).swept
         for key, value in _settings_of(run).items():
-            if key not in swept:
-                values.setdefault(key, set()).add(json.dumps(value))
-    return sorted(key for key, texts in values.items() if len(texts) > 1 and key not in ("head", "seeds"))
+            values.setdefault(key, set()).add(json.dumps(value))
+    differing = swept | {key for key, texts in values.items() if len(texts) > 1}
+    return sorted(differing - {"head", "seeds"})

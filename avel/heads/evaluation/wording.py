@@ -41,7 +41,9 @@ def headline(about: EvaluatedSplit, metrics: PredictionMetrics, sets: str, valid
     """
     score = metrics.score_percent
     if score.mean is None:
-        return f"{about.split}: no figures, for no sample has known events"
+        of_samples = f"the events of its {plural(about.unknown_samples, 'sample')} are not known"
+        why = of_samples if about.unknown_samples else "it has no samples"
+        return f"{about.split}: no figures, for {why}"
     beside = [validation] if validation else []
     for rule, percent in about.trivial_baselines_percent.items():
         beside.append(f"{rule} {percent:.1f}" + (", an oracle" if rule.startswith(ORACLE) else ""))

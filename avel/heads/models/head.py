@@ -48,7 +48,7 @@ class Widths:
 
     @property
     def encoded(self) -> "Widths":
-        """Widths of what the head reads: the output of fine-tuned Bi-LSTMs, if there are any."""
+        """Returns the widths of what the head reads: the output of fine-tuned Bi-LSTMs, if there are any."""
         if self.temporal is None:
             return self
         return replace(self, audio=2 * self.temporal.hidden, visual=2 * self.temporal.hidden, temporal=None)

@@ -83,7 +83,7 @@ class Tally:
 
     @property
     def value(self) -> NDArray[np.float64]:
-        """Sum of the parts over the sum of the wholes, 0 where that is 0: (..., R) -> (...)."""
+        """Returns the sum of the parts over the sum of the wholes, 0 where that is 0: (..., R) -> (...)."""
         return ratio(self.part.sum(-1), self.whole.sum(-1))
 
 

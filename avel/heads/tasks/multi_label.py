@@ -63,7 +63,7 @@ class MultiLabel(Task):
 
     @property
     def types(self) -> tuple[str, ...]:
-        """Names of the types, each with an F1 of its own: the tracks, and what both hold at once."""
+        """Returns the names of the types, each with its own F1: the tracks, and what both hold at once."""
         return (*self.tracks, AUDIO_VISUAL) if len(self.tracks) > 1 else (AUDIO_VISUAL,)
 
     def targets(self, cache: FeatureCache, samples: CachedSamples) -> Targets:

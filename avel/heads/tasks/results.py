@@ -167,12 +167,12 @@ class PredictionMetrics:
 
     @property
     def score_percent(self) -> Spread:
-        """Main metric of the task: accuracy, or Type@AV of segments."""
+        """Returns the main metric of the task: accuracy, or Type@AV of segments."""
         return self.accuracy_percent if self.parsing is None else self.parsing.segment_f1_percent[TYPE]
 
     @property
     def score_without_leaked_percent(self) -> Spread:
-        """Main metric without the samples whose video is also in train."""
+        """Returns the main metric without the samples whose video is also in train."""
         if self.parsing is not None:
             return self.parsing.type_without_leaked_percent
         return self.accuracy_without_leaked_percent

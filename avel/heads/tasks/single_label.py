@@ -20,7 +20,7 @@ from avel.heads.tasks.metrics import (
     segment_f1_tally,
 )
 from avel.heads.tasks.results import LabelSets, PredictionMetrics
-from avel.heads.tasks.single_label_results import COLUMNS, single_label_results
+from avel.heads.tasks.single_label_results import FIGURE_COLUMNS, single_label_results
 from avel.heads.tasks.task import Classes, FigureColumn, Targets, Task
 from avel.stores.cached_samples import CachedSamples
 from avel.stores.datasets.dataset import Dataset
@@ -69,7 +69,7 @@ class SingleLabel(Task):
 
     @property
     def background(self) -> int:
-        """Class id of background, K - 1."""
+        """Returns the class id of background, K - 1."""
         return len(self.categories)
 
     def targets(self, cache: FeatureCache, samples: CachedSamples) -> Targets:
@@ -190,7 +190,7 @@ class SingleLabel(Task):
 
     @property
     def columns(self) -> tuple[FigureColumn, ...]:
-        return COLUMNS
+        return FIGURE_COLUMNS
 
     def class_masks(self, labels: Labels) -> NDArray[np.bool_]:
         return np.asarray(labels[:, :, None, None] == np.arange(self.outputs))

@@ -19,7 +19,7 @@ from avel.heads.tasks.parsing_metrics import f1, overlap_counts, segment_counts
 from avel.heads.tasks.results import EventEvaluation, LabelSets, PredictionMetrics, Spread, TagEvaluation
 from avel.stores.datasets.labels import in_clip
 
-COLUMNS = (
+FIGURE_COLUMNS = (
     ("accuracy, %", ("accuracy_percent",)),
     ("95 % interval over videos", ("interval_percent",)),
     ("without leaked videos", ("accuracy_without_leaked_percent",)),

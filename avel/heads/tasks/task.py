@@ -101,7 +101,7 @@ class Task(ABC):
     @property
     @abstractmethod
     def outputs(self) -> int:
-        """K, the number of scores that a head gives each segment."""
+        """Returns K, the number of scores that a head gives each segment."""
 
     @abstractmethod
     def targets(self, cache: FeatureCache, samples: CachedSamples) -> Targets:
@@ -203,7 +203,7 @@ class Task(ABC):
     @property
     @abstractmethod
     def columns(self) -> tuple[FigureColumn, ...]:
-        """Figures that the report has a column for, the main metric first."""
+        """Returns the figures that the report has a column for, the main metric first."""
 
     def interval_percent(self, sets: LabelSets) -> tuple[float, float] | None:
         """Returns the main metric's 95 % interval over videos, of the mean over sets; None without sets."""
@@ -261,17 +261,17 @@ class Task(ABC):
 
     @property
     def usual_decoder(self) -> Decoder:
-        """Decoder that is used unless another is named."""
+        """Returns the decoder that is used unless another is named."""
         return next(iter(self.decoders))
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the categories, and last of background."""
+        """Returns the names of the categories, and last of background."""
         return (*self.categories, BACKGROUND)
 
     @property
     def output_names(self) -> tuple[str, ...]:
-        """Names of the K scores: the class, and the track where there are several."""
+        """Returns the names of the K scores: the class, and the track where there are several."""
         return tuple(
             f"{name} ({track})" if track else name for track in self.tracks for name in self.categories
         )

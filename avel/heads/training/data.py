@@ -28,7 +28,7 @@ from avel.temporal import Temporal, TemporalSizes
 from avel.text import size
 
 FINE_TUNED: FineTuned = "fine_tuned"
-ARRAYS = {
+ARRAYS_OF = {
     "encoded": ("f_a", "f_v"),
     "cnn": ("cnn_a", "cnn_v"),
     "maps": ("cnn_a", "maps"),
@@ -39,7 +39,7 @@ VECTOR, MAP = 3, 5
 """Dimensions of an array of vectors (V, T, D), and of maps (V, T, H, W, C)."""
 BLOCK_BYTES = 2**22
 """Size of a block of features that is read and checked at once."""
-Columns = TypeVar("Columns", bound=Any)
+Joined = TypeVar("Joined", bound=Any)
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ class Data:
         return feature_statistics(self.features, self.splits["train"], temporal)
 
 
-def join(parts: Sequence[Columns]) -> Columns:
+def join(parts: Sequence[Joined]) -> Joined:
     """Joins the rows of dataclasses whose fields are columns; text fields are those of the first."""
     columns: dict[str, Any] = {}
     for name, value in vars(parts[0]).items():
@@ -162,7 +162,7 @@ def join(parts: Sequence[Columns]) -> Columns:
             columns[name] = torch.cat(of_parts)
         elif not isinstance(value, str):
             columns[name] = np.concatenate(of_parts)
-    joined: Columns = replace(parts[0], **columns)
+    joined: Joined = replace(parts[0], **columns)
     return joined
 
 
@@ -222,15 +222,15 @@ def choose_inputs(cache: FeatureCache, config: TrainConfig) -> str:
             f"head {name!r} cannot read {config.inputs!r} inputs", hint=f"--inputs {' or '.join(head.inputs)}"
         )
     wanted = head.inputs if config.inputs == "auto" else (config.inputs,)
-    cached = [inputs for inputs in wanted if all(name in cache.shapes for name in ARRAYS[inputs])]
+    cached = [inputs for inputs in wanted if all(name in cache.shapes for name in ARRAYS_OF[inputs])]
     if not cached:
-        needs = " or ".join(" and ".join(ARRAYS[inputs]) for inputs in wanted)
+        needs = " or ".join(" and ".join(ARRAYS_OF[inputs]) for inputs in wanted)
         raise TrainingError(
             f"{cache.path}: head {name!r} needs {needs}, the cache holds {', '.join(cache.shapes)}",
             hint="avel cache-features STORE CACHE --help names the option that adds them",
         )
     if config.audio or config.visual:
-        audio, visual = ARRAYS[cached[0]]
+        audio, visual = ARRAYS_OF[cached[0]]
         return _named_inputs(cache, config, config.audio or audio, config.visual or visual)
     return cached[0]
 
@@ -307,7 +307,7 @@ def arrays_of(inputs: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     >>> arrays_of("maps"), arrays_of("clap,clip+f_v")
     ((('cnn_a',), ('maps',)), (('clap',), ('clip', 'f_v')))
     """
-    audio, visual = ARRAYS[inputs] if inputs in ARRAYS else inputs.split(",")
+    audio, visual = ARRAYS_OF[inputs] if inputs in ARRAYS_OF else inputs.split(",")
     return tuple(audio.split("+")), tuple(visual.split("+"))
 
 

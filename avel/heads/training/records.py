@@ -21,7 +21,7 @@ from avel.stores.documents import read_document, write_document
 from avel.stores.runs import RECORD, Run
 from avel.stores.tensors import load_tensors, save_tensors
 
-FOLDER = "trials"
+TRIALS_FOLDER = "trials"
 TRAIN_AGAIN = "train into another run folder, with the same avel train-head command"
 
 
@@ -100,12 +100,12 @@ class TrialRecord(TrialFile):
 
     @property
     def trained(self) -> bool:
-        """True if loss and scores stayed finite."""
+        """Returns True if loss and scores stayed finite."""
         return not self.failure
 
     @property
     def group(self) -> str:
-        """Name of the trials that differ from it in the seed alone: head, or settings of a sweep."""
+        """Returns the name of the trials that differ in the seed alone: head, or settings of a sweep."""
         return ",".join(f"{key}={value}" for key, value in self.settings.items()) or self.config.head.name
 
 
@@ -144,7 +144,7 @@ def read_trial(run: Run, name: str) -> TrialRecord:
         StoreError: the run has no such trial, or has not trained it yet; or the record is damaged.
     """
     if not is_trained(run, name):
-        trained = ", ".join(sorted(path.stem for path in (run.path / FOLDER).glob("*.json"))) or "none"
+        trained = ", ".join(sorted(path.stem for path in (run.path / TRIALS_FOLDER).glob("*.json"))) or "none"
         raise StoreError(f"{run.path}: no trained trial {name!r}", hint=f"the run holds {trained}")
     path = _path(run, name, "json")
     record = read_document(TrialFile, path.read_bytes(), path, TRAIN_AGAIN)
@@ -228,4 +228,4 @@ def load_model(run: Run, trial: TrialRecord, device: torch.device | str = "cpu")
 
 
 def _path(run: Run, name: str, ending: str) -> Path:
-    return run.path / FOLDER / f"{name}.{ending}"
+    return run.path / TRIALS_FOLDER / f"{name}.{ending}"

@@ -18,7 +18,7 @@ FORMAT = "4"
 LAST, BEST = "encoder.safetensors", "encoder-best.safetensors"
 """Files of a run that hold an encoder: after the last epoch, and after the one with the best score."""
 ANOTHER_RUN = "name a run of this version's avel pretrain"
-FOLDER = "folder-"
+OF_FOLDER = "folder-"
 """Begins the name that a folder's model has as revision or weights; a digest of its files follows."""
 
 
@@ -51,7 +51,7 @@ class Pretrained:
 def is_of_folder(backbone: Mapping[str, Any]) -> bool:
     """Returns whether a backbone, in plain values, wraps a model in a folder."""
     settings = backbone.get(str(backbone.get("backbone")))
-    return isinstance(settings, dict) and str(settings.get("revision")).startswith(FOLDER)
+    return isinstance(settings, dict) and str(settings.get("revision")).startswith(OF_FOLDER)
 
 
 def without_place(backbone: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from avel.digests import digest_of
 from avel.errors import ConfigError, StaleError, WeightsError, import_extra
 from avel.pipeline.config import PUBLISHED, RANDOM
 from avel.pipeline.encoders.backbones import Backbone
-from avel.pipeline.encoders.header import FOLDER
+from avel.pipeline.encoders.header import OF_FOLDER
 from avel.stores.files import sha256_file
 from avel.text import first_line
 
@@ -111,7 +111,7 @@ class HubBackbone(Backbone):
 
     def load(self, weights: str, option: str) -> None:
         """Loads a file, or for "published" and for a name by `folder_name` the model's own weights."""
-        if weights != PUBLISHED and not weights.startswith(FOLDER):
+        if weights != PUBLISHED and not weights.startswith(OF_FOLDER):
             super().load(weights, option)
             return
         folder = self.folder(self.config)
@@ -127,7 +127,7 @@ def folder_name(folder: Path, *, weights: bool = True) -> str:
     """Returns what names the model in a folder, wherever it lies: a digest of its settings and weights."""
     patterns = (SETTINGS_FILE, PREPROCESSING_FILE, *(WEIGHTS_FILES if weights else ()))
     files = sorted(path for pattern in patterns for path in folder.glob(pattern))
-    return FOLDER + digest_of([sha256_file(path) for path in files])
+    return OF_FOLDER + digest_of([sha256_file(path) for path in files])
 
 
 def _weights_in(folder: Path) -> bool:

@@ -78,7 +78,7 @@ class StreamPart:
 
     @property
     def end(self) -> int:
-        """End of the picture or samples that are presented last.
+        """Returns the end of the picture or samples that are presented last.
 
         A packet's duration is often the time until the next one is decoded. With B pictures that is not the
         time for which it is presented, but the sum of all is about the same.
@@ -90,7 +90,7 @@ class StreamPart:
 
     @property
     def ticks(self) -> int:
-        """Ticks from its start to the latest time of decoding."""
+        """Returns the ticks from its start to the latest time of decoding."""
         return 0 if self.start is None or self.latest is None else max(0, self.latest - self.start)
 
 

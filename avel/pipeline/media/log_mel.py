@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from avel.errors import ConfigError
 from avel.grid import MEL_BANDS, MEL_FRAMES
 
-SAMPLE_RATE = 16000
+MEL_SAMPLE_RATE = 16000
 """Samples per second of all log-mel patches, whatever the rate of a store's waveform."""
 WINDOW_SAMPLES, HOP_SAMPLES, FFT_SAMPLES = 400, 160, 512
 LOWEST_HZ, HIGHEST_HZ = 125.0, 7500.0
@@ -38,7 +38,7 @@ def log_mel(samples: NDArray[np.float32]) -> NDArray[np.float32]:
             hint=f"samples.reshape(T, -1), with {SHORTEST_SAMPLES} samples or more in each segment",
         )
     check_segments(samples.shape[1])
-    hann, matrix = _tables()
+    hann, matrix = _hann_and_mels()
     windows = np.lib.stride_tricks.sliding_window_view(samples.astype(np.float32), WINDOW_SAMPLES, axis=1)
     windows = windows[:, : MEL_FRAMES * HOP_SAMPLES : HOP_SAMPLES]  # (T, 96, 400)
     magnitude = np.abs(np.fft.rfft(windows * hann, FFT_SAMPLES, axis=2))  # (T, 96, 257)
@@ -54,15 +54,15 @@ def check_segments(samples: int) -> None:
     """
     if samples < SHORTEST_SAMPLES:
         raise ConfigError(
-            f"segments of {samples} samples, {samples / SAMPLE_RATE:g} s, are too short for VGGish's "
-            f"{MEL_FRAMES} windows, which take {SHORTEST_SAMPLES}, {SHORTEST_SAMPLES / SAMPLE_RATE:g} s",
+            f"segments of {samples} samples, {samples / MEL_SAMPLE_RATE:g} s, are too short for VGGish's "
+            f"{MEL_FRAMES} windows, which take {SHORTEST_SAMPLES}, {SHORTEST_SAMPLES / MEL_SAMPLE_RATE:g} s",
             hint="--segment-seconds 1",
         )
 
 
 def mel_matrix() -> NDArray[np.float64]:
     """Returns VGGish's filter bank (257, 64): triangles that are linear in mel, not in hertz, without DC."""
-    bin_mel = _mel(np.linspace(0.0, SAMPLE_RATE / 2, FFT_SAMPLES // 2 + 1))[:, None]
+    bin_mel = _mel(np.linspace(0.0, MEL_SAMPLE_RATE / 2, FFT_SAMPLES // 2 + 1))[:, None]
     edges = np.linspace(_mel(LOWEST_HZ), _mel(HIGHEST_HZ), MEL_BANDS + 2)
     rising = (bin_mel - edges[:-2]) / (edges[1:-1] - edges[:-2])
     falling = (edges[2:] - bin_mel) / (edges[2:] - edges[1:-1])
@@ -77,7 +77,7 @@ def _mel(hertz: "NDArray[np.float64] | float") -> NDArray[np.float64]:
 
 
 @functools.cache
-def _tables() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _hann_and_mels() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Returns a periodic Hann window (400,) and the mel matrix (257, 64): float64 rounded to float32."""
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WINDOW_SAMPLES) / WINDOW_SAMPLES)
     return hann.astype(np.float32), mel_matrix().astype(np.float32)

@@ -72,17 +72,17 @@ class Media:
 
     @property
     def colours(self) -> Colours:
-        """Layout of the frames."""
+        """Returns the layout of the frames."""
         return self._video.scaler.colours
 
     @property
     def has_audio(self) -> bool:
-        """True if any audio lies on the grid; known once `samples` is exhausted."""
+        """Returns True if any audio lies on the grid; known once `samples` is exhausted."""
         return self._audio is not None and self._audio.has_audio
 
     @property
     def scale_seconds(self) -> float:
-        """Time spent on scaling within `pictures` and `frames`."""
+        """Returns the time spent on scaling within `pictures` and `frames`."""
         return self._video.scale_seconds
 
     def pictures(self) -> Iterator[tuple[NDArray[np.uint8], int]]:

@@ -127,12 +127,12 @@ class ScannedStream:
 
     @property
     def end_pts(self) -> int:
-        """Time stamp at which the last scanned picture or sample ends."""
+        """Returns the time stamp at which the last scanned picture or sample ends."""
         return max((part.end + part.offset for part in self.parts if part.start is not None), default=0)
 
     @property
     def start_seconds(self) -> Fraction:
-        """Seconds on the container's clock at which the first picture or sample is presented."""
+        """Returns the seconds on the container's clock at which the first picture or sample is presented."""
         start = min((part.start + part.offset for part in self.parts if part.start is not None), default=0)
         if self.primed_pts is not None:
             start = max(start, self.primed_pts + self.parts[0].offset)
@@ -140,17 +140,17 @@ class ScannedStream:
 
     @property
     def end_seconds(self) -> Fraction:
-        """Seconds on the container's clock at which the last scanned packet ends."""
+        """Returns the seconds on the container's clock at which the last scanned packet ends."""
         return self.end_pts * self.time_base
 
     @property
     def began_seconds(self) -> float:
-        """Seconds on the container's clock at which the first part begins."""
+        """Returns the seconds on the container's clock at which the first part begins."""
         return (self.parts[0].start or 0) * self.tick_seconds if self.parts else 0.0
 
     @property
     def scanned_seconds(self) -> float:
-        """Seconds scanned so far, after the start of the stream."""
+        """Returns the seconds scanned so far, after the start of the stream."""
         if not self.times:
             return self.untimed * self._untimed_ticks * self.tick_seconds
         return (self._ticks_before + self.parts[-1].ticks) * self.tick_seconds

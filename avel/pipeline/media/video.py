@@ -47,7 +47,7 @@ class VideoReader:
 
     @property
     def covered_seconds(self) -> float:
-        """End of the last decoded picture, in seconds after the origin."""
+        """Returns the end of the last decoded picture, in seconds after the origin."""
         end = self._covered_pts
         return 0.0 if end is None else max(0.0, float(end * self._stream.time_base - self._origin))
 

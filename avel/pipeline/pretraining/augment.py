@@ -29,7 +29,7 @@ STRENGTHS = (0.4, 0.4, 0.2, 0.1)
 """Strengths of brightness, contrast, saturation and hue."""
 DRAW_STREAM = 3
 """Last number of the seed of a draw; the order and the frames of an epoch have others (loader.py)."""
-FRAMES_AT_ONCE = {"cpu": 40, "cuda": 320}
+AUGMENTED_AT_ONCE = {"cpu": 40, "cuda": 320}
 """Frames that are augmented together: few for the caches of a CPU, more for few launches on a GPU."""
 
 
@@ -108,7 +108,7 @@ def augment_clips(frames: Tensor, config: AugmentConfig, drawn: Sequence[tuple[i
 
 def augment(frames: Tensor, draws: Sequence[Draw], crop_size: int) -> Tensor:
     """Augments group g by draw g: uint8 (G, N, 3, H, W) -> float32 in [0, 1], (G, N, 3, size, size)."""
-    at_once = max(1, FRAMES_AT_ONCE[frames.device.type] // frames.shape[1])
+    at_once = max(1, AUGMENTED_AT_ONCE[frames.device.type] // frames.shape[1])
     parts = [
         _augment_group(frames[start : start + at_once], draws[start : start + at_once], crop_size)
         for start in range(0, len(draws), at_once)

@@ -46,7 +46,7 @@ from avel.stores.kinds import kind_of
 from avel.stores.runs import RECORD, Run, forget_unused, remove_unused
 from avel.text import plural
 
-VECTORS = "vectors"
+VECTORS_FOLDER = "vectors"
 FEWER_CLIPS = "the same call with a smaller --clips-at-once goes on from its last checkpoint"
 SMALLER_BATCH = "a new run with a smaller --batch-size"
 STANDARD_CLIPS = 256
@@ -244,7 +244,7 @@ def make_batches(
         cnn_a, cnn_v = (read_float16(store, each, places) for each in features_read(config))
         cnn_v = cnn_v.unsqueeze(2)
     elif config.freeze_backbone:
-        path = Path(config.frozen.vectors or run / VECTORS)
+        path = Path(config.frozen.vectors or run / VECTORS_FOLDER)
         augmentation = config.augmentation if config.frozen.augment else None
         cnn_a, cnn_v = frozen_vectors(
             encoder, store, video_ids, config.frozen.frames, path, augmentation, config.dtype, workers

@@ -13,7 +13,7 @@ from avel.stores.datasets.labels import PADDED
 
 RIDGE = 10.0
 """Penalty on standardised features; fixed, so that scores of different epochs compare."""
-CLIPS_AT_ONCE = 64
+PROBED_AT_ONCE = 64
 """Clips whose vectors are on the device together: with AGVA a clip has 49 of each frame."""
 
 
@@ -76,8 +76,8 @@ def features_of(encoder: Encoder, cnn_a: Tensor, cnn_v: Tensor, lengths: Tensor 
     """
     device = next(encoder.parameters()).device
     parts = []
-    for first in range(0, len(cnn_a), CLIPS_AT_ONCE):
-        clips = slice(first, first + CLIPS_AT_ONCE)
+    for first in range(0, len(cnn_a), PROBED_AT_ONCE):
+        clips = slice(first, first + PROBED_AT_ONCE)
         mask = None if lengths is None else mask_of(lengths[clips].to(device), cnn_a.shape[1])
         audio, visual = cnn_a[clips].to(device).float(), cnn_v[clips, :, 0].to(device).float()
         parts.append(encoder.temporal(audio, visual, mask))

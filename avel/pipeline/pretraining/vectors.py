@@ -24,10 +24,10 @@ from avel.progress import Progress
 from avel.stores.clips import ClipStore
 from avel.stores.feature_parts import PART_VIDEOS, Gathered, Parts
 
-ARRAYS = ("cnn_a", "cnn_v")
+CNN_ARRAYS = ("cnn_a", "cnn_v")
 FRAMES_AT_ONCE = {"cpu": 160, "cuda": 1280}
 """Frames that go through the CNN together, which bounds their memory."""
-SEED = 0
+AUGMENT_SEED = 0
 """Seed of all augmentations of frozen frames, so that runs with other seeds share their vectors."""
 
 
@@ -125,13 +125,13 @@ def frozen_vectors(
     with Progress(sum(map(len, own)), "clips", of="CNN vectors") as progress:
         for some in own:
             vectors = compute_vectors(encoder, store, some, frames, progress, augmentation, dtype, workers)
-            arrays = {name: each.numpy() for name, each in zip(ARRAYS, vectors, strict=True)}
+            arrays = {name: each.numpy() for name, each in zip(CNN_ARRAYS, vectors, strict=True)}
             some_sources = {video_id: sources[video_id] for video_id in some}
             parts.write(some_sources, arrays, cnn=cnn, hardware=hardware)
     barrier()
     places = parts.finished(sources)
     rows = [places[video_id] for video_id in video_ids]
-    cnn_a, cnn_v = (torch.from_numpy(Gathered(name, rows)[:]) for name in ARRAYS)
+    cnn_a, cnn_v = (torch.from_numpy(Gathered(name, rows)[:]) for name in CNN_ARRAYS)
     return cnn_a, cnn_v
 
 
@@ -171,7 +171,7 @@ def compute_vectors(
             cropped = centre_crop(groups, encoder.spec.crop_size)
         else:
             numbers = [int(digest_of(video_id), 16) for video_id in some]
-            drawn = [(SEED, inside, clip) for clip in numbers for inside in range(images.shape[2])]
+            drawn = [(AUGMENT_SEED, inside, clip) for clip in numbers for inside in range(images.shape[2])]
             cropped = augment_clips(groups, augmentation, drawn)
         with torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
             cnn_a = encoder.cnn_audio(log_mel.to(device, non_blocking=True))

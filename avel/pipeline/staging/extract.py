@@ -3,7 +3,7 @@
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,9 @@ import pyarrow as pa
 
 from avel.ahead import usable_cores
 from avel.config import resolve, to_toml
-from avel.errors import ConfigError
+from avel.errors import AvelError, ConfigError
 from avel.pipeline.config import ExtractConfig
-from avel.pipeline.media.log_mel import SAMPLE_RATE, check_segments
+from avel.pipeline.media.log_mel import MEL_SAMPLE_RATE, check_segments
 from avel.pipeline.staging.cluster import MixedVersionsError, threads, versions
 from avel.pipeline.staging.forecast import Forecast, forecast
 from avel.pipeline.staging.plan import Plan, RestageOptions, make_plan
@@ -33,6 +33,7 @@ from avel.stores.clip_writer import (
     writing,
 )
 from avel.stores.clips import ClipStore
+from avel.stores.datasets.changes import changes
 from avel.stores.datasets.dataset import Dataset
 from avel.stores.datasets.formats import read_dataset
 from avel.stores.files import free_bytes
@@ -102,7 +103,7 @@ def extract(
     """
     began = time.monotonic()
     config = resolve(ExtractConfig, "extract", base=config, options=options)
-    check_segments(config.grid().at(SAMPLE_RATE).samples_per_segment)
+    check_segments(config.grid().at(MEL_SAMPLE_RATE).samples_per_segment)
     if workers is not None and workers < 1:
         raise ConfigError(
             f"workers={workers}: no process would decode", hint="1 or more; by default the cores"
@@ -127,6 +128,7 @@ def extract(
         restage = RestageOptions(retry_failed, overwrite, _damaged(location) if repair else {})
         plan = _plan(location, data, config, read_manifest(location), restage)
         _staged_with(location, plan, mixed_versions)  # refuses what the run itself would
+        _note_changes(location, data)
         expected = forecast(plan, config, threads(scheduler) if scheduler else workers)
         seconds = time.monotonic() - began
         return summarize(str(store), plan.videos, plan.unchanged, DoneClips(), seconds, expected)
@@ -141,6 +143,7 @@ def extract(
             if len(plan.todo) >= FORECAST_FROM:
                 expected = forecast(plan, config, threads(scheduler) if scheduler else workers)
                 _check_room(location, plan, expected)
+            _note_changes(location, data)
             _begin(location, run, manifest, plan, data, config, staged_with)
             del data, dataset  # written by now; of a million clips they take hundreds of MB
             pa.default_memory_pool().release_unused()
@@ -184,6 +187,17 @@ def _plan(
     found = read_attributes(location)
     rows = read_video_ids(location, found) if found else pa.array([], pa.string())
     return make_plan(data, config, found, rows, entries, restage, read_packing(location))
+
+
+def _note_changes(location: Location, data: Dataset) -> None:
+    """Says how the samples that the store has will change, since each run replaces them."""
+    with suppress(AvelError):  # there is no store yet, or its tables are damaged and will be replaced
+        attributes = read_attributes(location)
+        if attributes is not None:
+            store = ClipStore(location, attributes)
+            found = changes({name: store.table(name) for name in ("samples", "events")}, data)
+            if found:
+                note(f"{location.url}: replaces its samples; {'; '.join(found)}")
 
 
 def _check_room(location: Location, plan: Plan, expected: Forecast) -> None:

@@ -19,7 +19,7 @@ from avel.errors import AvelError
 from avel.grid import CHUNK_SEGMENTS, Grid
 from avel.pipeline.config import ExtractConfig
 from avel.pipeline.media.audio import as_int16
-from avel.pipeline.media.log_mel import SAMPLE_RATE, log_mel
+from avel.pipeline.media.log_mel import MEL_SAMPLE_RATE, log_mel
 from avel.pipeline.media.reading import Media, open_media
 from avel.pipeline.media.refusal import ClipRefused
 from avel.stores.clip_writer import ClipWriter
@@ -146,7 +146,7 @@ class Stager:
             teller.join()
 
     def _stage(self, entry: Entry, watch: Stopwatch) -> Entry:
-        log_mel_grid, before = self.grid.at(SAMPLE_RATE), self.writer.written_bytes
+        log_mel_grid, before = self.grid.at(MEL_SAMPLE_RATE), self.writer.written_bytes
         grid = self.grid if self.config.waveform else log_mel_grid
         if grid != log_mel_grid:  # read the audio at the other rate as well
             with self._opened(entry, log_mel_grid, watch) as media:
@@ -189,7 +189,7 @@ class Stager:
                 if chunk is None:
                     return
                 patches = None
-                if grid.sample_rate == SAMPLE_RATE:
+                if grid.sample_rate == MEL_SAMPLE_RATE:
                     patches = log_mel(chunk.reshape(-1, grid.samples_per_segment))
             with watch.timing("write"), self._waiting():
                 if patches is not None:

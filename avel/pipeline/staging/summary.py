@@ -9,7 +9,7 @@ from avel.pipeline.staging.stage import STEPS
 from avel.stores.manifest import Entry, Manifest
 from avel.text import duration, plural, size, table
 
-SHOWN = 10
+SHOWN_FAILURES = 10
 """Most failed clips that are shown to people."""
 
 
@@ -69,8 +69,8 @@ class ExtractSummary:
         """Returns the clips that failed as a table, the first of many."""
         if not self.failures:
             return []
-        shown = table(("failed clip", "reason", "what happened"), self.failures[:SHOWN])
-        more = len(self.failures) - SHOWN
+        shown = table(("failed clip", "reason", "what happened"), self.failures[:SHOWN_FAILURES])
+        more = len(self.failures) - SHOWN_FAILURES
         return [*shown, *([f"and {more:,} more; --json lists all"] if more > 0 else []), ""]
 
 

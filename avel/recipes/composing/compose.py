@@ -7,7 +7,7 @@ from pathlib import Path
 from avel.ahead import usable_cores
 from avel.errors import DatasetError, UnknownNameError
 from avel.progress import Progress
-from avel.recipes.composing.film import FPS, SAMPLE_RATE, SUBJECTS, make_film
+from avel.recipes.composing.film import FILM_SAMPLE_RATE, FPS, SUBJECTS, make_film
 from avel.recipes.composing.mp4 import write_mp4
 from avel.recipes.composing.script import Script, write_scripts
 from avel.stores.datasets.sample import SPLITS
@@ -59,7 +59,7 @@ def compose(
 def record(path: Path, script: Script, seed: int, number: int) -> None:
     """Writes `script` as the mp4 `path`; `seed` and the clip's number choose how it looks and sounds."""
     film = make_film(script, seed, number)
-    write_mp4(path, film.frames(), FPS, film.samples(), SAMPLE_RATE)
+    write_mp4(path, film.frames(), FPS, film.samples(), FILM_SAMPLE_RATE)
 
 
 def clip_path(folder: Path, script: Script) -> Path:

@@ -13,7 +13,7 @@ from avel.recipes.composing.pictures import Colour, Sketch, draw_place, painted
 from avel.recipes.composing.script import Script
 from avel.recipes.composing.sounds import Cycle, Waveform, band_noise
 
-WIDTH_PX, HEIGHT_PX, FPS, SAMPLE_RATE = 192, 144, Fraction(12), 16000
+WIDTH_PX, HEIGHT_PX, FPS, FILM_SAMPLE_RATE = 192, 144, Fraction(12), 16000
 POSES = 12
 """Number of pictures in one cycle of a motion."""
 HALF_SIZE = (0.22, 0.32)
@@ -85,14 +85,14 @@ class Film:
             yield np.asarray(picture)
 
     def samples(self) -> Waveform:
-        """Returns one channel of sound in [-1, 1], (1, n) at SAMPLE_RATE."""
+        """Returns one channel of sound in [-1, 1], (1, n) at FILM_SAMPLE_RATE."""
         return np.clip(sum((actor.sound for actor in self.actors.values()), self.ambience), -1, 1)
 
 
 def make_film(script: Script, seed: int, number: int) -> Film:
     """Returns the film of a script; `seed` and `number` choose place, sizes, colours, tempi and pitches."""
     rng = np.random.default_rng([seed, number])
-    seconds = np.arange(len(script.audio) * SAMPLE_RATE) / SAMPLE_RATE
+    seconds = np.arange(len(script.audio) * FILM_SAMPLE_RATE) / FILM_SAMPLE_RATE
     ambience = 10 ** (rng.uniform(*AMBIENCE_DB) / 20) * band_noise(rng, seconds, 50, 4000)
     place = draw_place(rng, WIDTH_PX, HEIGHT_PX)
     names = sorted({name for names in (*script.video, *script.audio) for name in names})
@@ -118,7 +118,7 @@ def _actor(rng: np.random.Generator, name: str, seconds: Waveform, audible: Sequ
         corners.append((round(left), round(top)))
     sound = np.zeros((1, len(seconds)), np.float32)
     if any(audible):
-        at = np.repeat(audible, SAMPLE_RATE)
+        at = np.repeat(audible, FILM_SAMPLE_RATE)
         voice = subject.sound(cycle, seconds[at], rng)
         voice *= 10 ** (rng.uniform(*LOUDNESS_DB) / 20) / voice.std()
         ramp = np.minimum(1, np.minimum(seconds[at] % 1, 1 - seconds[at] % 1) / EDGE_SECONDS)

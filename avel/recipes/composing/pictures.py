@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 Colour = tuple[int, int, int]
-INK: Colour = (45, 42, 54)
+DARK: Colour = (45, 42, 54)
 PALE: Colour = (250, 246, 235)
 OVERSAMPLED = 4
 """Factor by which shapes are drawn larger, and then shrunk, which smooths their edges."""
@@ -69,13 +69,13 @@ def bell(sketch: Sketch, main: Colour) -> None:
 
 def train(sketch: Sketch, main: Colour) -> None:
     """Draws a steam engine, its cab at the left."""
-    sketch.box(INK, 0.38, -0.62, 0.6, -0.1)
+    sketch.box(DARK, 0.38, -0.62, 0.6, -0.1)
     sketch.box(main, -0.9, -0.7, -0.1, 0.45, corner=0.06)
     sketch.box(shade(main, 0.6), -0.98, -0.8, -0.02, -0.64, corner=0.06)
     sketch.box(main, -0.3, -0.2, 0.85, 0.45, corner=0.2)
     sketch.box(PALE, -0.7, -0.5, -0.3, -0.12, corner=0.05)
     for x in (-0.65, -0.05, 0.5):
-        sketch.oval(INK, x, 0.55, 0.26, 0.26)
+        sketch.oval(DARK, x, 0.55, 0.26, 0.26)
         sketch.oval(PALE, x, 0.55, 0.1, 0.1)
 
 
@@ -85,9 +85,9 @@ def helicopter(sketch: Sketch, main: Colour) -> None:
     sketch.shape(shade(main, 0.7), -0.98, -0.45, -0.8, -0.45, -0.72, 0.1, -0.95, 0.1)
     sketch.oval(main, 0.3, 0.12, 0.62, 0.5)
     sketch.oval(PALE, 0.55, 0.04, 0.3, 0.27)
-    sketch.line(INK, 0.07, 0.2, -0.65, 0.2, -0.3)
-    sketch.line(INK, 0.09, -0.7, -0.66, 1.0, -0.66)
-    sketch.line(INK, 0.07, 0.05, 0.5, 0.05, 0.8, 0.6, 0.8, 0.6, 0.5)
+    sketch.line(DARK, 0.07, 0.2, -0.65, 0.2, -0.3)
+    sketch.line(DARK, 0.09, -0.7, -0.66, 1.0, -0.66)
+    sketch.line(DARK, 0.07, 0.05, 0.5, 0.05, 0.8, 0.6, 0.8, 0.6, 0.5)
 
 
 def clock(sketch: Sketch, main: Colour) -> None:
@@ -97,7 +97,7 @@ def clock(sketch: Sketch, main: Colour) -> None:
         sketch.oval(shade(main, 0.7), side * 0.48, -0.68, 0.28, 0.22)
     sketch.oval(main, 0, 0.08, 0.8, 0.8)
     sketch.oval(PALE, 0, 0.08, 0.52, 0.52)
-    sketch.line(INK, 0.09, 0, -0.3, 0, 0.08, 0.26, 0.22)
+    sketch.line(DARK, 0.09, 0, -0.3, 0, 0.08, 0.26, 0.22)
 
 
 def frog(sketch: Sketch, main: Colour) -> None:
@@ -110,19 +110,19 @@ def frog(sketch: Sketch, main: Colour) -> None:
     sketch.oval(shade(main, 1.45), 0, 0.5, 0.4, 0.34)
     for side in (-1, 1):
         sketch.oval(PALE, side * 0.45, -0.52, 0.17, 0.18)
-        sketch.oval(INK, side * 0.45, -0.52, 0.08, 0.1)
-    sketch.line(INK, 0.06, -0.45, 0.1, -0.2, 0.2, 0.2, 0.2, 0.45, 0.1)
+        sketch.oval(DARK, side * 0.45, -0.52, 0.08, 0.1)
+    sketch.line(DARK, 0.06, -0.45, 0.1, -0.2, 0.2, 0.2, 0.2, 0.45, 0.1)
 
 
 def bird(sketch: Sketch, main: Colour) -> None:
     """Draws a bird from the side, its beak at the right."""
     sketch.shape(shade(main, 0.7), -0.4, 0.1, -1.0, -0.25, -0.95, 0.2, -0.4, 0.5)
-    sketch.line(INK, 0.06, 0, 0.6, 0, 0.95)
+    sketch.line(DARK, 0.06, 0, 0.6, 0, 0.95)
     sketch.oval(main, 0, 0.18, 0.62, 0.52)
     sketch.oval(main, 0.4, -0.36, 0.4, 0.4)
     sketch.shape((238, 170, 60), 0.72, -0.5, 1.0, -0.32, 0.72, -0.2)
     sketch.oval(shade(main, 0.7), -0.14, 0.18, 0.4, 0.26)
-    sketch.oval(INK, 0.5, -0.44, 0.08, 0.08)
+    sketch.oval(DARK, 0.5, -0.44, 0.08, 0.08)
 
 
 def draw_place(rng: np.random.Generator, width_px: int, height_px: int) -> Image.Image:

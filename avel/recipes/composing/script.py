@@ -33,7 +33,7 @@ class Script:
 
     @property
     def event_seconds(self) -> tuple[int, int]:
-        """Onset and offset of the event."""
+        """Returns onset and offset of the event."""
         pairs = enumerate(zip(self.video, self.audio, strict=True))
         seconds = [second for second, (video, audio) in pairs if self.category in {*video} & {*audio}]
         return seconds[0], seconds[-1] + 1

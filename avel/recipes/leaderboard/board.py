@@ -50,12 +50,12 @@ class HeadLine:
 
     @property
     def score_percent(self) -> Spread:
-        """Main metric of the task: accuracy, or the F1 of segments."""
+        """Returns the main metric of the task: accuracy, or the F1 of segments."""
         return self.segment_f1_percent if self.accuracy_percent.mean is None else self.accuracy_percent
 
     @property
     def difference(self) -> Difference | None:
-        """Difference in the main metric of the task; None for the head that all are compared with."""
+        """Returns the difference in the task's main metric; None for the head that all are compared with."""
         return next(iter(self.differences.values()), None)
 
 

@@ -61,9 +61,11 @@ def leaderboard(
     check_own(folder, f"{STEM}.json", (f"{STEM}.{ending}" for ending in ("json", "csv", "html")))
     loaded = LoadedCache.open(cache, next(iter(configs.values())).device)
     samples = loaded.cache.samples
-    if not ((samples.split == "test") & samples.known).any():
+    test = samples.split == "test"
+    if not (test & samples.known).any():
+        lacks = "no test sample has known events" if test.any() else "there is no test sample"
         raise TrainingError(
-            f"{loaded.cache.path}: no test sample has known events, by which heads are compared",
+            f"{loaded.cache.path}: {lacks}, by which heads are compared",
             hint=f"avel sweep CACHE RUN --set head={','.join(configs)} compares them on validation",
         )
     _note_long(loaded, configs, folder)

@@ -76,7 +76,7 @@ class BoardWriter:
             page=str(self.folder / f"{STEM}.html"),
         )
         write_json(self.folder / f"{STEM}.json", as_plain(board))
-        write_text(self.folder / f"{STEM}.csv", as_csv(board))
+        write_text(self.folder / f"{STEM}.csv", _as_csv(board))
         write_text(self.folder / f"{STEM}.html", page(board))
         return board
 
@@ -111,7 +111,7 @@ def _line(group: GroupPredictions, against: GroupPredictions, supervision: str) 
     )
 
 
-def as_csv(board: Leaderboard) -> str:
+def _as_csv(board: Leaderboard) -> str:
     """Returns one line for each head; a nested value has a column such as "accuracy_percent.mean"."""
     rows = [_flat(dataclasses.asdict(line)) for line in board.heads]
     columns = list(dict.fromkeys(key for row in rows for key in row))

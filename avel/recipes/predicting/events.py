@@ -37,7 +37,7 @@ class FoundEvent:
 
     @property
     def name(self) -> str:
-        """Class, and the track if there is one."""
+        """Returns the class, and the track if there is one."""
         return f"{self.category} ({self.track})" if self.track else self.category
 
 
@@ -83,7 +83,7 @@ def find_events(
     return tuple(sorted(events, key=lambda event: event.start_seconds))
 
 
-def as_table(videos: Sequence[VideoEvents]) -> str:
+def as_columns(videos: Sequence[VideoEvents]) -> str:
     """Formats events in aligned columns, one line for a video without any."""
     lines: list[tuple[Any, ...]] = []
     for video in videos:
@@ -171,7 +171,7 @@ def _cue_text(text: str) -> str:
 
 
 WRITERS: dict[str, Callable[[Sequence[VideoEvents]], str]] = {
-    "table": as_table,
+    "table": as_columns,
     "json": as_json,
     "csv": as_csv,
     "vtt": as_vtt,
@@ -180,7 +180,7 @@ WRITERS: dict[str, Callable[[Sequence[VideoEvents]], str]] = {
     "desed": as_desed,
 }
 """Format -> function that formats events in it."""
-ENDINGS = {".json": "json", ".csv": "csv", ".vtt": "vtt", ".txt": "audacity", ".tsv": "desed"}
+FORMAT_OF = {".json": "json", ".csv": "csv", ".vtt": "vtt", ".txt": "audacity", ".tsv": "desed"}
 """Ending of a file -> the format that it has unless another is named."""
 OF_ONE_VIDEO = ("vtt", "audacity")
 """Formats that do not name the video."""

@@ -23,7 +23,7 @@ from avel.pipeline.caching.encode import PartEncoder, Work
 from avel.pipeline.caching.key import encoder_file_digest
 from avel.pipeline.config import BACKBONES, CacheConfig, ExtractConfig
 from avel.pipeline.encoders.encoder import Encoder
-from avel.pipeline.encoders.header import FOLDER, is_of_folder
+from avel.pipeline.encoders.header import OF_FOLDER, is_of_folder
 from avel.pipeline.encoders.hub import folder_name
 from avel.pipeline.encoders.saved import load_encoder
 from avel.pipeline.encoders.vectors import VectorsConfig
@@ -54,7 +54,7 @@ Windows = Sequence[Mapping[str, Tensor]]
 
 
 @dataclass(frozen=True)
-class Array:
+class Computed:
     """An array of features by its name, and the networks that compute it."""
 
     source: Source
@@ -75,7 +75,7 @@ class StagedNetworks:
     staging: ExtractConfig
 
     def arrays(
-        self, windows: Windows, lengths: Tensor | None, read: Callable[[Array], Tensor]
+        self, windows: Windows, lengths: Tensor | None, read: Callable[[Computed], Tensor]
     ) -> dict[str, Tensor]:
         """Returns the CNNs' vectors, and f_a and f_v of them, name -> (W, T, ...)."""
         own = windows[self.place]
@@ -87,12 +87,12 @@ class VectorNetworks:
     """An encoder that was trained on vectors of a cache, and the networks that compute these."""
 
     encoder: Encoder
-    audio: tuple[Array, ...]
-    visual: tuple[Array, ...]
+    audio: tuple[Computed, ...]
+    visual: tuple[Computed, ...]
 
     @torch.inference_mode()
     def arrays(
-        self, windows: Windows, lengths: Tensor | None, read: Callable[[Array], Tensor]
+        self, windows: Windows, lengths: Tensor | None, read: Callable[[Computed], Tensor]
     ) -> dict[str, Tensor]:
         """Returns f_a and f_v, and as cnn_a and cnn_v what the encoder reads, name -> (W, T, ...).
 
@@ -166,8 +166,8 @@ class Networks:
         """Lists the CNNs, in the order of their places."""
         return tuple(self._staged.values())
 
-    def find(self, origin: Origin, names: Sequence[str]) -> dict[str, Array]:
-        """Finds the networks that compute the features of these names: name -> its `Array`.
+    def find(self, origin: Origin, names: Sequence[str]) -> dict[str, Computed]:
+        """Finds the networks that compute the features of these names: name -> its `Computed`.
 
         Raises:
             StoreError: features that avel's networks did not make.
@@ -177,13 +177,13 @@ class Networks:
         named = read_named(Path(origin.where), origin.provenance)
         maps = any(name == MAPS or name.endswith(MAPS_ENDING) for name in names)
         own: Source | None = None
-        array_of: dict[str, Array] = {}
+        array_of: dict[str, Computed] = {}
         for name in names:
             if name in named:
                 array_of[name] = self._find_named(origin, name, named[name], maps)
             else:
                 own = own or self._find_own(origin, name, maps)
-                array_of[name] = Array(own, name)
+                array_of[name] = Computed(own, name)
         return array_of
 
     def run_of(self, origin: Origin, wanted: str) -> Path:
@@ -225,7 +225,7 @@ class Networks:
                 hint="name the right run with --encoder, or leave --encoder out",
             )
 
-    def _find_named(self, origin: Origin, name: str, about: NamedFeatures, maps: bool) -> Array:
+    def _find_named(self, origin: Origin, name: str, about: NamedFeatures, maps: bool) -> Computed:
         if about.made.get("kind") != "backbone":
             raise _not_of_avel(f"{origin.where}: {name!r}")
         if "encoder" not in about.made:
@@ -235,7 +235,7 @@ class Networks:
             )
         array = MAPS if name.endswith(MAPS_ENDING) else {"audio": "f_a", "visual": "f_v"}[about.modality]
         own = Origin(f"{origin.where}: {name!r}", about.made)
-        return Array(self._cnns(own, [about.modality], maps), array)
+        return Computed(self._cnns(own, [about.modality], maps), array)
 
     def _find_own(self, origin: Origin, name: str, maps: bool) -> Source:
         if VECTORS in origin.provenance:
@@ -317,7 +317,7 @@ class Networks:
     def _folder_of(self, origin: Origin, kind: str, about: Mapping[str, Any]) -> Path:
         """Returns the folder of a model: the recorded one if the model is still there, else the one given."""
         settings, wanted = about[about["backbone"]], str(about.get("weights"))
-        if not wanted.startswith(FOLDER):
+        if not wanted.startswith(OF_FOLDER):
             wanted = settings["revision"]  # the folder gives the architecture alone
         recorded = Path(settings["model"])
         if recorded.is_dir() and wanted in _names_of(recorded, kind):
@@ -332,7 +332,7 @@ class Networks:
             StaleError: others were.
         """
         every = self._weights.get(kind, {})
-        given = {name: path for name, path in every.items() if path.is_dir() == wanted.startswith(FOLDER)}
+        given = {name: path for name, path in every.items() if path.is_dir() == wanted.startswith(OF_FOLDER)}
         if wanted in given:
             return given[wanted]
         if not given:
@@ -348,14 +348,14 @@ class Networks:
         )
 
 
-def values_of(arrays: Mapping[str, Array], windows: Windows, lengths: Tensor | None) -> dict[str, Tensor]:
+def values_of(arrays: Mapping[str, Computed], windows: Windows, lengths: Tensor | None) -> dict[str, Tensor]:
     """Computes features of windows by name, each network once: (W, T, ...).
 
     `lengths` (W,) are the segments of each window, where they are fewer than T.
     """
     done: dict[Source, dict[str, Tensor]] = {}
 
-    def read(array: Array) -> Tensor:
+    def read(array: Computed) -> Tensor:
         if array.source not in done:
             done[array.source] = array.source.arrays(windows, lengths, read)
         return done[array.source][array.name]

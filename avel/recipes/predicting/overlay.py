@@ -25,7 +25,7 @@ PICTURES, PICTURE_PIXELS = 12, 160
 LARGEST_WIDTH = 1280
 CLOCK = Fraction(1, 90000)
 """Time base of the copy's video stream: MPEG's own, fine enough for every frame rate."""
-SAMPLE_RATE = 48000
+AAC_SAMPLE_RATE = 48000
 X264 = {"preset": "veryfast", "crf": "22"}
 
 
@@ -92,7 +92,7 @@ def _copy(video: VideoEvents, partial: Path) -> None:
     Both come as staging reads them, so the copy shows and plays what the head was given, but in full size.
     """
     length = len(video.segments) + 1  # up to half a segment may follow the last one
-    grid = Grid.without_frames(length, video.segment_seconds, sample_rate=SAMPLE_RATE)
+    grid = Grid.without_frames(length, video.segment_seconds, sample_rate=AAC_SAMPLE_RATE)
     with open_media(file_at(video.video), grid) as media, av.open(str(partial), "w", format="mp4") as target:
         pictures = _PictureWriter(target, video)
         audio = _AudioWriter(target, media, video.valid_seconds) if media.info.audio_codec else None
@@ -110,12 +110,12 @@ class _AudioWriter:
 
     def __init__(self, target: Any, media: Media, seconds: float) -> None:
         self._target, self._chunks = target, media.samples()
-        self._stream = target.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
-        self._done, self._samples = 0, round(seconds * SAMPLE_RATE)
+        self._stream = target.add_stream("aac", rate=AAC_SAMPLE_RATE, layout="mono")
+        self._done, self._samples = 0, round(seconds * AAC_SAMPLE_RATE)
 
     def write_until(self, seconds: float) -> None:
         """Encodes chunks until one reaches `seconds`."""
-        while self._done < min(self._samples, seconds * SAMPLE_RATE) and self._write():
+        while self._done < min(self._samples, seconds * AAC_SAMPLE_RATE) and self._write():
             pass
 
     def close(self) -> None:
@@ -129,10 +129,10 @@ class _AudioWriter:
         if chunk is None:
             return False
         chunk = chunk[: max(0, self._samples - self._done)]
-        for first in range(0, len(chunk), SAMPLE_RATE):
-            part = np.ascontiguousarray(chunk[None, first : first + SAMPLE_RATE])
+        for first in range(0, len(chunk), AAC_SAMPLE_RATE):
+            part = np.ascontiguousarray(chunk[None, first : first + AAC_SAMPLE_RATE])
             frame = av.AudioFrame.from_ndarray(part, "fltp", "mono")
-            frame.sample_rate, frame.time_base = SAMPLE_RATE, Fraction(1, SAMPLE_RATE)
+            frame.sample_rate, frame.time_base = AAC_SAMPLE_RATE, Fraction(1, AAC_SAMPLE_RATE)
             frame.pts = self._done + first
             self._target.mux(self._stream.encode(frame))
         self._done += len(chunk)

@@ -28,7 +28,7 @@ from avel.heads.training.records import (
 )
 from avel.pipeline.media.refusal import ClipRefused
 from avel.progress import Progress, note
-from avel.recipes.predicting.events import ENDINGS, OF_ONE_VIDEO, WRITERS, VideoEvents, find_events
+from avel.recipes.predicting.events import FORMAT_OF, OF_ONE_VIDEO, WRITERS, VideoEvents, find_events
 from avel.recipes.predicting.overlay import write_preview
 from avel.recipes.predicting.video_encoder import VideoEncoder, VideoFeatures, merge_windows, window_starts
 from avel.stores.files import check_can_write, path_text, write_text
@@ -246,11 +246,11 @@ def _format_of(out: Path, format: str) -> str:
         if format not in WRITERS:
             raise UnknownNameError("format", format, ["auto", *WRITERS])
         return format
-    if out.suffix.lower() not in ENDINGS:
+    if out.suffix.lower() not in FORMAT_OF:
         raise ConfigError(
-            f"{out}: --out must end in one of {', '.join(ENDINGS)}", hint="or name the format with --format"
+            f"{out}: --out must end in one of {', '.join(FORMAT_OF)}", hint="or name the format with --format"
         )
-    return ENDINGS[out.suffix.lower()]
+    return FORMAT_OF[out.suffix.lower()]
 
 
 def _write(

@@ -14,7 +14,7 @@ from avel.grid import Grid
 from avel.pipeline.config import ExtractConfig
 from avel.pipeline.media.audio import as_int16
 from avel.pipeline.media.info import MediaInfo
-from avel.pipeline.media.log_mel import SAMPLE_RATE, log_mel
+from avel.pipeline.media.log_mel import MEL_SAMPLE_RATE, log_mel
 from avel.pipeline.media.reading import Media, open_media
 from avel.recipes.predicting.networks import Networks, Origin, StagedNetworks, Windows, values_of
 from avel.stores.features import FeatureCache
@@ -161,7 +161,7 @@ def _through_jpeg(staging: ExtractConfig, frames: NDArray[np.uint8], colours: Co
 
 
 def _grid_of(staging: ExtractConfig, segments: int) -> Grid:
-    return replace(staging.grid().at(SAMPLE_RATE), segments=segments)
+    return replace(staging.grid().at(MEL_SAMPLE_RATE), segments=segments)
 
 
 def _open(path: Path, staging: ExtractConfig, grid: Grid) -> AbstractContextManager[Media]:

@@ -25,7 +25,7 @@ from avel.pipeline.pretraining.pretrain import pretrain
 from avel.progress import note
 from avel.recipes.reproducing.measured import Measured, Reproduced, reversed_order
 from avel.recipes.reproducing.picture import draw_table
-from avel.recipes.reproducing.tables import AGAINST, BACKBONES, ENCODERS, TABLES, TITLES, PaperRow
+from avel.recipes.reproducing.tables import AGAINST, CNNS_ALONE, ENCODERS, TABLES, TITLES, PaperRow
 from avel.stores.clips import ClipStore
 from avel.stores.files import check_can_write, check_own, write_json, write_text
 from avel.text import as_plain
@@ -84,9 +84,11 @@ def reproduce(
         row_config(row, heads)  # fails now, not after hours
     check_own(Path(out), table, (f"{table}.{ending}" for ending in ("png", "toml", "json")))
     samples = ClipStore.open(store).dataset.samples
-    if not (samples.is_one_of("split", ["test"]) & samples.column("events_known")).any():
+    test = samples.is_one_of("split", ["test"])
+    if not (test & samples.column("events_known")).any():
+        lacks = "no test sample has known events" if test.any() else "there is no test sample"
         raise DatasetError(
-            f"{store}: no test sample has known events, which {table} needs",
+            f"{store}: {lacks}, which {table} needs",
             hint=f"annotate some, then avel extract DATASET {shlex.quote(str(store))} with these annotations",
         )
     out = Path(out)
@@ -144,7 +146,7 @@ class _Stages:
     def evaluate(self, row: PaperRow, seed: int) -> tuple[GroupEvaluation, GroupPredictions]:
         """Trains and evaluates one row's head with one seed; returns its figures and its test predictions."""
         note(f"\n== {row.name}, seed {seed}")
-        cache = self.features(row.features, 0 if row.features == BACKBONES else seed)
+        cache = self.features(row.features, 0 if row.features == CNNS_ALONE else seed)
         config = row_config(row, self.heads, seed)
         name = re.sub(r"[^\w.]+", "-", row.name)
         run = self.out / self.table / f"{name}-seed{seed}"
@@ -159,7 +161,7 @@ class _Stages:
         return self._features[name, seed]
 
     def _make_features(self, name: str, seed: int) -> Path:
-        if name == BACKBONES:
+        if name == CNNS_ALONE:
             visual, audio = self.pretraining.visual, self.pretraining.audio
             crop = self.caching.crop_size or self.pretraining.augmentation.crop_size
             config = dataclasses.replace(
@@ -176,7 +178,7 @@ class _Stages:
             # The vectors of frozen CNNs are cached already. This way makes new caches only, the other brings
             # one up to date, whichever way made it.
             config = CacheConfig(batch_size=self.caching.batch_size, device=self.caching.device)
-            cache_features(self.features(BACKBONES, 0), path, config, encoder=encoder)
+            cache_features(self.features(CNNS_ALONE, 0), path, config, encoder=encoder)
         else:
             # The CNNs are the encoder's: settings of others would be refused
             unset: dict[str, Any] = {"visual": VisualConfig(), "audio": AudioConfig()}

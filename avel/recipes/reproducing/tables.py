@@ -10,7 +10,7 @@ from typing import Any
 
 from avel.pipeline.pretraining.presets import PRESETS
 
-BACKBONES, UNTRAINED, AVBT = "backbones", "untrained", "paper"
+CNNS_ALONE, UNTRAINED, AVBT = "backbones", "untrained", "paper"
 """Features of the CNNs alone, of Bi-LSTMs with random weights, and of AV-BT with the given settings."""
 
 ENCODERS: Mapping[str, Mapping[str, Any]] = {
@@ -43,10 +43,10 @@ class PaperRow:
 
 
 TABLE_2 = (
-    PaperRow("supervised Bi-LSTM, audio", 59.5, BACKBONES, {"head": "bilstm", "modality": "audio"}),
-    PaperRow("supervised Bi-LSTM, visual", 55.3, BACKBONES, {"head": "bilstm", "modality": "visual"}),
-    PaperRow("AVEL", 71.3, BACKBONES, {"head": "avel"}),
-    PaperRow("CNN vectors, concatenated", None, BACKBONES, CONCATENATED),
+    PaperRow("supervised Bi-LSTM, audio", 59.5, CNNS_ALONE, {"head": "bilstm", "modality": "audio"}),
+    PaperRow("supervised Bi-LSTM, visual", 55.3, CNNS_ALONE, {"head": "bilstm", "modality": "visual"}),
+    PaperRow("AVEL", 71.3, CNNS_ALONE, {"head": "avel"}),
+    PaperRow("CNN vectors, concatenated", None, CNNS_ALONE, CONCATENATED),
     PaperRow("random Bi-LSTMs, audio + visual", None, UNTRAINED),
     PaperRow("AV-BT, audio", 63.5, head=AUDIO_PROBE),
     PaperRow("AV-BT, visual", 61.0, head=VISUAL_PROBE),
@@ -54,14 +54,14 @@ TABLE_2 = (
 )
 
 TABLE_3 = (
-    PaperRow("CMAN", 73.3, BACKBONES, {"head": "cman"}),
-    PaperRow("AVRB (reconstruction)", 74.8, BACKBONES, {"head": "avrb_style"}),
-    PaperRow("AVIN", 75.2, BACKBONES, {"head": "avin"}),
-    PaperRow("MPN (reconstruction)", 75.2, BACKBONES, {"head": "mpn_style"}),
-    PaperRow("JCAN", 76.2, BACKBONES, {"head": "jcan"}),
-    PaperRow("PSP, no pair loss", 76.6, BACKBONES, {"head": "psp", "pair_loss": 0.0}),
-    PaperRow("AVT (reconstruction)", 76.8, BACKBONES, {"head": "avt_style"}),
-    PaperRow("PSP, with its pair loss", None, BACKBONES, {"head": "psp"}),
+    PaperRow("CMAN", 73.3, CNNS_ALONE, {"head": "cman"}),
+    PaperRow("AVRB (reconstruction)", 74.8, CNNS_ALONE, {"head": "avrb_style"}),
+    PaperRow("AVIN", 75.2, CNNS_ALONE, {"head": "avin"}),
+    PaperRow("MPN (reconstruction)", 75.2, CNNS_ALONE, {"head": "mpn_style"}),
+    PaperRow("JCAN", 76.2, CNNS_ALONE, {"head": "jcan"}),
+    PaperRow("PSP, no pair loss", 76.6, CNNS_ALONE, {"head": "psp", "pair_loss": 0.0}),
+    PaperRow("AVT (reconstruction)", 76.8, CNNS_ALONE, {"head": "avt_style"}),
+    PaperRow("PSP, with its pair loss", None, CNNS_ALONE, {"head": "psp"}),
     PaperRow("AV-BT + MLP", 75.6),
     PaperRow("AV-BT + TACMA", 77.2, head={"head": "tacma"}),
     PaperRow("AV-BT + TACMA, Eq. 6 as printed", None, head={"head": "tacma", "routing": "printed"}),

@@ -101,7 +101,7 @@ class Audit:
 
     @property
     def background_fraction(self) -> float:
-        """Background segments over all segments; 0 where nothing is annotated."""
+        """Returns the fraction of segments that are background; 0 where nothing is annotated."""
         return self.background_segments / max(1, self.background_segments + self.event_segments)
 
     def facts(self) -> dict[str, Any]:

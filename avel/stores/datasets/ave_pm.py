@@ -13,7 +13,7 @@ from avel.stores.datasets.formats import FORMATS, DatasetFormat, folder_with
 from avel.stores.datasets.media import MediaConfig, match_media, media_files
 from avel.stores.datasets.sample import SPLITS
 
-CLASSES = "class_name_mapping.csv"
+CLASSES_FILE = "class_name_mapping.csv"
 COLUMNS = ("sample_id", "onset", "offset", "label")
 
 
@@ -25,7 +25,7 @@ class AVEPM(DatasetFormat[MediaConfig]):
 
     @staticmethod
     def matches(folder: Path) -> bool:
-        return folder_with([CLASSES], folder, "AVE-PM", "dataset/AVE-PM") is not None
+        return folder_with([CLASSES_FILE], folder, "AVE-PM", "dataset/AVE-PM") is not None
 
     def read(self, folder: Path) -> Dataset:
         """Returns the samples of train, val and test, in the order of their tables.
@@ -34,14 +34,14 @@ class AVEPM(DatasetFormat[MediaConfig]):
             MissingPathError: no table of classes or of samples.
             DatasetError: a row that cannot be read, or a class that has no name.
         """
-        found = folder_with([CLASSES], folder, "AVE-PM", "dataset/AVE-PM")
+        found = folder_with([CLASSES_FILE], folder, "AVE-PM", "dataset/AVE-PM")
         tables = [] if found is None else [found / f"{split}.csv" for split in SPLITS]
         if found is None or not any(table.is_file() for table in tables):
             raise MissingPathError(
-                f"{found or folder}: holds no {'train.csv, val.csv or test.csv' if found else CLASSES}",
+                f"{found or folder}: holds no {'train.csv, val.csv or test.csv' if found else CLASSES_FILE}",
                 hint="copy dataset/AVE-PM of the authors' repository",
             )
-        names = _names(found / CLASSES)
+        names = _names(found / CLASSES_FILE)
         rows = [
             _row(row, names, table.stem)
             for table in tables
@@ -68,7 +68,7 @@ def _row(row: TextRow, names: dict[str, str], split: str) -> TableRow:
     sample_id, onset, offset, label = (row.fields[column] for column in COLUMNS)
     if label not in names:
         raise DatasetError(
-            f"{row.where} ({sample_id}): class {label!r} is not in {CLASSES}",
+            f"{row.where} ({sample_id}): class {label!r} is not in {CLASSES_FILE}",
             hint="take all tables from one version of the authors' repository",
         )
     event = parse_event(names[label], onset, offset, row.where, sample_id)

@@ -35,6 +35,8 @@ class Dataset:
         longest_seconds: None where every clip fills the grid, by padding if need be. Else clips have lengths
             of their own, up to this one.
         stated_seconds: video id -> its length by the annotations, where they say so; not stored either.
+        format: format that it was read as; "" for one that was made in Python.
+        format_settings: the settings of that format, as `--format-set` takes them.
     """
 
     name: str
@@ -45,6 +47,8 @@ class Dataset:
     extra_files: tuple[str, ...] = dataclasses.field(default=(), compare=False)
     longest_seconds: float | None = None
     stated_seconds: Mapping[str, float] = dataclasses.field(default_factory=dict, compare=False)
+    format: str = dataclasses.field(default="", compare=False)
+    format_settings: tuple[str, ...] = dataclasses.field(default=(), compare=False)
 
     def __repr__(self) -> str:
         counts = f"{plural(len(self), 'sample')} of {plural(len(self.videos), 'video')}"
@@ -68,12 +72,12 @@ class Dataset:
 
     @property
     def background(self) -> int:
-        """Class id of background, K - 1."""
+        """Returns the class id of background, K - 1."""
         return len(self.categories)
 
     @cached_property
     def class_ids(self) -> dict[str, int]:
-        """Category name -> class id."""
+        """Returns category name -> class id."""
         return {category: number for number, category in enumerate(self.categories)}
 
     def segments(self, segment_seconds: float) -> int:
@@ -214,10 +218,12 @@ class Dataset:
         return found
 
     def tables(self) -> dict[str, pa.Table]:
-        """Returns Arrow tables "samples" (name, root, categories in the schema), "events", "videos"."""
+        """Returns Arrow tables "samples", with a `Description` in its schema, "events" and "videos"."""
         metadata = {"name": self.name, "root": self.root, "categories": "\n".join(self.categories)}
         if self.longest_seconds is not None:
             metadata["longest_seconds"] = repr(self.longest_seconds)
+        if self.format:
+            metadata |= {"format": self.format, "format_settings": "\n".join(self.format_settings)}
         found = {"samples": self.samples.table, "events": self.samples.events, "videos": self.videos.table}
         tables = {name: found[name].select(schema.names).cast(schema) for name, schema in schemas().items()}
         return tables | {"samples": tables["samples"].replace_schema_metadata(metadata)}
@@ -251,6 +257,8 @@ class Description:
     root: str
     categories: tuple[str, ...]
     longest_seconds: float | None
+    format: str
+    format_settings: tuple[str, ...]
 
 
 def read_description(samples: pa.Table) -> Description:
@@ -271,6 +279,8 @@ def read_description(samples: pa.Table) -> Description:
         root=metadata["root"],
         categories=tuple(metadata["categories"].split("\n")) if metadata["categories"] else (),
         longest_seconds=_read_length(metadata.get("longest_seconds")),
+        format=metadata.get("format", ""),
+        format_settings=tuple(metadata.get("format_settings", "").splitlines()),
     )
 
 

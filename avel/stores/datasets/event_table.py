@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-COLUMNS = {
+ACCEPTED_COLUMNS = {
     "video_id": ("video_id", "videoid", "video", "file", "filename", "path", "id"),
     "category": ("category", "label", "class", "event"),
     "onset_seconds": ("onset_seconds", "onset", "start_seconds", "start", "starttime", "start_time"),
@@ -298,7 +298,7 @@ def _as_text(path: Path, field: str, column: pa.ChunkedArray) -> pa.Array:
 def _choose(path: Path, names: list[str]) -> dict[str, int]:
     """Returns field -> number of its column."""
     tidy, chosen = [name.strip().lower() for name in names], {}
-    for field, accepted in COLUMNS.items():
+    for field, accepted in ACCEPTED_COLUMNS.items():
         column = next((name for name in accepted if name in tidy), None)
         if column is None and field not in OPTIONAL:
             raise DatasetError(

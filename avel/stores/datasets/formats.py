@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
-from avel.config import ComponentConfig, option, resolve
+from avel.config import ComponentConfig, option, resolve, settings_of
 from avel.errors import ConfigError, DatasetError, MissingPathError, UnknownNameError
 from avel.registry import Registry
 from avel.stores.datasets.dataset import Dataset
+from avel.stores.files import path_text
 from avel.stores.kinds import kind_of, not_a
 
 PLAIN = "folder"
@@ -120,14 +121,25 @@ def read_dataset(
     if kind is None and settings:
         raise ConfigError(
             f"dataset format {name!r} has no settings, but was given {', '.join(settings)}",
-            hint="leave it out",
+            hint="leave out --format-set and --annotations, or choose another --format",
         )
-    config = kind and resolve(kind, "extract", options=settings)
+    if annotations is not None and "annotations" not in {each.name for each in settings_of(kind)}:
+        raise ConfigError(
+            f"dataset format {name!r} takes no --annotations",
+            hint="leave it out, or choose another --format",
+        )
+    config = kind and resolve(kind, "extract", options=settings, options_from=f"--format-set of {name}")
     reader: DatasetFormat[Any] = found(config)
-    dataset = reader.read(root)
+    dataset = replace(reader.read(root), format=name, format_settings=_texts(config))
     if isinstance(config, LengthConfig) and config.longest_seconds is not None:
         dataset = replace(dataset, longest_seconds=config.longest_seconds or None)
     return dataset
+
+
+def _texts(config: ComponentConfig | None) -> tuple[str, ...]:
+    """Returns the settings of a format that are not None, as `--format-set` takes them."""
+    values = {} if config is None else {each.key: each.of(config) for each in settings_of(config)}
+    return tuple(path_text(f"{key}={value}") for key, value in values.items() if value is not None)
 
 
 def folder_with(files: Sequence[str], root: Path, *below: str) -> Path | None:

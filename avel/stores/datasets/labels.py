@@ -31,6 +31,11 @@ def in_clip(labels: NDArray[Any]) -> NDArray[np.bool_]:
     return np.asarray((labels if labels.ndim == 2 else labels[..., 0]) != PADDED)
 
 
+def events_known(labels: NDArray[Any]) -> NDArray[np.bool_]:
+    """Returns True for the samples whose events are known: labels (R, T) or (R, T, K) -> (R,)."""
+    return np.asarray((labels != UNKNOWN).reshape(len(labels), -1).all(1))
+
+
 def whole_segments(seconds: NDArray[Any] | float, segments: int, segment_seconds: float) -> NDArray[np.int64]:
     """Returns how many segments clips cover by half or more, 1 at least and T at most: (...) -> (...).
 

@@ -15,7 +15,7 @@ from avel.stores.datasets.media import MediaConfig, match_media, media_files
 from avel.stores.datasets.sample import Event, Modality, Sample
 from avel.text import plural
 
-LISTS = {"train": "AVVP_train.csv", "val": "AVVP_val_pd.csv", "test": "AVVP_test_pd.csv"}
+SPLIT_LISTS = {"train": "AVVP_train.csv", "val": "AVVP_val_pd.csv", "test": "AVVP_test_pd.csv"}
 """Split -> its clips, each with the classes that it holds somewhere."""
 EVENTS: dict[Modality, str] = {"audio": "AVVP_eval_audio.csv", "visual": "AVVP_eval_visual.csv"}
 """Modality -> its events in the clips of val and test."""
@@ -60,7 +60,7 @@ class LLP(DatasetFormat[MediaConfig]):
 def _samples(folder: Path) -> tuple[Sample, ...]:
     events = _events(folder)
     samples: dict[str, Sample] = {}
-    for split, name in LISTS.items():
+    for split, name in SPLIT_LISTS.items():
         path = folder / name
         if not path.is_file() and split != "train":
             continue

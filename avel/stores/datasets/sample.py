@@ -214,7 +214,7 @@ class Samples(Columns[Sample]):
 
     @property
     def classes(self) -> tuple[NDArray[np.int64], pa.Array]:
-        """Classes of samples whose events are not known: index of the sample (n,), name of the class (n,)."""
+        """Returns the classes of samples whose events are not known: sample index (n,), class name (n,)."""
         import numpy as np
         import pyarrow.compute as pc
 

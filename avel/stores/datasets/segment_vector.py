@@ -8,7 +8,7 @@ from avel.errors import DatasetError
 from avel.stores.datasets.event_table import TableRow
 from avel.stores.datasets.sample import Event
 
-SEGMENTS = 10
+LENGTH = 10
 """Seconds of a clip, each with a value of its own."""
 
 
@@ -22,7 +22,7 @@ def rows_of_vector(name: str, category: str, value: Any, split: str, where: str)
         DatasetError: it is something else.
     """
     ones = _parsed(name, value, where)
-    edges = [0, *(place for place in range(1, SEGMENTS) if ones[place] != ones[place - 1]), SEGMENTS]
+    edges = [0, *(place for place in range(1, LENGTH) if ones[place] != ones[place - 1]), LENGTH]
     events: list[Event | None] = [
         Event(category, onset, offset, where) for onset, offset in itertools.pairwise(edges) if ones[onset]
     ]
@@ -36,9 +36,9 @@ def _parsed(name: str, value: Any, where: str) -> list[bool]:
         found = None
     if isinstance(found, list) and len(found) == 1:
         found = found[0]
-    if not isinstance(found, list) or len(found) != SEGMENTS or not all(one in (0, 1) for one in found):
+    if not isinstance(found, list) or len(found) != LENGTH or not all(one in (0, 1) for one in found):
         raise DatasetError(
-            f"{where} ({name}): {value!r} is not a list of {SEGMENTS} numbers, each 0 or 1",
+            f"{where} ({name}): {value!r} is not a list of {LENGTH} numbers, each 0 or 1",
             hint="each number says of a second whether it holds the event",
         )
     return [one == 1 for one in found]

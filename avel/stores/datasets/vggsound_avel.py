@@ -22,9 +22,9 @@ from avel.stores.datasets.media import MediaConfig, match_media, media_files
 from avel.stores.datasets.segment_vector import rows_of_vector
 from avel.text import plural
 
-TABLES = "vggsound-avel*.csv"
+TABLE_FILES = "vggsound-avel*.csv"
 COLUMNS = ("category", "video_id", "split")
-VECTOR = "label"
+VECTOR_COLUMN = "label"
 """Column of the vectors, where they stand in the table."""
 LABELS = ("{}_annos.json", "{}_labels.json")
 """Names of the vectors' file, where the table does not hold them; {} is the name of the table."""
@@ -40,7 +40,7 @@ class VGGSoundAVEL(DatasetFormat["VGGSoundAVEL.Config"]):
     class Config(MediaConfig):
         """Settings of VGGSound-AVEL."""
 
-        table: Path | None = option(None, "CSV of categories and splits.", shown=TABLES)
+        table: Path | None = option(None, "CSV of categories and splits.", shown=TABLE_FILES)
         labels: Path | None = option(
             None, "JSON with ten 0 or 1 for each clip.", shown="column label, or TABLE_annos.json"
         )
@@ -59,9 +59,9 @@ class VGGSoundAVEL(DatasetFormat["VGGSoundAVEL.Config"]):
             MissingPathError: no table or no vectors.
             DatasetError: several tables, a row that cannot be read, or several clips of one id.
         """
-        table = self.config.table or only_file(_tables(folder), folder, TABLES, "--format-set table=")
+        table = self.config.table or only_file(_tables(folder), folder, TABLE_FILES, "--format-set table=")
         rows = read_rows(table, COLUMNS)
-        in_table = bool(rows) and VECTOR in rows[0].fields and self.config.labels is None
+        in_table = bool(rows) and VECTOR_COLUMN in rows[0].fields and self.config.labels is None
         vectors = {} if in_table else _vectors(self.config.labels or _beside(table))
         samples = samples_of_rows(each for row in rows for each in _rows(row, vectors, in_table))
         ids = {sample.video_id for sample in samples}
@@ -79,7 +79,7 @@ class VGGSoundAVEL(DatasetFormat["VGGSoundAVEL.Config"]):
 
 
 def _tables(folder: Path) -> list[Path]:
-    return sorted(folder.glob(TABLES))
+    return sorted(folder.glob(TABLE_FILES))
 
 
 def _beside(table: Path) -> Path:
@@ -87,7 +87,7 @@ def _beside(table: Path) -> Path:
     found = [table.with_name(name) for name in names if table.with_name(name).is_file()]
     if not found:
         raise MissingPathError(
-            f"{table}: no column {VECTOR!r}, and beside it neither {' nor '.join(names)}",
+            f"{table}: no column {VECTOR_COLUMN!r}, and beside it neither {' nor '.join(names)}",
             hint="name the JSON of the vectors with --format-set labels=FILE",
         )
     return found[0]
@@ -110,7 +110,7 @@ def _vectors(path: Path) -> dict[str, Any]:
 
 def _rows(row: TextRow, vectors: dict[str, Any], in_table: bool) -> tuple[TableRow, ...]:
     category, video_id, split = (row.fields[column] for column in COLUMNS)
-    vector = row.fields[VECTOR] if in_table else vectors.get(video_id)
+    vector = row.fields[VECTOR_COLUMN] if in_table else vectors.get(video_id)
     if vector in (None, ""):
         return (TableRow(video_id, None, False, "", split, row.where),)
     return rows_of_vector(video_id, category, vector, split, row.where)

@@ -13,7 +13,7 @@ from avel.stores.datasets.sample import Event, Sample
 from avel.views.plots.style import figure, picture_path, save
 from avel.views.plots.timeline import Clip, Track, draw_clip
 
-PICTURES = 10
+MOST_FRAMES = 10
 """Most frames in the picture."""
 MOST_BARS = 40
 """Most bars in the picture: hundreds take minutes to draw, and are more pixels than a PNG can have."""
@@ -57,7 +57,7 @@ def staged_clip(store: ClipStore, video_id: str) -> Clip:
         "" if samples else "no labels",
         f"the first {MOST_BARS} of {len(events):,} events" if len(events) > MOST_BARS else "",
     ]
-    shown = evenly_spaced(segments, PICTURES)
+    shown = evenly_spaced(segments, MOST_FRAMES)
     return Clip(
         title="  ·  ".join([video_id, *filter(None, notes)]),
         segments=segments,

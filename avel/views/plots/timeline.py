@@ -31,7 +31,7 @@ class Track:
 
     @property
     def lanes(self) -> int:
-        """Number of lanes of its blocks, at least one."""
+        """Returns the number of lanes of its blocks, at least one."""
         return 1 + max((block.lane for block in self.blocks), default=0)
 
 

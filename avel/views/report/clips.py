@@ -49,12 +49,12 @@ class BrowsedClips:
 
     @property
     def detail_clips(self) -> int:
-        """Number of clips in one detail file."""
+        """Returns the number of clips in one detail file."""
         return max(DETAIL_CLIPS, -(-len(self.samples) // DETAIL_FILES))
 
     @property
     def clip_of_sample(self) -> dict[int, int]:
-        """Number of a sample -> number of its clip on the page."""
+        """Returns sample number -> number of its clip on the page."""
         return {int(number): clip for clip, number in enumerate(self.samples)}
 
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from avel.config import as_dict, flat
 from avel.errors import ConfigError
+from avel.grid import evenly_spaced
 from avel.heads.evaluation.evaluate import evaluate_split
 from avel.heads.evaluation.evaluation import Evaluation, GroupEvaluation
 from avel.heads.evaluation.paired import differences
@@ -19,7 +19,7 @@ from avel.progress import Progress
 from avel.text import as_plain
 from avel.views.embedding import Embedding, embed
 from avel.views.reading import HeadRun
-from avel.views.series import SEEDS, curves_of, sweep_of, swept_settings
+from avel.views.series import SEEDS, Curve, curves_of, sweep_of, swept_settings
 
 CLOUD_RUNS = 6
 """Most runs with a t-SNE panel; each takes seconds."""
@@ -76,11 +76,7 @@ def comparisons(groups: Sequence[HeadRun]) -> dict[str, dict[str, Any]]:
 def run_summary(group: HeadRun, measured: Mapping[str, GroupEvaluation]) -> dict[str, Any]:
     """Returns the page's data of one run; `measured` is split -> its results."""
     curves = {
-        title: [
-            {"name": curve.name, "epoch": thinned(curve.epoch), "value": np.round(thinned(curve.value), 4)}
-            for curve in lines
-            if curve.name in group.trials
-        ]
+        title: [_thinned(curve) for curve in lines if curve.name in group.trials]
         for title, lines in curves_of(group.run).items()
     }
     return {
@@ -90,8 +86,14 @@ def run_summary(group: HeadRun, measured: Mapping[str, GroupEvaluation]) -> dict
         "measured": as_plain(measured),
         "mistakes": {split: mistakes(group, split) for split in measured if group.has_predictions(split)},
         "settings": settings_of_run(group),
-        "provenance": provenance_of(group),
+        "provenance": _provenance(group),
     }
+
+
+def _thinned(curve: Curve) -> dict[str, Any]:
+    """Returns a curve with at most CURVE_POINTS of its epochs, the first and the last among them."""
+    places = evenly_spaced(len(curve.epoch), CURVE_POINTS, ends=True)
+    return {"name": curve.name, "epoch": curve.epoch[places], "value": np.round(curve.value[places], 4)}
 
 
 def mistakes(group: HeadRun, split: str) -> dict[str, Any]:
@@ -114,7 +116,7 @@ def settings_of_run(group: HeadRun) -> dict[str, str]:
     return {name: "" if value is None else str(value) for name, value in values.items() if name not in SEEDS}
 
 
-def provenance_of(group: HeadRun) -> dict[str, str]:
+def _provenance(group: HeadRun) -> dict[str, str]:
     """Returns the provenance of a run as text: features, code, machine, versions and time."""
     record, inputs = group.run.record, group.run.read_inputs(HeadInputs)
     return {
@@ -127,12 +129,6 @@ def provenance_of(group: HeadRun) -> dict[str, str]:
         "machine": record.hardware,
         "versions": ", ".join(f"{name} {version}" for name, version in record.versions.items()),
     }
-
-
-def thinned(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Picks at most CURVE_POINTS of (n,), evenly spaced, both ends included."""
-    places = np.linspace(0, len(values) - 1, min(len(values), CURVE_POINTS)).round().astype(int)
-    return np.asarray(values[places], np.float64)
 
 
 def sweep_summaries(read: Sequence[HeadRun], split: str) -> list[dict[str, Any]]:

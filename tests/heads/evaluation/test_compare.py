@@ -98,8 +98,8 @@ def test_who_is_right_counted_over_pairs_of_seeds(tmp_path: Path) -> None:
                 for segment in range(4):
                     true = LABEL[row, segment]
                     counts[a[row][segment] == true, b[row][segment] == true] += 1
-    shares = [100 * count / sum(counts.values()) for count in counts.values()]
-    assert found.agreement == Agreement(*(pytest.approx(share) for share in shares))
+    percents = [100 * count / sum(counts.values()) for count in counts.values()]
+    assert found.agreement == Agreement(*(pytest.approx(percent) for percent in percents))
 
 
 def test_clips_that_one_run_lacks_are_left_out(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def run(tmp_path: Path) -> Path:
     items = []
     for seed, predicted in BY_SEED.items():
         trial = Trial(f"seed={seed}", train_config(seed=seed))
-        fitted = TrialOutcome(
+        outcome = TrialOutcome(
             trial,
             epochs=9,
             best_epoch=4 + seed,
@@ -50,7 +50,7 @@ def run(tmp_path: Path) -> Path:
             best_test_epoch=7,
             best_test_score=11 / 12,
         )
-        write_trial(opened, fitted, Widths(8, 8, 3), "encoded")
+        write_trial(opened, outcome, Widths(8, 8, 3), "encoded")
         items.append(predictions(trial.name, predicted))
     write_predictions(opened, items)
     return opened.path
@@ -129,11 +129,11 @@ def test_f1_over_clips_are_means_over_the_classes_of_each_clip(run: Path) -> Non
     second = np.mean([0, 4 / 6]), np.mean([0, 1])  # [1, 1, 0, 0] for four of 1: bell is wrong, dog half there
     third = np.mean([0, 6 / 7]), np.mean([0, 2 / 3])  # four of 2 for [2, 1, 2, 2]: dog is lost
     for place, name in enumerate(("segment_f1_over_clips_percent", "event_f1_over_clips_percent")):
-        seen = np.mean([first[place], 1, 1, second[place]])
-        unseen = np.mean([third[place], 1])
-        assert getattr(by_tag["seen"], name).mean == pytest.approx(100 * seen)
-        assert getattr(by_tag["unseen"], name).mean == pytest.approx(100 * unseen)
-        assert getattr(by_tag["all"], name).mean == pytest.approx(100 * (2 * seen + unseen) / 3)
+        first_two = np.mean([first[place], 1, 1, second[place]])
+        last = np.mean([third[place], 1])
+        assert getattr(by_tag["seen"], name).mean == pytest.approx(100 * first_two)
+        assert getattr(by_tag["unseen"], name).mean == pytest.approx(100 * last)
+        assert getattr(by_tag["all"], name).mean == pytest.approx(100 * (2 * first_two + last) / 3)
 
 
 def test_the_command_evaluates_as_the_function_does(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -156,7 +156,7 @@ def test_the_command_evaluates_as_the_function_does(run: Path, capsys: pytest.Ca
     assert run_command(cli, ["evaluate", str(run), "--onset-tolerance", "-1"]) == USAGE
 
 
-def test_spread_of_one_seed_has_no_standard_deviation() -> None:
+def test_spread_of_one_seed_has_no_std() -> None:
     assert Spread.of([50]) == Spread(50.0, None)
     assert Spread.of([float("nan"), 50]) == Spread.of([]) == Spread(None, None)
     assert Spread.of([50, 70]) == Spread(pytest.approx(60.0), pytest.approx(np.sqrt(200)))

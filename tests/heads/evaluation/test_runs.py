@@ -75,6 +75,15 @@ def test_a_default_sets_a_run_apart_from_one_that_was_given_another_value(tmp_pa
     ]
 
 
+def test_a_setting_that_another_run_sweeps_sets_a_run_apart(tmp_path: Path) -> None:
+    cache = write_cache(tmp_path / "features.h5")
+    sweep(cache, tmp_path / "runs" / "sweep", {"theta": [0, 0.1]}, epochs=1, d_h=8)
+    train_head(cache, tmp_path / "runs" / "tacma", epochs=1, d_h=8, theta=0.2)
+    train_head(cache, tmp_path / "runs" / "mlp", head="mlp", epochs=1)
+    differs = {line.run: line.differs for line in list_runs(tmp_path / "runs")}
+    assert differs == {"sweep": {}, "tacma": {"theta": 0.2}, "mlp": {}}
+
+
 @pytest.fixture
 def runs(tmp_path: Path) -> Path:
     """A sweep over heads and one over theta, and a run of a head."""
@@ -101,7 +110,7 @@ def test_the_command_shows_what_one_compares_by(runs: Path, capsys: pytest.Captu
     lines = list_runs(runs)
     settings = {
         "heads": "{}",
-        "tacma": "{} d_h=16",
+        "tacma": "{} d_h=16 theta=0.03",
         "theta": "tacma {} d_h=8",
     }
     assert [re.split("  +", row)[:3] for row in rows] == [

@@ -196,11 +196,11 @@ def sed_eval_events(reference: list, estimated: list, collar: float) -> tuple[in
     ]
     taken: dict[int, int] = {}
 
-    def augment(row: int, seen: set[int]) -> bool:
+    def augment(row: int, visited: set[int]) -> bool:
         for column, fit in enumerate(fits[row]):
-            if fit and column not in seen:
-                seen.add(column)
-                if column not in taken or augment(taken[column], seen):
+            if fit and column not in visited:
+                visited.add(column)
+                if column not in taken or augment(taken[column], visited):
                     taken[column] = row
                     return True
         return False

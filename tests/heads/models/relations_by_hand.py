@@ -19,8 +19,8 @@ def gammas(w: Weights, audio: np.ndarray, cells: np.ndarray) -> np.ndarray:
     """Channel attention of each segment: (T, D), (T, N, 512) -> (T, 512)."""
     weights = []
     for a, m in zip(audio, cells, strict=True):
-        heard = relu(w["audio.weight"] @ a + w["audio.bias"])
-        mean = np.mean([heard * relu(w["visual.weight"] @ cell + w["visual.bias"]) for cell in m], axis=0)
+        projected = relu(w["audio.weight"] @ a + w["audio.bias"])
+        mean = np.mean([projected * relu(w["visual.weight"] @ cell + w["visual.bias"]) for cell in m], axis=0)
         squeezed = relu(w["squeeze.weight"] @ mean + w["squeeze.bias"])
         weights.append(sigmoid(w["excite.weight"] @ squeezed + w["excite.bias"]))
     return np.array(weights)
@@ -28,16 +28,16 @@ def gammas(w: Weights, audio: np.ndarray, cells: np.ndarray) -> np.ndarray:
 
 def guided(w: Weights, guide: np.ndarray, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Cells pooled under a guide: (T, D), (T, N, 512) -> (T, 512), (T, N)."""
-    pooled, shares = [], []
+    pooled, alphas = [], []
     for g, m in zip(guide, cells, strict=True):
         asked = relu(w["guide.weight"] @ g + w["guide.bias"])
         scores = []
         for cell in m:
             pair = asked * relu(w["cells.weight"] @ cell + w["cells.bias"])
             scores.append(np.tanh(w["score.weight"][0] @ pair + w["score.bias"][0]))
-        shares.append(softmax(np.array(scores)))
-        pooled.append(sum(share * cell for share, cell in zip(shares[-1], m, strict=True)))
-    return np.array(pooled), np.array(shares)
+        alphas.append(softmax(np.array(scores)))
+        pooled.append(sum(alpha * cell for alpha, cell in zip(alphas[-1], m, strict=True)))
+    return np.array(pooled), np.array(alphas)
 
 
 def encoder(w: Weights, rows: np.ndarray) -> np.ndarray:
@@ -49,24 +49,24 @@ def encoder(w: Weights, rows: np.ndarray) -> np.ndarray:
 
 def cross(w: Weights, rows: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     query = linear(w, "project", rows)
-    hidden, shares = transformer_layer(below(w, "layer."), query, np.concatenate((other, query)))
-    return hidden, shares[:, : len(other)]
+    hidden, alphas = transformer_layer(below(w, "layer."), query, np.concatenate((other, query)))
+    return hidden, alphas[:, : len(other)]
 
 
 def interaction(w: Weights, one: np.ndarray, other: np.ndarray, n_heads: int) -> np.ndarray:
     both = np.concatenate((other, one))
-    heard, _ = multihead(below(w, "attention."), one * other, both, n_heads)
-    return layer_norm(one * other + heard, w["norm.weight"], w["norm.bias"], 1e-5)
+    attended, _ = multihead(below(w, "attention."), one * other, both, n_heads)
+    return layer_norm(one * other + attended, w["norm.weight"], w["norm.bias"], 1e-5)
 
 
 def self_attention(w: Weights, rows: np.ndarray) -> np.ndarray:
     """Without scaling: (N, D) -> (N, D)."""
     q, k, v = (linear(w, name, rows) for name in ("query", "key", "value"))
-    heard = np.zeros_like(v)
+    attended = np.zeros_like(v)
     for i in range(len(rows)):
-        share = softmax(np.array([q[i] @ k[j] for j in range(len(rows))]))
-        heard[i] = sum(share[j] * v[j] for j in range(len(rows)))
-    return heard
+        alpha = softmax(np.array([q[i] @ k[j] for j in range(len(rows))]))
+        attended[i] = sum(alpha[j] * v[j] for j in range(len(rows)))
+    return attended
 
 
 def watch(
@@ -89,12 +89,12 @@ def top_mean(scores: np.ndarray, count: int) -> np.ndarray:
 
 
 def gated(
-    w: Weights, heard: np.ndarray, seen: np.ndarray, found: dict[str, np.ndarray]
+    w: Weights, audio: np.ndarray, visual: np.ndarray, found: dict[str, np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
     """CMBS's v and a, each scaled by the other's gate; notes attention, gate and categories in `found`."""
-    encoded_a, encoded_v = encoder(below(w, "encode_a."), heard), encoder(below(w, "encode_v."), seen)
-    a, found["W_av"] = cross(below(w, "cross_a."), heard, encoded_v)
-    v, found["W_va"] = cross(below(w, "cross_v."), seen, encoded_a)
+    encoded_a, encoded_v = encoder(below(w, "encode_a."), audio), encoder(below(w, "encode_v."), visual)
+    a, found["W_av"] = cross(below(w, "cross_a."), audio, encoded_v)
+    v, found["W_va"] = cross(below(w, "cross_v."), visual, encoded_a)
     g_a, g_v = sigmoid(linear(w, "gate_a", encoded_a)), sigmoid(linear(w, "gate_v", encoded_v))
     found["gate"] = (g_a * g_v)[:, 0]
     v, a = v * (1 + 0.1 * g_a), a * (1 + 0.1 * g_v)

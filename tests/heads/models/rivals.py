@@ -120,7 +120,7 @@ def assert_as_by_hand(model: Model, maps: bool, by_hand: ByHand) -> HeadOutput:
     return output
 
 
-def assert_order_is_not_seen(name: str) -> None:
+def assert_order_has_no_effect(name: str) -> None:
     """Segments in another order have the same relevance, and their clip the same category."""
     model, _ = model_of(name)
     audio, visual = clips()

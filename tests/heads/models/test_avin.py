@@ -22,8 +22,8 @@ def bilinear(w: Weights, a: np.ndarray, v: np.ndarray, factors: int) -> np.ndarr
 
 
 def asked(features: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    shares = softmax(np.array([row @ mean for row in features]))
-    return np.array([share * row for share, row in zip(shares, features, strict=True)])
+    alphas = softmax(np.array([row @ mean for row in features]))
+    return np.array([alpha * row for alpha, row in zip(alphas, features, strict=True)])
 
 
 @pytest.mark.parametrize(

@@ -35,18 +35,18 @@ def fuse(w: Weights, p: np.ndarray, q: np.ndarray) -> np.ndarray:
 
 def by_hand(w: Weights, audio: np.ndarray, visual: np.ndarray) -> dict[str, np.ndarray]:
     """One clip, maps (T, H, W, C) or vectors (T, C)."""
-    seen = visual
+    pooled = visual
     if visual.ndim == 4:
-        seen = agva(below(w, "agva."), audio, visual.reshape(T, -1, D_V))
+        pooled = agva(below(w, "agva."), audio, visual.reshape(T, -1, D_V))
     starts = [
-        tuple(fuse(below(w, "fuse."), relu(p), relu(q)) for p, q in zip(heard, watched, strict=True))
-        for heard, watched in zip(
+        tuple(fuse(below(w, "fuse."), relu(p), relu(q)) for p, q in zip(from_audio, from_visual, strict=True))
+        for from_audio, from_visual in zip(
             last_states(below(w, "audio.lstm."), audio),
-            last_states(below(w, "visual.lstm."), seen),
+            last_states(below(w, "visual.lstm."), pooled),
             strict=True,
         )
     ]
-    joined, d = np.concatenate((audio, seen), 1), below(w, "decode.lstm.")
+    joined, d = np.concatenate((audio, pooled), 1), below(w, "decode.lstm.")
     forward, _ = lstm_states(d, "", joined, (starts[0][0], starts[0][1]))
     backward, _ = lstm_states(d, "_reverse", joined[::-1], (starts[1][0], starts[1][1]))
     decoded = relu(np.concatenate((forward, backward[::-1]), 1))

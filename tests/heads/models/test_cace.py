@@ -32,26 +32,26 @@ from tests.heads.synthetic import train_config, write_cache
 
 def guidance(w: Weights, audio: np.ndarray, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """What vision asks of the audio: (T, D), (T, N, 512) -> (T, D), (T, T)."""
-    seen = cells
+    normed = cells
     if cells.shape[1] > 1:
         norm = (w["watch.norm.weight"], w["watch.norm.bias"], 1e-5)
-        seen = np.array([layer_norm(m + self_attention(below(w, "relate."), m), *norm) for m in cells])
+        normed = np.array([layer_norm(m + self_attention(below(w, "relate."), m), *norm) for m in cells])
     g = below(w, "guide.")
     related = audio + self_attention(below(g, "relate."), audio)
     related = layer_norm(related, g["norm.weight"], g["norm.bias"], 1e-5)
-    q, k, v = linear(g, "query", seen.mean(1)), linear(g, "key", related), linear(g, "value", related)
-    shares = np.array([softmax(np.array([q[i] @ k[j] for j in range(len(k))])) for i in range(len(q))])
-    return shares @ v, shares
+    q, k, v = linear(g, "query", normed.mean(1)), linear(g, "key", related), linear(g, "value", related)
+    alphas = np.array([softmax(np.array([q[i] @ k[j] for j in range(len(k))])) for i in range(len(q))])
+    return alphas @ v, alphas
 
 
 def by_hand(w: Weights, audio: np.ndarray, visual: np.ndarray, refines: float) -> dict[str, np.ndarray]:
     """One clip, maps (T, H, W, C) or vectors (T, C), without noise."""
     cells = relu(linear(w, "project.0", visual.reshape(len(audio), -1, D_V)))
-    seen, found = watch(below(w, "watch."), audio, cells, 0.4)
+    v, found = watch(below(w, "watch."), audio, cells, 0.4)
     asked, found["guidance"] = guidance(w, audio, cells)
-    heard = bilstm(below(w, "audio_lstm.lstm."), audio * (1 + 0.3 * sigmoid(asked)))
-    seen = bilstm(below(w, "visual_lstm.lstm."), seen)
-    fused = fuse(w, *gated(w, heard, seen, found), 4)
+    a = bilstm(below(w, "audio_lstm.lstm."), audio * (1 + 0.3 * sigmoid(asked)))
+    v = bilstm(below(w, "visual_lstm.lstm."), v)
+    fused = fuse(w, *gated(w, a, v, found), 4)
     refined = relu(linear(w, "refine.0", fused))
     found["refined"] = found["noisy"] = np.array([row / np.linalg.norm(row) for row in refined])
     found["fused"] = fused + 0.6 * refines * refined

@@ -14,7 +14,7 @@ def where(w: Weights, audio: np.ndarray, cells: np.ndarray) -> np.ndarray:
     for a, m in zip(linear(w, "audio", audio), cells, strict=True):
         mapped = linear(w, "visual", m)
         cosines = [cell @ a / np.linalg.norm(cell) / np.linalg.norm(a) for cell in mapped]
-        rows.append(sum(share * cell for share, cell in zip(softmax(np.array(cosines)), m, strict=True)))
+        rows.append(sum(alpha * cell for alpha, cell in zip(softmax(np.array(cosines)), m, strict=True)))
     return np.array(rows)
 
 
@@ -31,8 +31,8 @@ def when(w: Weights, x: np.ndarray) -> np.ndarray:
     q, k, v = contextual(below(w, "query."), x), contextual(below(w, "key."), x), linear(w, "value", x)
     rows = []
     for i in range(len(x)):
-        shares = softmax(np.array([q[i] @ k[j] / 16 for j in range(len(x))]))
-        rows.append(sum(shares[j] * v[j] for j in range(len(x))))
+        alphas = softmax(np.array([q[i] @ k[j] / 16 for j in range(len(x))]))
+        rows.append(sum(alphas[j] * v[j] for j in range(len(x))))
     return linear(w, "out", np.array(rows))
 
 
@@ -49,11 +49,11 @@ def which(w: Weights, own: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, n
         asked = linear(w, "attend_own", hidden)
         scores = [linear(w, "score", np.tanh(linear(w, "attend_other", a) + asked))[0] for a in other]
         trust = linear(w, "score", np.tanh(linear(w, "attend_sentinel", sentinel) + asked))[0]
-        shares = softmax(np.array(scores))
+        alphas = softmax(np.array(scores))
         beta = softmax(np.array([*scores, trust]))[-1]
-        found = sum(share * a for share, a in zip(shares, other, strict=True))
+        found = sum(alpha * a for alpha, a in zip(alphas, other, strict=True))
         vectors.append(beta * sentinel + (1 - beta) * found + hidden)
-        maps.append(shares)
+        maps.append(alphas)
         betas.append(beta)
     return np.array(vectors), np.array(maps), np.array(betas)
 

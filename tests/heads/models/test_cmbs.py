@@ -27,9 +27,9 @@ from tests.heads.models.rivals import (
 def by_hand(w: Weights, audio: np.ndarray, visual: np.ndarray) -> dict[str, np.ndarray]:
     """One clip, fully supervised."""
     cells = relu(linear(w, "project.0", visual.reshape(len(audio), -1, D_V)))
-    seen, found = watch(below(w, "watch."), audio, cells, 0.4)
-    heard, seen = bilstm(below(w, "audio_lstm.lstm."), audio), bilstm(below(w, "visual_lstm.lstm."), seen)
-    fused = fuse(w, *gated(w, heard, seen, found), 4)
+    v, found = watch(below(w, "watch."), audio, cells, 0.4)
+    a, v = bilstm(below(w, "audio_lstm.lstm."), audio), bilstm(below(w, "visual_lstm.lstm."), v)
+    fused = fuse(w, *gated(w, a, v, found), 4)
     found["relevance"] = linear(w, "relevance", fused)[:, 0]
     found["category"] = linear(w, "category", fused.max(0)[None])[0] + 0.3 * found["modal_category"]
     return found
@@ -38,10 +38,10 @@ def by_hand(w: Weights, audio: np.ndarray, visual: np.ndarray) -> dict[str, np.n
 def weakly_by_hand(w: Weights, audio: np.ndarray, visual: np.ndarray) -> dict[str, np.ndarray]:
     """One clip, weakly supervised."""
     cells = relu(linear(w, "project.0", visual.reshape(len(audio), -1, D_V)))
-    seen, found = watch(below(w, "watch."), audio, cells, 0.5)
-    encoded_a, encoded_v = encoder(below(w, "encode_a."), audio), encoder(below(w, "encode_v."), seen)
+    attended, found = watch(below(w, "watch."), audio, cells, 0.5)
+    encoded_a, encoded_v = encoder(below(w, "encode_a."), audio), encoder(below(w, "encode_v."), attended)
     a, found["W_av"] = cross(below(w, "cross_a."), audio, encoded_v)
-    v, found["W_va"] = cross(below(w, "cross_v."), seen, encoded_a)
+    v, found["W_va"] = cross(below(w, "cross_v."), attended, encoded_a)
     g_a, g_v = sigmoid(linear(w, "gate_a", encoded_v)), sigmoid(linear(w, "gate_v", encoded_a))
     v, a = 0.8 * v + 0.2 * g_a * v, 0.8 * a + 0.2 * g_v * a
     modal = sigmoid(linear(w, "category_v", v)) + sigmoid(linear(w, "category_a", a))

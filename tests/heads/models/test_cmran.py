@@ -12,7 +12,7 @@ from tests.heads.models.rivals import (
     B,
     T,
     assert_as_by_hand,
-    assert_order_is_not_seen,
+    assert_order_has_no_effect,
     assert_weak_loss,
     clips,
     event_loss,
@@ -52,7 +52,7 @@ def test_the_losses_in_loops() -> None:
 
 
 def test_the_order_of_segments_is_not_seen() -> None:
-    assert_order_is_not_seen("cmran")
+    assert_order_has_no_effect("cmran")
 
 
 def test_channels_are_only_strengthened() -> None:

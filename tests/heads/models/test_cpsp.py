@@ -32,20 +32,20 @@ def pairs(w: Weights, v: np.ndarray, a: np.ndarray) -> np.ndarray:
 def cut(beta: np.ndarray, threshold: float) -> np.ndarray:
     gamma = np.zeros_like(beta)
     for i, row in enumerate(beta):
-        share = row / (row.sum() + 1e-8)
-        kept = np.array([value if value > threshold else 0.0 for value in share])
+        normalised = row / (row.sum() + 1e-8)
+        kept = np.array([value if value > threshold else 0.0 for value in normalised])
         gamma[i] = kept / (kept.sum() + 1e-8)
     return gamma
 
 
 def by_hand(w: Weights, audio: np.ndarray, visual: np.ndarray, threshold: float) -> dict[str, np.ndarray]:
     """One clip, maps (T, H, W, C) or vectors (T, C)."""
-    heard = linear(w, "audio.1", linear(w, "audio.0", audio))
-    seen = visual
+    projected = linear(w, "audio.1", linear(w, "audio.0", audio))
+    attended = visual
     if visual.ndim == 4:
-        seen = agva(below(w, "agva."), heard, visual.reshape(T, -1, D_V))
-    a = bilstm(below(w, "audio_lstm.lstm."), heard)
-    v = bilstm(below(w, "visual_lstm.lstm."), linear(w, "visual.1", linear(w, "visual.0", seen)))
+        attended = agva(below(w, "agva."), projected, visual.reshape(T, -1, D_V))
+    a = bilstm(below(w, "audio_lstm.lstm."), projected)
+    v = bilstm(below(w, "visual_lstm.lstm."), linear(w, "visual.1", linear(w, "visual.0", attended)))
     p = below(w, "propagate.")
     beta = pairs(p, v, a)
     gamma_va, gamma_av = cut(beta, threshold), cut(beta.T, threshold)

@@ -12,7 +12,7 @@ from tests.heads.models.rivals import (
     B,
     K,
     T,
-    assert_order_is_not_seen,
+    assert_order_has_no_effect,
     category_loss,
     clips,
     live_parameters,
@@ -92,7 +92,7 @@ def test_matching_keeps_what_a_float32_probability_would_lose() -> None:
 
 
 def test_segments_in_another_order_match_alike_and_keep_the_category() -> None:
-    assert_order_is_not_seen("dam")
+    assert_order_has_no_effect("dam")
 
 
 def test_parameters() -> None:

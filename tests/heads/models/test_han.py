@@ -77,9 +77,9 @@ def test_the_weak_loss_is_of_the_video_and_of_each_modality_with_the_visual_labe
     def cross_entropy(p: Tensor, wanted: Tensor) -> Tensor:
         return -(wanted * p.log() + (1 - wanted) * (1 - p).log()).mean()
 
-    heard, seen = output.extras["modalities"].unbind(1)
-    wanted = cross_entropy(output.extras["video"], labels) + cross_entropy(heard, labels)
-    wanted += cross_entropy(seen, torch.where(labels == 1, 0.95, 0.05))
+    p_a, p_v = output.extras["modalities"].unbind(1)
+    wanted = cross_entropy(output.extras["video"], labels) + cross_entropy(p_a, labels)
+    wanted += cross_entropy(p_v, torch.where(labels == 1, 0.95, 0.05))
     torch.testing.assert_close(model.loss(output, labels), wanted)
 
 

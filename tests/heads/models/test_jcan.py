@@ -90,7 +90,7 @@ def test_loss() -> None:
     assert model.loss(output, labels).item() == pytest.approx(np.mean(terms), rel=1e-10)
 
 
-def test_the_loss_has_a_floor_because_it_is_of_the_softmax() -> None:
+def test_the_loss_has_a_lower_bound_because_it_is_of_the_softmax() -> None:
     with torch.device("meta"):
         head = build_model(train_config(head="jcan"), Widths(128, 512, 29, 49, 10), 0)
     labels = torch.arange(20).reshape(2, 10)

@@ -96,10 +96,10 @@ def evaluated(
 ) -> tuple[dict[int, float], dict[int, np.ndarray]]:
     """Scores of each event that the bank holds, distances (T, M) of each segment from all in it."""
     scores, apart = {}, {}
-    for event, members in bank.items():
-        mean = members.mean(0)
+    for event, entries in bank.items():
+        mean = entries.mean(0)
         scores[event] = -np.mean([np.linalg.norm(row - mean) for row in fused]) / 16 / 0.1
-        apart[event] = np.array([[np.linalg.norm(row - each) / 16 for each in members] for row in fused])
+        apart[event] = np.array([[np.linalg.norm(row - each) / 16 for each in entries] for row in fused])
     return scores, apart
 
 
@@ -127,13 +127,13 @@ def test_lesp(maps: bool, supervision: str) -> None:
         for event in bank:
             assert found["prototype"][clip, event] == pytest.approx(scores[event], rel=1e-5)
             np.testing.assert_allclose(found["distance"][clip, :, event], apart[event], rtol=1e-5)
-        shares = {event: float(np.exp(scores[event]) / np.exp(list(scores.values())).sum()) for event in bank}
+        probability = {
+            event: float(np.exp(scores[event]) / np.exp(list(scores.values())).sum()) for event in bank
+        }
         if supervision == "weak":
-            shares = {
-                event: shares.get(event, 0.0) + softmax(expected["classifier_category"])[event]
-                for event in range(3)
-            }
-        best = max(shares, key=lambda event: shares[event])
+            clip = softmax(expected["classifier_category"])
+            probability = {event: probability.get(event, 0.0) + clip[event] for event in range(3)}
+        best = max(probability, key=lambda event: probability[event])
         nearest = apart[best].min(1) if best in apart else np.full(T, np.inf)
         decided = [best if sigmoid(margin - nearest[t]) > 0.5 else K - 1 for t in range(T)]
         assert output.logits[clip].argmax(-1).tolist() == decided

@@ -22,8 +22,8 @@ def test_avel_with_concatenation() -> None:
     audio, maps = clips()
     logits = model(audio, maps).logits.detach().numpy()
     for clip in range(B):
-        heard, seen = streams(w, audio[clip].numpy(), maps[clip].numpy())
-        joined = np.maximum(np.concatenate((seen, heard), 1), 0)
+        a, v = streams(w, audio[clip].numpy(), maps[clip].numpy())
+        joined = np.maximum(np.concatenate((v, a), 1), 0)
         expected = linear(w, "classify.3", np.maximum(linear(w, "classify.1", joined), 0))
         np.testing.assert_allclose(logits[clip], expected, rtol=1e-8, atol=1e-11)
 
@@ -45,9 +45,9 @@ def test_avel_takes_vectors_where_there_are_no_maps() -> None:
     model, w = model_of("avel", cells=0)
     audio, visual = clips(maps=False)
     logits = model(audio, visual).logits.detach().numpy()
-    heard = bilstm(below(w, "audio.lstm."), audio[0].numpy())
-    seen = bilstm(below(w, "visual.lstm."), visual[0].numpy())
-    joined = np.maximum(np.concatenate((seen, heard), 1), 0)
+    a = bilstm(below(w, "audio.lstm."), audio[0].numpy())
+    v = bilstm(below(w, "visual.lstm."), visual[0].numpy())
+    joined = np.maximum(np.concatenate((v, a), 1), 0)
     expected = linear(w, "classify.3", np.maximum(linear(w, "classify.1", joined), 0))
     np.testing.assert_allclose(logits[0], expected, rtol=1e-8, atol=1e-11)
 

@@ -44,8 +44,8 @@ def test_avrb_style(maps: bool) -> None:
             rooted = np.sign(summed) * np.sqrt(np.abs(summed))
             rows.append(rooted / np.linalg.norm(rooted))
         z = np.array(rows)
-        shares = softmax(np.array([row @ z.mean(0) for row in z]))
-        expected = linear(w, "classify", np.array([row + s * row for row, s in zip(z, shares, strict=True)]))
+        alphas = softmax(np.array([row @ z.mean(0) for row in z]))
+        expected = linear(w, "classify", np.array([row + s * row for row, s in zip(z, alphas, strict=True)]))
         np.testing.assert_allclose(numpy(output.logits)[clip], expected, rtol=1e-3, atol=1e-4)
         np.testing.assert_allclose(numpy(output.extras["segments"])[clip].sum(), 1)
 
@@ -134,8 +134,8 @@ def test_avt_style(maps: bool) -> None:
             before, after = cells[max(t - 1, 0)].mean(0), cells[min(t + 1, T - 1)].mean(0)
             tokens = np.array([a[t], before, after, *cells[t]])
             mixed = transformer_layer(below(w, "segment."), tokens, tokens)[0]
-            shares = softmax(np.array([mixed[0] @ cell / 16 for cell in mixed[3:]]))
-            attended = sum(share * cell for share, cell in zip(shares, mixed[3:], strict=True))
+            alphas = softmax(np.array([mixed[0] @ cell / 16 for cell in mixed[3:]]))
+            attended = sum(alpha * cell for alpha, cell in zip(alphas, mixed[3:], strict=True))
             merged = linear(w, "merge", np.concatenate((mixed[0], attended)))
             angles = [t / 10_000 ** (i / 256) for i in range(0, 256, 2)]
             hidden.append(merged + np.array([f(angle) for angle in angles for f in (np.sin, np.cos)]))

@@ -81,14 +81,14 @@ def test_each_track_has_blocks_that_lie_in_lanes_where_events_overlap() -> None:
         (Block(0, 1, "background", "bg"), Block(1, 3, "label", "bell"), Block(3, 4, "background", "bg")),
     ]
     predicted = np.array([[1, 0, 1, 0], [1, 0, 0, 1], [1, 1, 0, 0], [0, 0, 0, 0]])
-    heard, seen = TASK.blocks(predicted, labels)
-    assert heard == (
+    blocks_a, blocks_v = TASK.blocks(predicted, labels)
+    assert blocks_a == (
         Block(0, 2, "right", "bark"),
         Block(2, 3, "wrong", "bark"),
         Block(2, 3, "right", "bell", 1),
         Block(3, 4, "background", "bg"),
     )
-    assert seen == (
+    assert blocks_v == (
         Block(0, 1, "wrong", "bark"),
         Block(1, 2, "right", "bell"),
         Block(2, 3, "wrong", "bg"),

@@ -25,13 +25,13 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> list[Graph]:
     """The graphs that are captured, without CUDA, in place of CUDA's."""
     made: list[Graph] = []
 
-    class Kept(Graph):
+    class Listed(Graph):
         def __init__(self) -> None:
             super().__init__()
             made.append(self)
 
     fake_graphs(monkeypatch)
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", Kept)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Listed)
     return made
 
 

@@ -51,7 +51,7 @@ def test_the_papers_encoder_has_the_papers_sizes() -> None:
     assert torch.equal(narrow_a, cnn_a), "128 features need no Linear"
 
 
-def test_whole_numbers_and_shares_of_255_are_the_same_frames() -> None:
+def test_whole_numbers_and_fractions_of_255_are_the_same_frames() -> None:
     frames, log_mel = clips()
     with torch.no_grad():
         torch.testing.assert_close(tiny()(frames, log_mel), tiny()(frames / 255, log_mel))
@@ -221,7 +221,7 @@ def test_an_encoder_is_laid_out_channels_last(tmp_path: Path) -> None:
         assert weight.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_standardisation_takes_mean_and_deviation() -> None:
+def test_standardisation_takes_mean_and_std() -> None:
     standard = Standard(3)
     vectors = torch.tensor([[1.0, 5.0, 0.0], [3.0, 5.0, 1.0]])
     assert torch.equal(standard(vectors), vectors)

@@ -39,7 +39,7 @@ VP9 = replace(
     tick=Fraction(1, 25),
     codec="libvpx-vp9",
     sound_codec="libopus",
-    hz=48000,
+    sample_rate=48000,
 )
 FRAGMENTS = {"movflags": "frag_keyframe+empty_moov"}
 FILMS: dict[str, Film] = {

@@ -12,7 +12,7 @@ import pytest
 from avel.grid import Grid
 from avel.pipeline.media.reading import open_media
 from avel.pipeline.media.refusal import ClipRefused
-from tests.media import Film, ambisonic, compose, heard_clicks, steady
+from tests.media import Film, ambisonic, compose, find_clicks, steady
 from tests.pipeline.media.reading import read
 
 CLICKS = (0.5, 1.25, 4.0, 9.5)
@@ -24,8 +24,8 @@ FRAGMENTS = {"movflags": "frag_keyframe+empty_moov"}
 CASES: dict[str, tuple[str, Film, float]] = {
     # name: suffix, film, and by how much the container presents the sound later than composed
     "AAC": ("mp4", PICTURE, 0.0),
-    "AAC, 48 kHz": ("mp4", replace(PICTURE, hz=48000), 0.0),
-    "AAC, 8 kHz": ("mp4", replace(PICTURE, hz=8000), 0.0),
+    "AAC, 48 kHz": ("mp4", replace(PICTURE, sample_rate=48000), 0.0),
+    "AAC, 8 kHz": ("mp4", replace(PICTURE, sample_rate=8000), 0.0),
     "late sound": ("mp4", replace(PICTURE, sound_start=LATER), 0.0),
     "late sound, fragments": (
         "mp4",
@@ -34,10 +34,10 @@ CASES: dict[str, tuple[str, Film, float]] = {
     ),
     "late picture": ("mp4", replace(PICTURE, times=steady(5, start=LATER)), 0.0),
     "MP3": ("mp4", replace(PICTURE, sound_codec="mp3"), 0.0),
-    "Opus": ("mkv", replace(PICTURE, sound_codec="libopus", hz=48000), 0.0),
+    "Opus": ("mkv", replace(PICTURE, sound_codec="libopus", sample_rate=48000), 0.0),
     "PCM": ("mkv", replace(PICTURE, sound_codec="pcm_s16le"), 0.0),
     "PCM, late": ("mkv", replace(PICTURE, sound_codec="pcm_s16le", sound_start=LATER), 0.0),
-    "FLAC": ("mkv", replace(PICTURE, sound_codec="flac", hz=16000), 0.0),
+    "FLAC": ("mkv", replace(PICTURE, sound_codec="flac", sample_rate=16000), 0.0),
     "MPEG-TS": ("ts", PICTURE, AAC_PRIMING),
     "FLV": ("flv", PICTURE, AAC_PRIMING),
     "AVI has no word for priming": ("avi", replace(PICTURE, tick=Fraction(1, 5)), AAC_PRIMING),
@@ -50,7 +50,7 @@ def test_clicks_are_where_they_were_composed(tmp_path: Path, name: str) -> None:
     samples = read(compose(tmp_path / f"clicks.{suffix}", film))[1]
     assert samples.dtype == np.float32
     assert len(samples) == 160000
-    assert heard_clicks(samples) == pytest.approx([click + later for click in CLICKS], abs=0.001)
+    assert find_clicks(samples) == pytest.approx([click + later for click in CLICKS], abs=0.001)
 
 
 def test_sound_and_picture_share_the_clock_of_a_file_that_starts_anywhere(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_sound_and_picture_share_the_clock_of_a_file_that_starts_anywhere(tmp_pa
     film = replace(film, clicks=[100 + click for click in (1.0, 4.0)])
     samples, info = read(compose(tmp_path / "far.mkv", film))[1:]
     assert info.audio_start_seconds == 0.5
-    assert heard_clicks(samples) == pytest.approx([1.0, 4.0], abs=0.001)
+    assert find_clicks(samples) == pytest.approx([1.0, 4.0], abs=0.001)
     assert not samples[:7990].any()
 
 
@@ -66,7 +66,7 @@ def test_sound_and_picture_share_the_clock_of_a_file_that_starts_anywhere(tmp_pa
     ("gains", "loudness"), [((0.8,), 0.8), ((0.8, 0.8), 0.8), ((0.8, 0.0), 0.4), ((0.0, -0.8), 0.4)]
 )
 def test_stereo_is_mixed_as_half_the_sum(tmp_path: Path, gains: Sequence[float], loudness: float) -> None:
-    film = replace(PICTURE, sound_codec="pcm_s16le", gains=tuple(gains), clicks=(1.0,), hz=16000)
+    film = replace(PICTURE, sound_codec="pcm_s16le", gains=tuple(gains), clicks=(1.0,), sample_rate=16000)
     samples = read(compose(tmp_path / "stereo.mkv", film))[1]
     assert np.abs(samples).max() == pytest.approx(loudness, abs=0.002)
 
@@ -100,7 +100,7 @@ def test_missing_sound_is_silence_or_a_refusal(tmp_path: Path) -> None:
 
 
 def test_sound_that_cannot_be_mixed_to_mono_is_silence_or_a_refusal(tmp_path: Path) -> None:
-    film = replace(PICTURE, sound_codec="libopus", hz=48000, gains=(0.8,) * 4)
+    film = replace(PICTURE, sound_codec="libopus", sample_rate=48000, gains=(0.8,) * 4)
     path = compose(tmp_path / "clip.mkv", replace(film, sound_options={"mapping_family": "255"}))
     samples, info = read(ambisonic(path))[1:]
     assert not samples.any()

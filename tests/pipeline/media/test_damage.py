@@ -16,7 +16,7 @@ import pytest
 from avel.errors import AvelError
 from avel.pipeline.media.refusal import ClipRefused
 from avel.stores.manifest import Reason
-from tests.media import Film, compose, forge_ticks, heard_clicks, read_number, steady
+from tests.media import Film, compose, find_clicks, forge_ticks, read_number, steady
 from tests.pipeline.media.reading import on_screen, read
 
 FILM = Film(steady(25), options={"g": "25", "bf": "0"})
@@ -31,20 +31,20 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> "dict[str, Path]":
     return films | {"faststart": compose(folder / "fast.mp4", replace(FILM, form=FIRST))}
 
 
-def cut(source: Path, target: Path, share: float) -> Path:
-    """The first `share` of a file's bytes; of those after the index where an MP4 has that in front."""
+def cut(source: Path, target: Path, fraction: float) -> Path:
+    """The first `fraction` of a file's bytes; of those after the index where an MP4 has that in front."""
     data = source.read_bytes()
     start = data.find(b"mdat") if 0 < data.find(b"moov") < data.find(b"mdat") else 0
-    target.write_bytes(data[: start + int((len(data) - start) * share)])
+    target.write_bytes(data[: start + int((len(data) - start) * fraction)])
     return target
 
 
 @pytest.mark.parametrize("kind", ["faststart", "mkv", "ts"])
-@pytest.mark.parametrize("share", [0.3, 0.6])
+@pytest.mark.parametrize("fraction", [0.3, 0.6])
 def test_a_file_that_breaks_off_is_staged_with_what_came(
-    whole: "dict[str, Path]", tmp_path: Path, kind: str, share: float
+    whole: "dict[str, Path]", tmp_path: Path, kind: str, fraction: float
 ) -> None:
-    path = cut(whole[kind], tmp_path / whole[kind].name, share)
+    path = cut(whole[kind], tmp_path / whole[kind].name, fraction)
     frames, samples, info = read(path)
     assert (frames.shape[0], len(samples)) == (160, 160000)
     assert 1.5 < info.valid_seconds < 8
@@ -80,9 +80,9 @@ def test_a_leap_of_the_time_stamps_is_on_record(tmp_path: Path) -> None:
 
 
 def test_sound_in_packets_longer_than_a_segment_is_not_remarked_on(tmp_path: Path) -> None:
-    film = Film(steady(5), 32, 32, sound_codec="pcm_s16le", hz=16000, sound_block=40000)
+    film = Film(steady(5), 32, 32, sound_codec="pcm_s16le", sample_rate=16000, sound_block=40000)
     samples, info = read(compose(tmp_path / "long.mkv", film))[1:]
-    assert heard_clicks(samples) == pytest.approx(film.clicks, abs=0.001)
+    assert find_clicks(samples) == pytest.approx(film.clicks, abs=0.001)
     assert info.damage == ""
 
 
@@ -136,7 +136,7 @@ def test_what_follows_a_hole_between_fragments_keeps_its_time(tmp_path: Path) ->
     shown = [read_number(frame) for frame in frames]
     due = on_screen(steady(25, 10.0, start=Fraction(1024, 44100)))  # after the priming of the audio's encoder
     assert (shown[:64], shown[114:]) == (due[:64], due[114:])
-    assert heard_clicks(samples) == pytest.approx([2.523, 8.523], abs=0.002)
+    assert find_clicks(samples) == pytest.approx([2.523, 8.523], abs=0.002)
     assert info.valid_seconds == 10
     assert info.damage == (
         "no new video between 3.98 s and 7.02 s; "
@@ -149,13 +149,13 @@ def test_fragments_that_are_lost_behind_a_hole_are_named(tmp_path: Path, flags: 
     path, lost = fragmented(tmp_path / "a.mp4", flags, bytes)  # zeros
     frames, samples, info = read(path)
     assert read_number(frames[-1]) == 99
-    assert heard_clicks(samples) == pytest.approx([2.523], abs=0.002)
+    assert find_clicks(samples) == pytest.approx([2.523], abs=0.002)
     assert info.valid_seconds == pytest.approx(4, abs=0.1)
     assert info.damage == f"fragments from byte {lost} on are not read: bytes are missing before them"
 
 
-def _cut(kind: str, share: float) -> "Callable[[dict[str, Path], Path], Path]":
-    return lambda whole, folder: cut(whole[kind], folder / whole[kind].name, share)
+def _cut(kind: str, fraction: float) -> "Callable[[dict[str, Path], Path], Path]":
+    return lambda whole, folder: cut(whole[kind], folder / whole[kind].name, fraction)
 
 
 def _bytes(data: bytes) -> "Callable[[dict[str, Path], Path], Path]":
@@ -219,7 +219,9 @@ def test_a_refusal_survives_its_way_between_processes() -> None:
 @pytest.mark.slow
 def test_a_film_of_two_hours_is_read_in_bounded_memory(tmp_path: Path) -> None:
     film = Film(steady(1, 7200), 16, 16, codec="mjpeg", pixel_format="yuvj420p", tick=Fraction(1, 1000))
-    film = replace(film, sound_codec="pcm_s16le", hz=4000, sound_seconds=7200.0, clicks=[1.0, 7199.0])
+    film = replace(
+        film, sound_codec="pcm_s16le", sample_rate=4000, sound_seconds=7200.0, clicks=[1.0, 7199.0]
+    )
     path = compose(tmp_path / "film.mkv", replace(film, paint=_grey))
     assert path.stat().st_size > 55e6  # more than is held in memory
     code = (

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from avel.grid import Grid
-from tests.media import Film, compose, heard_clicks, read_number, steady
+from tests.media import Film, compose, find_clicks, read_number, steady
 from tests.pipeline.media.reading import on_screen, read
 
 SECONDS = 4
@@ -55,10 +55,10 @@ def test_both_parts_of_a_joined_file_are_shown_and_heard(tmp_path: Path, kind: s
     assert valid == pytest.approx(2 * alone_valid, abs=0.05)
     assert shown[:reach] == alone[:reach]
     assert shown[seam + 2 : seam + reach] == pytest.approx(alone[2:reach], abs=2)  # up to a slot later
-    clicks = heard_clicks(alone_samples)
+    clicks = find_clicks(alone_samples)
     assert len(clicks) == 2
     both = [*clicks, *(click + alone_valid for click in clicks)]
-    assert heard_clicks(samples) == pytest.approx(both, abs=0.05)
+    assert find_clicks(samples) == pytest.approx(both, abs=0.05)
     assert "overlaps" not in damage
     if kind != "avi":  # counts its pictures, and has no time stamps to start again
         assert damage.startswith(f"time stamps start again at {alone_valid:.2f} s: joined there")
@@ -71,7 +71,7 @@ def test_a_part_with_far_smaller_time_stamps_follows_too(tmp_path: Path, kind: s
     shown, samples, damage, valid = numbers(join(tmp_path / f"joined.{kind}", high, low))
     assert valid == pytest.approx(2 * SECONDS, abs=0.1)
     assert [shown[16], shown[16 * (SECONDS + 1)]] == pytest.approx([24, 24], abs=2)
-    assert len(heard_clicks(samples)) == 4
+    assert len(find_clicks(samples)) == 4
     assert "joined there" in damage
 
 
@@ -80,7 +80,7 @@ def test_audio_that_begins_in_a_later_part_is_in_time_with_it(tmp_path: Path) ->
     part = compose(tmp_path / "part.ts", FILM)
     shown, samples, _, _ = numbers(join(tmp_path / "joined.ts", silent, part))
     priming = 1024 / 44100  # of the audio's encoder
-    assert heard_clicks(samples) == pytest.approx([SECONDS + each + priming for each in (1, 3)], abs=0.01)
+    assert find_clicks(samples) == pytest.approx([SECONDS + each + priming for each in (1, 3)], abs=0.01)
     assert shown[16 * (SECONDS + 2)] == pytest.approx(50, abs=1)
 
 
@@ -162,7 +162,7 @@ def test_a_leap_of_all_streams_is_followed_in_any_container(tmp_path: Path) -> N
     shown, samples, damage, valid = numbers(path)
     assert damage.startswith("time stamps start again at")
     assert valid == pytest.approx(8.0, abs=0.15)
-    assert len(heard_clicks(samples)) == 4
+    assert len(find_clicks(samples)) == 4
     assert len(set(shown)) > 120  # of 128 slots
 
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from avel.pipeline.media.refusal import ClipRefused
-from tests.media import Film, ambisonic, compose, heard_clicks, read_number, spoil_sound, steady
+from tests.media import Film, ambisonic, compose, find_clicks, read_number, spoil_sound, steady
 from tests.pipeline.media.reading import on_screen, read
 
 PLAIN = Film(
@@ -86,7 +86,7 @@ def _spoilt_first(folder: Path) -> Path:
 
 
 def _unmixed_first(folder: Path) -> Path:
-    silent = replace(PLAIN, clicks=(), sound_codec="libopus", gains=(0.0,) * 4, hz=48000)
+    silent = replace(PLAIN, clicks=(), sound_codec="libopus", gains=(0.0,) * 4, sample_rate=48000)
     silent = replace(silent, sound_options={"mapping_family": "255"})
     return tracks(
         folder / "two.mkv",
@@ -112,14 +112,14 @@ def test_the_audio_that_can_be_decoded_is_read(
     tmp_path: Path, make: "Callable[[Path], Path]", said: str
 ) -> None:
     samples, info = read(make(tmp_path))[1:]
-    assert heard_clicks(samples) == pytest.approx([1.0, 5.0], abs=0.03)
+    assert find_clicks(samples) == pytest.approx([1.0, 5.0], abs=0.03)
     assert said in info.damage
 
 
 def test_of_two_that_can_be_decoded_the_best_is_read_without_a_word(tmp_path: Path) -> None:
     silent, loud = _silent_and_loud(tmp_path, "mp4", FILM)
     samples, info = read(tracks(tmp_path / "two.mp4", loud, silent))[1:]
-    assert heard_clicks(samples) == pytest.approx([1.0, 5.0], abs=0.03)
+    assert find_clicks(samples) == pytest.approx([1.0, 5.0], abs=0.03)
     assert info.damage == ""
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.media import Film, compose, heard_clicks, restamp_sound, steady
+from tests.media import Film, compose, find_clicks, restamp_sound, steady
 from tests.pipeline.media.reading import read
 
 TONE_HZ = 440.0
@@ -19,7 +19,7 @@ PACKETS = 1000  # more than any file here has
 BLOCK = 1024
 """Samples of one packet, of AAC and of the PCM that is composed."""
 
-PCM = replace(TONE, sound_codec="pcm_s16le", hz=16000)
+PCM = replace(TONE, sound_codec="pcm_s16le", sample_rate=16000)
 """Packets of 64 ms: Matroska's milliseconds stamp them exactly."""
 
 
@@ -74,7 +74,7 @@ def source(
     request: pytest.FixtureRequest, sample_rate: int, tmp_path_factory: pytest.TempPathFactory
 ) -> Source:
     path = tmp_path_factory.mktemp("tone") / f"tone.{request.param}"
-    compose(path, replace(TONE, hz=sample_rate))
+    compose(path, replace(TONE, sample_rate=sample_rate))
     return Source(path, sample_rate, read(path)[1])
 
 
@@ -97,7 +97,7 @@ def tone_error(samples: NDArray[np.float32]) -> float:
 
 
 def test_jitter_of_a_whole_packet_at_8_khz_breaks_nothing(tmp_path: Path) -> None:
-    source = compose(tmp_path / "tone.mp4", replace(TONE, hz=8000))
+    source = compose(tmp_path / "tone.mp4", replace(TONE, sample_rate=8000))
     path = restamp_sound(source, tmp_path / "jitter.mp4", lambda n: 0.127 * (n % 2 == 0 and n > 0))
     samples, info = read(path)[1:]
     np.testing.assert_array_equal(samples, read(source)[1])
@@ -158,12 +158,12 @@ def test_where_time_stamps_leap_back_the_earlier_sound_stays(tmp_path: Path) -> 
 def test_a_slow_drift_ends_on_the_pictures_clock(tmp_path: Path, drift: float, jitter: float) -> None:
     random = np.random.default_rng(3).uniform(-jitter, jitter, PACKETS)
     clicks = (0.5, 4.5, 9.0)
-    film = replace(TONE, tone_hz=0, clicks=clicks, hz=16000, sound_seconds=12.0)
+    film = replace(TONE, tone_hz=0, clicks=clicks, sample_rate=16000, sound_seconds=12.0)
     source = compose(tmp_path / "clicks.mkv", film)
-    packet = BLOCK / film.hz
+    packet = BLOCK / film.sample_rate
     path = restamp_sound(source, tmp_path / "drift.mkv", lambda n: n * packet * drift + float(random[n]))
     samples, info = read(path)[1:]
     bound = 0.08 if jitter else 0.016  # jitter hides what is smaller than its own range
-    assert heard_clicks(samples) == pytest.approx([click * (1 + drift) for click in clicks], abs=bound)
+    assert find_clicks(samples) == pytest.approx([click * (1 + drift) for click in clicks], abs=bound)
     if abs(drift) * 10 > bound:
         assert ("gaps in the audio" if drift > 0 else "overlaps in the audio") in info.damage

@@ -56,7 +56,7 @@ CASES: dict[str, tuple[str, Film, Fraction]] = {
     "HEVC": ("mp4", replace(BASE, codec="libx265", options=X265), Fraction(0)),
     "VP9": (
         "webm",
-        replace(BASE, codec="libvpx-vp9", options=VPX, sound_codec="libopus", hz=48000),
+        replace(BASE, codec="libvpx-vp9", options=VPX, sound_codec="libopus", sample_rate=48000),
         Fraction(0),
     ),
     "AVI, H.264": ("avi", replace(BASE, tick=FRAME), Fraction(0)),

@@ -139,19 +139,19 @@ def test_switching_one_off_leaves_the_others_as_they_are(name: str) -> None:
 
 def test_draws_are_as_frequent_as_barlow_twins() -> None:
     draws = [draw(EVERYTHING, 0, 0, clip) for clip in range(2000)]
-    shares = {
+    drawn = {
         "flip": (0.5, [d.flip for d in draws]),
         "blur": (0.5, [d.sigma_pixels > 0 for d in draws]),
         "jitter": (0.8, [bool(d.jitter) for d in draws]),
         "grayscale": (0.2, [d.grayscale for d in draws]),
         "solarize": (0.1, [d.solarize for d in draws]),
     }
-    for name, (probability, seen) in shares.items():
-        assert np.mean(seen) == pytest.approx(probability, abs=0.04), name
+    for name, (probability, found) in drawn.items():
+        assert np.mean(found) == pytest.approx(probability, abs=0.04), name
 
 
 @pytest.mark.parametrize("scale", [(0.08, 1.0), (0.5, 1.0)])
-def test_crops_keep_the_asked_share_of_the_area(scale: tuple[float, float]) -> None:
+def test_crops_keep_the_asked_fraction_of_the_area(scale: tuple[float, float]) -> None:
     random = np.random.default_rng(0)
     boxes = np.array([random_box(random, scale) for _ in range(1000)])
     areas, ends = boxes[:, 2] * boxes[:, 3], boxes[:, :2] + boxes[:, 2:]

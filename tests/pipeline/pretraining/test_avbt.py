@@ -191,13 +191,13 @@ def two_modalities(clips: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
     return frames, torch.randn(clips, 3, 96, 64, generator=generator, dtype=torch.float64)
 
 
-def gradients_of_a_step(share: slice, **changes: object) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+def gradients_of_a_step(part: slice, **changes: object) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     config = small_config(**changes)
     projected = move_to_device(small_twins(**changes), config, CPU)
     trainer = Trainer(projected, make_optimizer(projected, config), config, CPU)
     trainer.model.train()
     frames, log_mel = two_modalities()
-    values = trainer.step(frames[share], log_mel[share])
+    values = trainer.step(frames[part], log_mel[part])
     found = {name: p.grad for name, p in projected.named_parameters() if p.grad is not None}
     if world_size() > 1:
         shared = [isinstance(part, GlobalBatchNorm) for part in projected.encoder.modules()]

@@ -123,13 +123,13 @@ def test_rates_can_be_given() -> None:
 
 def test_the_schedule_warms_up_and_falls_to_a_tenth() -> None:
     config = pretrain_config(epochs=100, warmup_epochs=10)
-    share = [lr_fraction(step, 26, config) for step in range(2600)]
-    assert share[0] == pytest.approx(1 / 260)
-    assert share[129] == pytest.approx(130 / 260)
-    assert max(share) == share[260] == 1
-    assert share[260 + 1170] == pytest.approx(0.1 + 0.9 / 2)
-    assert share[-1] == pytest.approx(0.1, abs=1e-4)
-    assert all(a > b for a, b in itertools.pairwise(share[260:]))
+    fraction = [lr_fraction(step, 26, config) for step in range(2600)]
+    assert fraction[0] == pytest.approx(1 / 260)
+    assert fraction[129] == pytest.approx(130 / 260)
+    assert max(fraction) == fraction[260] == 1
+    assert fraction[260 + 1170] == pytest.approx(0.1 + 0.9 / 2)
+    assert fraction[-1] == pytest.approx(0.1, abs=1e-4)
+    assert all(a > b for a, b in itertools.pairwise(fraction[260:]))
 
 
 def test_the_schedule_ends_where_it_is_told_to() -> None:

@@ -26,12 +26,12 @@ def test_an_epoch_holds_every_clip_once(clips: int, batch: int, sizes: set[int])
 def test_processes_share_each_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     whole, module = batches_of(10, 4, 5, 2), "avel.pipeline.pretraining.loader"
     monkeypatch.setattr(f"{module}.world_size", lambda: 2)
-    shares = []
+    parts = []
     for rank in (0, 1):
         monkeypatch.setattr(f"{module}.rank", lambda rank=rank: rank)
-        shares.append(batches_of(10, 4, 5, 2))
+        parts.append(batches_of(10, 4, 5, 2))
     for step, clips in enumerate(whole):
-        assert sorted(shares[0][step] + shares[1][step]) == sorted(clips)
+        assert sorted(parts[0][step] + parts[1][step]) == sorted(clips)
 
 
 def test_the_order_follows_seed_and_epoch() -> None:

@@ -118,7 +118,7 @@ def test_every_option_trains(store: ClipStore, tmp_path: Path, options: dict[str
     assert 0 < summary.loss < 1000
 
 
-def test_standardisation_of_a_large_store_is_fitted_to_clips_from_all_over_it(
+def test_standardisation_of_a_large_store_is_computed_on_clips_from_all_over_it(
     store: ClipStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("avel.pipeline.pretraining.pretrain.STANDARD_CLIPS", 2)
@@ -342,7 +342,7 @@ def test_a_probe_takes_few_clips_to_the_device_at_once(
     )
     with torch.no_grad():
         whole = features_of(encoder, *vectors)
-        monkeypatch.setattr("avel.pipeline.pretraining.probe.CLIPS_AT_ONCE", 3)
+        monkeypatch.setattr("avel.pipeline.pretraining.probe.PROBED_AT_ONCE", 3)
         torch.testing.assert_close(features_of(encoder, *vectors), whole)
     assert sizes == [8, 3, 3, 2]
 

@@ -31,7 +31,7 @@ def test_a_run_starts_from_another_and_goes_on_like_any(store: ClipStore, tmp_pa
     assert same_weights(tmp_path / "first", tmp_path / "still")
     pretrain(store, tmp_path / "tuned", tuning, lr_scale_backbone=1.0)
     moved = Run.open(tmp_path / "tuned", "pretrain").metrics()[-1]["moved"]
-    assert all(0 < share < 1 for share in moved.values()), "counted from where the first run ended"
+    assert all(0 < fraction < 1 for fraction in moved.values()), "counted from where the first run ended"
 
 
 def test_weights_are_not_told_where_those_of_another_run_are_taken(

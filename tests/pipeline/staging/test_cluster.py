@@ -19,7 +19,7 @@ from avel.pipeline.staging.cluster import SchedulerLostError
 from avel.pipeline.staging.extract import extract
 from avel.pipeline.staging.isolate import LostChild, fail_lost_clip
 from avel.stores.clip_check import verify_clips
-from avel.stores.clip_layout import RUN
+from avel.stores.clip_layout import RUN_TOKEN
 from avel.stores.clips import ClipStore
 from avel.stores.location import locate
 from avel.stores.manifest import Entry, ManifestWriter, read_manifest
@@ -182,7 +182,7 @@ def test_a_scheduler_without_workers_is_named(
 def test_a_clip_that_takes_down_worker_after_worker_is_on_record_as_a_whole(tmp_path: Path) -> None:
     clips, store = make_folder(tmp_path / "clips", 1), tmp_path / "s.zarr"
     extract(clips, store, SMALL, workers=1)
-    locate(store).write(RUN, b"a run that goes on")
+    locate(store).write(RUN_TOKEN, b"a run that goes on")
 
     lost = LostChild("crashed", str(KilledWorker("stage-1", SimpleNamespace(address="tcp://127.0.0.1:1"), 3)))
     pending = Entry("clip00", 0, source_path=str(clips / "clip00.mp4"))

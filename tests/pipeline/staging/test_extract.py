@@ -283,8 +283,36 @@ def test_workers_that_cannot_be_are_refused(clips: Path, tmp_path: Path) -> None
     assert not (tmp_path / "s.zarr").exists()
 
 
+def test_another_format_is_recorded_and_what_it_changes_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clips, store = make_folder(tmp_path / "clips", 2), tmp_path / "s.zarr"
+    (clips / "Annotations.txt").write_text("Dog&clip00&good&0&1\n")
+    (tmp_path / "e.csv").write_text("file,label,start,end\nclip00,Dog,0,1\nclip01,Cat,0,2\n")
+    extract(clips, store, SMALL, workers=1)
+    assert "replaces its samples" not in capsys.readouterr().err
+    assert inspect(store).facts["format"] == "ave"
+    assert "dataset read as  ave" in "\n".join(inspect(store).lines())
+    table = {"annotations": tmp_path / "e.csv", "format": "folder"}
+    said = (
+        f"{store}: replaces its samples; format ave before, format folder annotations={tmp_path}/e.csv now; "
+        "samples: 1 before, 2 now; events: 1 before, 2 now; "
+    )
+    extract(clips, store, SMALL, workers=1, dry_run=True, **table)
+    assert said in capsys.readouterr().err
+    assert inspect(store).facts["samples"] == 1
+    extract(clips, store, SMALL, workers=1, **table)
+    assert said in capsys.readouterr().err
+    found = inspect(store)
+    assert found.facts["format_settings"] == (f"annotations={tmp_path}/e.csv",)
+    assert f"dataset read as  folder annotations={tmp_path}/e.csv" in "\n".join(found.lines())
+    assert ClipStore.open(store).dataset.format == "folder"
+    extract(clips, store, SMALL, workers=1, **table)
+    assert "replaces its samples" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("change", [{"jpeg_quality": 60}, {"size": 16}])
-def test_what_left_the_dataset_is_settled(
+def test_what_left_the_dataset_is_recorded(
     again: tuple[Path, Path], change: dict[str, object], capsys: pytest.CaptureFixture[str]
 ) -> None:
     clips, store = again
@@ -326,7 +354,7 @@ def test_a_subfolder_that_is_not_mounted_costs_no_clip(again: tuple[Path, Path])
     assert extract(clips, store, SMALL, workers=1, jpeg_quality=60, overwrite=True).staged == 5
 
 
-def test_a_video_that_left_before_it_got_its_row_is_settled(again: tuple[Path, Path]) -> None:
+def test_a_video_that_left_before_it_got_its_row_is_recorded(again: tuple[Path, Path]) -> None:
     clips, store = again
     ManifestWriter(locate(store)).append([Entry("zebra", 5)])  # a run was killed before it made the row
     assert extract(clips, store, SMALL, workers=1).skipped == 4
@@ -546,7 +574,9 @@ def test_a_large_picture_fits_into_the_memory_of_a_worker(tmp_path: Path) -> Non
 @pytest.mark.slow
 def test_a_film_of_two_hours_is_staged_in_bounded_memory(tmp_path: Path) -> None:
     film = Film(steady(1, 7200), 16, 16, codec="mjpeg", pixel_format="yuvj420p", tick=Fraction(1, 1000))
-    film = replace(film, sound_codec="pcm_s16le", hz=4000, sound_seconds=7200.0, clicks=[1.5, 7198.5])
+    film = replace(
+        film, sound_codec="pcm_s16le", sample_rate=4000, sound_seconds=7200.0, clicks=[1.5, 7198.5]
+    )
     (tmp_path / "film").mkdir()
     compose(tmp_path / "film" / "film.mkv", film)
     summary = extract(tmp_path / "film", tmp_path / "s.zarr", SMALL, segments=7200, workers=1)
@@ -555,8 +585,8 @@ def test_a_film_of_two_hours_is_staged_in_bounded_memory(tmp_path: Path) -> None
     store = ClipStore.open(tmp_path / "s.zarr")
     assert store.entries["film"].valid_seconds == pytest.approx(7200, abs=1)
     assert store.frames("film", [0, 4 * 7199]).shape == (2, 32, 32, 3)
-    heard = np.flatnonzero(store.log_mel("film").max(axis=(1, 2)) > np.log(0.01) + 1)
-    assert heard.tolist() == [1, 7198]
+    sounding = np.flatnonzero(store.log_mel("film").max(axis=(1, 2)) > np.log(0.01) + 1)
+    assert sounding.tolist() == [1, 7198]
 
 
 def test_unknown_options_and_values_are_refused(clips: Path, tmp_path: Path) -> None:

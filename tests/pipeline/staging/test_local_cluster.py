@@ -46,7 +46,7 @@ def test_a_closed_cluster_leaves_no_time_out_unheard(
     If the loop ends under them, Python says "Future exception was never retrieved", whenever it next collects
     garbage. Here one such sender starts at the very end of each closing.
     """
-    heard: list[float] = []
+    arrived: list[float] = []
     close = SpecCluster._close
 
     @gen.coroutine
@@ -54,7 +54,7 @@ def test_a_closed_cluster_leaves_no_time_out_unheard(
         try:
             yield locks.Event().wait(time.time() + BATCH_SECONDS)
         except gen.TimeoutError:
-            heard.append(time.time())
+            arrived.append(time.time())
 
     async def close_while_sending(self: SpecCluster) -> None:
         await close(self)
@@ -64,7 +64,7 @@ def test_a_closed_cluster_leaves_no_time_out_unheard(
     for _ in range(CYCLES):
         with cluster(2, None) as client:
             assert sum(client.gather(client.map(abs, range(20)))) == sum(range(20))
-    assert len(heard) == CYCLES
+    assert len(arrived) == CYCLES
     gc.collect()
     assert "never retrieved" not in caplog.text
 

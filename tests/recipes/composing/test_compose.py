@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from avel.errors import ConfigError, DatasetError, UnknownNameError
 from avel.recipes.composing.compose import CLASSES, HEADER, clip_path, compose, record
-from avel.recipes.composing.film import FPS, SAMPLE_RATE, make_film
+from avel.recipes.composing.film import FILM_SAMPLE_RATE, FPS, make_film
 from avel.recipes.composing.script import Script, write_scripts
 from avel.recipes.composing.sounds import Cycle
 
@@ -27,7 +27,7 @@ class Made:
 
 @dataclass(frozen=True)
 class Decoded:
-    """A clip as a player shows it: frames (n, H, W, 3) at FPS, samples (n,) at SAMPLE_RATE."""
+    """A clip as a player shows it: frames (n, H, W, 3) at FPS, samples (n,) at FILM_SAMPLE_RATE."""
 
     frames: NDArray[np.uint8]
     sound: NDArray[np.float32]
@@ -45,7 +45,7 @@ def decode(path: Path) -> Decoded:
     with av.open(str(path)) as container:
         pieces = list(container.decode(audio=0))
     assert pieces[0].pts == 0
-    assert {piece.sample_rate for piece in pieces} == {SAMPLE_RATE}
+    assert {piece.sample_rate for piece in pieces} == {FILM_SAMPLE_RATE}
     assert [picture.pts * picture.time_base for picture in pictures] == [
         n / FPS for n in range(len(pictures))
     ]
@@ -98,8 +98,8 @@ def test_beats_are_counted_from_phase_zero() -> None:
 def test_every_sound_is_heard_in_its_seconds_and_in_no_other(made: Made, take: int) -> None:
     script = made.scripts[take]
     sound = decode(clip_path(made.folder, script)).sound
-    edge = SAMPLE_RATE // 20
-    seconds = [sound[t * SAMPLE_RATE + edge : (t + 1) * SAMPLE_RATE - edge] for t in range(SECONDS)]
+    edge = FILM_SAMPLE_RATE // 20
+    seconds = [sound[t * FILM_SAMPLE_RATE + edge : (t + 1) * FILM_SAMPLE_RATE - edge] for t in range(SECONDS)]
     levels = [10 * np.log10(np.mean(np.square(second))) for second in seconds]
     for level, names in zip(levels, script.audio, strict=True):
         assert (level > -32) if names else (level < -38)
@@ -109,7 +109,7 @@ def test_the_sound_begins_and_ends_with_the_event(made: Made) -> None:
     """A horn blows at least each second third of half a second: known to a tenth of a second."""
     script = Script("horn", "Train horn", ((),) * 4, ((), ("Train horn",), ("Train horn",), ()), "train")
     sound = make_film(script, SEED, 0).samples()[0]
-    windows = np.square(sound[: SECONDS * SAMPLE_RATE].reshape(-1, SAMPLE_RATE // 50)).mean(1)
+    windows = np.square(sound[: SECONDS * FILM_SAMPLE_RATE].reshape(-1, FILM_SAMPLE_RATE // 50)).mean(1)
     loud = np.flatnonzero(windows > 0.1 * windows.max()) / 50
     assert 1 <= loud[0] < 1.2
     assert 2.78 < loud[-1] < 3
@@ -123,10 +123,10 @@ def test_a_class_sounds_in_its_own_band(made: Made, name: str, low_hz: float, hi
     script = next(script for script in made.scripts if script.category == name)
     sound = decode(clip_path(made.folder, script)).sound
     onset, offset = script.event_seconds
-    event = sound[onset * SAMPLE_RATE : offset * SAMPLE_RATE]
+    event = sound[onset * FILM_SAMPLE_RATE : offset * FILM_SAMPLE_RATE]
     power = np.square(np.abs(np.fft.rfft(event)))
-    hz = np.fft.rfftfreq(len(event), 1 / SAMPLE_RATE)
-    assert power[(hz >= low_hz) & (hz <= high_hz)].sum() > 0.9 * power.sum()
+    frequency_hz = np.fft.rfftfreq(len(event), 1 / FILM_SAMPLE_RATE)
+    assert power[(frequency_hz >= low_hz) & (frequency_hz <= high_hz)].sum() > 0.9 * power.sum()
 
 
 def test_sound_and_picture_start_together_at_zero(made: Made) -> None:
@@ -172,9 +172,9 @@ def test_an_event_is_where_object_and_sound_meet_and_each_alone_is_background() 
             assert own in (video, audio)
             if not both:
                 kinds.add((video == own, bool(video), audio == own, bool(audio)))
-    shown_in_silence, heard_unseen = (True, True, False, False), (False, False, True, True)
+    visible_alone, audible_alone = (True, True, False, False), (False, False, True, True)
     beside_another = {(True, True, False, True), (False, True, True, True)}
-    assert kinds == {shown_in_silence, heard_unseen} | beside_another
+    assert kinds == {visible_alone, audible_alone} | beside_another
 
 
 def test_the_seed_decides_every_byte(made: Made, tmp_path: Path) -> None:

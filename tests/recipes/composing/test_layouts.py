@@ -104,8 +104,8 @@ def test_llp_has_classes_for_train_and_what_is_heard_and_seen_for_the_rest(tmp_p
     seconds = [
         (set(a), set(v)) for script in scripts for a, v in zip(script.audio, script.video, strict=True)
     ]
-    assert any(heard - seen for heard, seen in seconds)
-    assert any(seen - heard for heard, seen in seconds)
+    assert any(audio - video for audio, video in seconds)
+    assert any(video - audio for audio, video in seconds)
     assert all(events_of(script) for script in scripts)
     assert any(len(names) > 1 for script in scripts for names in (*script.audio, *script.video))
 
@@ -169,11 +169,11 @@ def test_a_head_that_is_told_everything_is_right_about_what_it_has_seen(tmp_path
         assert group.by_tag == {}
         return
     test = [script for script in scripts_of(layout) if script.split == "test"]
-    seen, unseen = group.by_tag["seen"], group.by_tag["unseen"]
-    assert unseen.samples == sum(script.category == THREE[-1] for script in test)
-    assert seen.samples + unseen.samples == len(test)
-    assert seen.accuracy_percent.mean == seen.event_f1_percent.mean == 100
-    assert unseen.event_f1_percent.mean == unseen.segment_f1_percent.mean == 0
+    of_train, others = group.by_tag["seen"], group.by_tag["unseen"]
+    assert others.samples == sum(script.category == THREE[-1] for script in test)
+    assert of_train.samples + others.samples == len(test)
+    assert of_train.accuracy_percent.mean == of_train.event_f1_percent.mean == 100
+    assert others.event_f1_percent.mean == others.segment_f1_percent.mean == 0
     assert group.recall_percent[THREE[-1]] == 0
 
 
@@ -194,12 +194,12 @@ def test_events_of_two_classes_at_once_are_learned_as_several_labels(tmp_path: P
 def truth_of(script: Script, categories: Sequence[str], task: str) -> list[object]:
     """Labels of each second: a class or background; or 0 and 1 for each class, of LLP in each modality."""
     found: list[object] = []
-    for heard, seen in zip(map(set, script.audio), map(set, script.video), strict=True):
-        both = heard & seen
+    for audio, video in zip(map(set, script.audio), map(set, script.video), strict=True):
+        both = audio & video
         if task == "single_label":
             found.append(categories.index(min(both)) if both else len(categories))
         else:
-            sides = (heard, seen) if task == "llp" else (both,)
+            sides = (audio, video) if task == "llp" else (both,)
             found.append([int(name in side) for side in sides for name in categories])
     return found
 

@@ -251,8 +251,11 @@ def test_wrong_requests_end_before_anything_is_trained(cache: Path, tmp_path: Pa
 
 def test_a_cache_without_labels_for_test_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
     cache = write_cache(tmp_path / "c.h5", splits=(0.6, 1.0))
-    with pytest.raises(TrainingError, match="no test sample has known events"):
+    with pytest.raises(TrainingError, match="there is no test sample, by which"):
         leaderboard(cache, tmp_path / "board", heads=["mlp", "tacma"])
+    unknown = write_cache(tmp_path / "u.h5", known=np.arange(60) < 48)
+    with pytest.raises(TrainingError, match="no test sample has known events, by which"):
+        leaderboard(unknown, tmp_path / "board", heads=["mlp", "tacma"])
     assert not (tmp_path / "board").exists()
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from avel.recipes.predicting.events import FoundEvent, VideoEvents
 from avel.recipes.predicting.overlay import write_preview
-from tests.media import Film, compose, heard_clicks, number_picture, steady, turn
+from tests.media import Film, compose, find_clicks, number_picture, steady, turn
 
 SECONDS = 3
 FILM = Film(steady(25, SECONDS), 128, 96, clicks=(1.0, 2.5), sound_seconds=float(SECONDS))
@@ -71,7 +71,7 @@ def test_a_copy_shows_every_picture_and_plays_the_audio(tmp_path: Path, name: st
         samples = np.concatenate([frame.to_ndarray()[0] for frame in copy.decode(audio=0)])
     assert len(samples) / 48000 == pytest.approx(SECONDS, abs=0.1)
     if name != "joined":
-        assert heard_clicks(samples, 48000) == pytest.approx(film.clicks, abs=0.06)
+        assert find_clicks(samples, 48000) == pytest.approx(film.clicks, abs=0.06)
 
 
 @pytest.mark.parametrize("seconds", [1.5, 1.2])

@@ -91,8 +91,8 @@ def test_events_are_those_of_the_runs_own_predictions(world: World) -> None:
         assert [name for name, _ in predicted.found[0].segments] == [
             run.task.class_names[k] for k in mean.argmax(1)
         ]
-        shares = [share for _, share in predicted.found[0].segments]
-        np.testing.assert_allclose(shares, mean.max(1), atol=2e-4)
+        probabilities = [probability for _, probability in predicted.found[0].segments]
+        np.testing.assert_allclose(probabilities, mean.max(1), atol=2e-4)
 
 
 def test_events_of_a_head_whose_bi_lstms_were_fine_tuned(world: World, tmp_path: Path) -> None:
@@ -103,7 +103,9 @@ def test_events_of_a_head_whose_bi_lstms_were_fine_tuned(world: World, tmp_path:
     path = world.folder / "clips" / f"{run.video_id[place]}.mp4"
     predicted = predict(tmp_path / "tuned", [path], device="cpu")
     own = run.probability[0, place].max(1)
-    np.testing.assert_allclose([share for _, share in predicted.found[0].segments], own, atol=2e-4)
+    np.testing.assert_allclose(
+        [probability for _, probability in predicted.found[0].segments], own, atol=2e-4
+    )
 
 
 def test_one_trial_by_name(world: World) -> None:
@@ -112,7 +114,9 @@ def test_one_trial_by_name(world: World) -> None:
     path = world.folder / "clips" / f"{run.video_id[place]}.mp4"
     predicted = predict(world.run, [path], trial="theta=0.03,seed=1", device="cpu")
     own = run.probability[run.trials.index("theta=0.03,seed=1"), place].max(1)
-    np.testing.assert_allclose([share for _, share in predicted.found[0].segments], own, atol=2e-4)
+    np.testing.assert_allclose(
+        [probability for _, probability in predicted.found[0].segments], own, atol=2e-4
+    )
     with pytest.raises(StoreError, match="no trained trial"):
         predict(world.run, [path], trial="seed=7")
 
@@ -288,8 +292,8 @@ def test_a_bilstm_predicts_in_bfloat16(world: World, tmp_path: Path) -> None:
     own = read_run(run)
     place = int(own.places_of("test")[0])
     predicted = predict(run, [world.folder / "clips" / f"{own.video_id[place]}.mp4"], device="cpu")
-    shares = [share for _, share in predicted.found[0].segments]
-    np.testing.assert_allclose(shares, own.probability[0, place].max(1), atol=0.02)
+    probabilities = [probability for _, probability in predicted.found[0].segments]
+    np.testing.assert_allclose(probabilities, own.probability[0, place].max(1), atol=0.02)
 
 
 @pytest.mark.gpu
@@ -301,5 +305,5 @@ def test_a_gpu_predicts_what_the_cpu_does(world: World, tmp_path: Path, head: st
     sweep(world.cache, tmp_path / "run", {}, head=head, epochs=20, batch_size=3, dtype=dtype, device="cuda")
     clip = world.folder / "clips" / "-7.mp4"
     there, here = (predict(tmp_path / "run", [clip], device=device).found[0] for device in ("cuda", "cpu"))
-    shares = [[share for _, share in found.segments] for found in (there, here)]
-    np.testing.assert_allclose(shares[0], shares[1], atol=2e-3 if dtype == "float32" else 0.03)
+    probabilities = [[probability for _, probability in found.segments] for found in (there, here)]
+    np.testing.assert_allclose(probabilities[0], probabilities[1], atol=2e-3 if dtype == "float32" else 0.03)

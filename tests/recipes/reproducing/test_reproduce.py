@@ -18,7 +18,7 @@ from avel.heads.tasks.results import Spread
 from avel.heads.training.records import read_trial
 from avel.recipes.reproducing.measured import Measured, Reproduced, reversed_order
 from avel.recipes.reproducing.reproduce import reproduce, row_config
-from avel.recipes.reproducing.tables import AGAINST, BACKBONES, ENCODERS, TABLES, TITLES
+from avel.recipes.reproducing.tables import AGAINST, CNNS_ALONE, ENCODERS, TABLES, TITLES
 from avel.stores.clip_writer import write_dataset
 from avel.stores.clips import ClipStore
 from avel.stores.datasets.dataset import make_dataset
@@ -56,11 +56,14 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_store_without_labels_for_test_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
     path = write_store(tmp_path / "store.zarr", ["a", "b", "c"])
     dataset = ClipStore.open(path).dataset
-    samples = tuple(replace(each, split="val") if each.split == "test" else each for each in dataset.samples)
-    videos = tuple(dataset.videos)
-    write_dataset(locate(path), make_dataset("small", "small", samples, videos))
-    with pytest.raises(DatasetError, match="no test sample has known events, which table2 needs"):
-        reproduce("table2", path, tmp_path / "out", pretraining=PRETRAINING, heads=HEADS)
+    for changes, lacks in (
+        ({"split": "val"}, "there is no test sample"),
+        ({"events": None}, "no test sample has known events"),
+    ):
+        samples = [replace(each, **changes) if each.split == "test" else each for each in dataset.samples]
+        write_dataset(locate(path), make_dataset("small", "small", samples, tuple(dataset.videos)))
+        with pytest.raises(DatasetError, match=f"{lacks}, which table2 needs"):
+            reproduce("table2", path, tmp_path / "out", pretraining=PRETRAINING, heads=HEADS)
     assert not (tmp_path / "out").exists()
 
 
@@ -71,7 +74,7 @@ def test_every_table_names_heads_and_encoders_that_exist(table: str) -> None:
     assert len({row.name for row in rows}) == len(rows)
     assert AGAINST[table] in {row.name for row in rows}
     for row in rows:
-        assert row.features == BACKBONES or row.features in ENCODERS
+        assert row.features == CNNS_ALONE or row.features in ENCODERS
         row_config(row, {})
 
 

@@ -266,8 +266,8 @@ def test_a_damaged_order_file_is_named(tmp_path: Path) -> None:
 
 def test_classes_without_times_and_modalities_are_checked_and_kept(tmp_path: Path) -> None:
     videos = (Video("a", ""), Video("b", ""))
-    heard = Event("bark", 0, 2, modality="audio")
-    samples = (Sample(0, "a", None, categories=("bell", "bark")), Sample(1, "b", (heard,)))
+    audible = Event("bark", 0, 2, modality="audio")
+    samples = (Sample(0, "a", None, categories=("bell", "bark")), Sample(1, "b", (audible,)))
     dataset = make_dataset("d", tmp_path, samples, videos)
     assert dataset.categories == ("bell", "bark")
     table = dataset.class_table()

@@ -63,12 +63,24 @@ def test_a_format_of_another_package_is_found_and_set(package: Path, tmp_path: P
 
 @pytest.mark.parametrize(
     ("setting", "words"),
-    [("val_evry=3", "no setting named 'val_evry'"), ("val_every=1", "val_every='1' must be at least 2")],
+    [
+        ("val_evry=3", "--format-set of tracks: no setting named 'val_evry'\n  next: did you mean val_every"),
+        ("foo=3", "--format-set of tracks: no setting named 'foo'\n  next: choose from val_every"),
+        ("val_every=1", "--format-set of tracks: val_every='1' must be at least 2"),
+    ],
 )
 def test_settings_of_a_format_are_checked(package: Path, tmp_path: Path, setting: str, words: str) -> None:
     refused = avel(package, "inspect", recordings(tmp_path / "r"), "--format-set", setting)
     assert refused.returncode == USAGE
     assert words in refused.stderr
+
+
+def test_a_file_cannot_set_a_format(package: Path, tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text("[extract.tracks]\nval_every = 3\n")
+    given = recordings(tmp_path / "r"), tmp_path / "s.zarr", "--config", tmp_path / "c.toml"
+    refused = avel(package, "extract", *given)
+    assert refused.returncode == USAGE
+    assert "next: settings of tracks are given by --format-set val_every=3" in refused.stderr
 
 
 def test_a_line_that_a_format_cannot_read_is_named(package: Path, tmp_path: Path) -> None:
@@ -109,6 +121,8 @@ def test_a_plain_folder_is_what_no_other_format_matches(tmp_path: Path) -> None:
         read_dataset(tmp_path, format="avee")
     with pytest.raises(ConfigError, match="'ave' has no settings, but was given annotations"):
         read_dataset(tmp_path, "e.csv", format="ave")
+    with pytest.raises(ConfigError, match="'llp' takes no --annotations"):
+        read_dataset(tmp_path, "e.csv", format="llp")
     (tmp_path / "Annotations.txt").unlink()
     (tmp_path / "y.mp4").unlink()
     with pytest.raises(DatasetError, match="holds no video file"):

@@ -8,7 +8,7 @@ import pytest
 from avel.errors import DatasetError
 from avel.grid import Grid
 from avel.stores.datasets.dataset import Dataset, make_dataset
-from avel.stores.datasets.labels import NO_CLASS, UNKNOWN, overlaps, video_labels
+from avel.stores.datasets.labels import NO_CLASS, UNKNOWN, events_known, overlaps, video_labels
 from avel.stores.datasets.sample import Event, Sample, Video
 
 CLASSES = ("bark", "bell", "horn")
@@ -46,6 +46,12 @@ def by_the_millisecond(events: tuple[Event, ...], grid: Grid) -> list[int]:
                 label = number
         labels.append(label)
     return labels
+
+
+def test_events_are_known_where_no_segment_is_unknown() -> None:
+    labels = np.array([[0, 2, -2], [-1, -1, -1], [2, 2, 2]])
+    assert events_known(labels).tolist() == [True, False, True]
+    assert events_known(np.stack([labels, labels], -1)).tolist() == [True, False, True]
 
 
 @pytest.mark.parametrize("grid", [Grid(), Grid(segments=12, segment_seconds=0.5), Grid(5, 2.0)])

@@ -149,8 +149,8 @@ def test_details_are_the_trials_own(made: Made, tmp_path: Path) -> None:
             (predicted,) = clips["predictions"][1][trial][clip]  # one track
             background = len(CATEGORIES)
             assert [pairs[0][0] for pairs in top] == [each[0] if each else background for each in predicted]
-            share = 100 * run.probability[trial, place].max(1)
-            assert [pairs[0][1] for pairs in top] == np.rint(share).astype(int).tolist()
+            percent = 100 * run.probability[trial, place].max(1)
+            assert [pairs[0][1] for pairs in top] == np.rint(percent).astype(int).tolist()
     assert detail[0][0][0]["maps"] == []
     assert [each[:3] for each in detail[0][1][0]["maps"]] == [
         ["W_av", "audio", "visual"],
@@ -197,7 +197,7 @@ def test_a_page_on_many_clips_stays_small(
 
 def test_attention_is_the_heads_own(made: Made) -> None:
     run = read_run(made.runs[1])
-    seen = look_inside(run, 1, np.array([3]))
+    inside = look_inside(run, 1, np.array([3]))
     model = load_model(run.run, read_trial(run.run, "seed=1"))
     with h5py.File(made.cache) as file:
         ids = list(file["video_ids"].asstr()[()])
@@ -206,10 +206,10 @@ def test_attention_is_the_heads_own(made: Made) -> None:
     assert model.standard_a is not None
     assert model.standard_v is not None
     W_av, W_va = model.head.attention(model.standard_a(f_a), model.standard_v(f_v))
-    maps = {each.name: values for each, values in seen.attention.items()}
+    maps = {each.name: values for each, values in inside.attention.items()}
     np.testing.assert_allclose(maps["W_av"], W_av.detach().numpy(), atol=1e-6)
     np.testing.assert_allclose(maps["W_va"], W_va.detach().numpy(), atol=1e-6)
-    scores = model.head.mlp(torch.from_numpy(seen.fused)).softmax(-1).detach().numpy()
+    scores = model.head.mlp(torch.from_numpy(inside.fused)).softmax(-1).detach().numpy()
     np.testing.assert_allclose(scores[0], run.probability[1, 3], atol=1e-5)
 
 
