@@ -143,7 +143,7 @@ class Setting:
 
     @property
     def bounds(self) -> str:
-        """Bounds of its numbers in words, "at least 1"; "" where it has none."""
+        """Returns the bounds of its numbers in words, "at least 1"; "" where it has none."""
         if self.low is not None and self.high is not None:
             return f"from {self.low:g} to {self.high:g}"
         if self.low is not None:
