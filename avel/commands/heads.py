@@ -9,9 +9,10 @@ import click
 
 import avel
 from avel.commands.group import CACHE, NEW_RUN, PATH, STORE, after_training, command
+from avel.config import settings_of
 from avel.console import DONE, PathTo, path_of, show
 from avel.errors import ConfigError
-from avel.heads.config import SUPERVISION_HELP, TrainConfig
+from avel.heads.config import TrainConfig
 from avel.heads.presets import PRESETS as HEAD_PRESETS
 from avel.options import json_option, loose_settings, settings, stage_settings
 from avel.pipeline.config import CacheConfig, PretrainConfig
@@ -19,6 +20,9 @@ from avel.pipeline.pretraining.presets import PRESETS
 from avel.recipes.reproducing.tables import TABLES
 from avel.text import plural
 from avel.values import Range
+
+HELP = {setting.name: setting.help for setting in settings_of(TrainConfig)}
+"""Name of a setting of `train-head` -> its help."""
 
 
 @command("avel train-head ave.h5 runs/tacma --head tacma --seeds 5", name="train-head")
@@ -153,14 +157,14 @@ def sweep(
     "--supervision",
     type=click.Choice(["full", "weak"]),
     default="full",
-    help=SUPERVISION_HELP,
+    help=HELP["supervision"],
 )
 @click.option("--against", help="Head to compare all with.  [default: the best on validation]")
 @click.option(
     "--negatives",
     default="",
     show_default=False,
-    help="Clips without events to learn from too: a folder of videos, a store or a cache.  [default: none]",
+    help=f"{HELP['negatives']}  [default: none]",
 )
 @loose_settings("train-head", HEAD_PRESETS)
 @json_option

@@ -29,10 +29,6 @@ HEADS: Registry[Any] = Registry(
 """Fusion heads by name; `avel.heads.models.head` has their base class."""
 
 
-SUPERVISION_HELP = "Learn from the labels of every segment, or from the video's classes alone."
-"""Help of `--supervision`, which several commands have."""
-
-
 @dataclass(frozen=True)
 class HeadConfig(ComponentConfig):
     """Base of every head's `Config`: settings of Adam, of its schedule, and of how long it trains.
@@ -92,7 +88,9 @@ class TrainConfig:
     task: TaskChoice = option(
         "auto", "One label a segment, or any number in audio and visual each; auto: what the events need."
     )
-    supervision: Literal["full", "weak"] = option("full", SUPERVISION_HELP)
+    supervision: Literal["full", "weak"] = option(
+        "full", "Learn from the labels of every segment, or from the video's classes alone."
+    )
     weak_labels: Literal["published", "event", "fractions"] = option(
         "published",
         "What a weak label is: the video's event, or each class's fraction of its segments; published: as in "
