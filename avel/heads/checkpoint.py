@@ -32,12 +32,12 @@ def evaluate_checkpoint(
 ) -> Score:
     """Evaluates weights in a file, of a head's published network or of avel's own, on one split of a cache.
 
-    The cache must hold features as those that the weights were trained on, and its classes in their order.
+    The cache must hold features like those that the weights were trained on, and the same classes in order.
 
     >>> evaluate_checkpoint("psp.pt", "ave.h5", head="psp", supervision="weak")  # doctest: +SKIP
 
     Args:
-        config: the head and its settings; `options` are single ones of it, which win.
+        config: the head and its settings; `options` are single settings, which replace those of `config`.
 
     Raises:
         MissingPathError, StoreError: no file of weights; the cache has no samples of the split, or no train
