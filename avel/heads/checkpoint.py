@@ -40,8 +40,8 @@ def evaluate_checkpoint(
         config: the head and its settings; `options` are single settings, which replace those of `config`.
 
     Raises:
-        MissingPathError, StoreError: no file of weights; the cache has no samples of the split, or no train
-            samples where the head's features are standardised and the file does not say how.
+        WeightsError, MissingPathError, StoreError: `file` or `cache` is missing or damaged; the cache has no
+            samples of the split, or no train samples to standardise by where the file holds no mean and std.
         ConfigError: the weights are not those of the head.
     """
     config = resolve(TrainConfig, "train-head", base=config, options=options)

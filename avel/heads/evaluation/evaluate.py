@@ -48,6 +48,7 @@ def evaluate(
     Raises:
         MissingPathError: no such run.
         StoreError: the run has no predictions of this split.
+        TrainingError: every trial of the run failed.
         ConfigError: no such decoder for the run's task.
     """
     opened = Run.open(run, "heads")

@@ -211,6 +211,7 @@ def choose_inputs(cache: FeatureCache, config: TrainConfig) -> str:
 
     Raises:
         TrainingError: the cache holds none of them, or the head cannot read what was asked for.
+        ConfigError, StoreError: features are named that cannot be fine-tuned, or not joined.
     """
     head, name = head_class(config), config.head.name
     if config.inputs == FINE_TUNED:
