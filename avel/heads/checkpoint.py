@@ -32,16 +32,16 @@ def evaluate_checkpoint(
 ) -> Score:
     """Evaluates weights in a file, of a head's published network or of avel's own, on one split of a cache.
 
-    The cache must hold features as those that the weights were trained on, and its classes in their order.
+    The cache must hold features like those that the weights were trained on, and the same classes in order.
 
     >>> evaluate_checkpoint("psp.pt", "ave.h5", head="psp", supervision="weak")  # doctest: +SKIP
 
     Args:
-        config: the head and its settings; `options` are single ones of it, which win.
+        config: the head and its settings; `options` are single settings, which replace those of `config`.
 
     Raises:
-        MissingPathError, StoreError: no file of weights; the cache has no samples of the split, or no train
-            samples where the head's features are standardised and the file does not say how.
+        WeightsError, MissingPathError, StoreError: `file` or `cache` is missing or damaged; the cache has no
+            samples of the split, or no train samples to standardise by where the file holds no mean and std.
         ConfigError: the weights are not those of the head.
     """
     config = resolve(TrainConfig, "train-head", base=config, options=options)

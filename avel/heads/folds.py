@@ -217,11 +217,11 @@ class FoldCache(LoadedCache):
         held_out, val: numbers of the fold that is held out, and of the one that chooses the epoch.
     """
 
-    def __init__(self, whole: LoadedCache, fold: NDArray[np.int64], number: int, folds: int) -> None:
+    def __init__(self, whole: LoadedCache, of_sample: NDArray[np.int64], number: int, folds: int) -> None:
         super().__init__(whole.cache, whole.device)
-        self.whole, self.fold_of_sample = whole, fold
+        self.whole, self.fold_of_sample = whole, of_sample
         self.held_out, self.val = number, (number + 1) % folds
-        self.fold = f"{number + 1} of {folds}, samples {digest_of(fold.tolist())[:8]}"
+        self.fold = f"{number + 1} of {folds}, samples {digest_of(of_sample.tolist())[:8]}"
 
     def read(self, config: TrainConfig) -> Data:
         data = self.whole.data(dataclasses.replace(config, negatives=""))
@@ -238,8 +238,8 @@ class FoldCache(LoadedCache):
 def deal(group: NDArray[Any], samples: Split, folds: int, seed: int) -> NDArray[np.int64]:
     """Returns the fold of each sample, (R,): groups stay whole, and every class is dealt evenly.
 
-    A group goes to the fold that has the fewest samples of its class, then to the smallest. Groups without a
-    sample whose events are known can only be learned from: they get -1, and are in train in every fold.
+    A group goes to the fold with the fewest samples of the group's most frequent class; of several such
+    folds, to the smallest. Groups without a sample whose events are known are in train in every fold: -1.
 
     Raises:
         TrainingError: fewer groups with known events than folds.

@@ -171,6 +171,7 @@ def compare(
     Raises:
         MissingPathError: no such run.
         StoreError: a run without predictions of the split; no sample in common, or their labels differ.
+        TrainingError: every trial of a run failed.
         UnknownNameError: no such settings.
         ConfigError: A and B are the same trials, or no such decoder for the task.
     """

@@ -48,6 +48,7 @@ def evaluate(
     Raises:
         MissingPathError: no such run.
         StoreError: the run has no predictions of this split.
+        TrainingError: every trial of the run failed.
         ConfigError: no such decoder for the run's task.
     """
     opened = Run.open(run, "heads")
@@ -139,7 +140,7 @@ def _evaluate_group(
     tags: Mapping[str, Sequence[int]],
 ) -> GroupEvaluation:
     """Evaluates trials that differ in the seed alone; without items all figures on the split are None."""
-    # Training found the best test epoch by the usual decoder, so its score is not that of another
+    # Training found the best test epoch, and its score, by the usual decoder alone
     has_best = bool(items) and items[0].split == "test" and decoder == task.usual_decoder
     best = [trial.best_test_score for trial in trials if trial.best_test_score is not None]
     return GroupEvaluation(

@@ -18,8 +18,6 @@ from avel.text import plural
 DRAWS = 2000
 Z_95 = 1.96
 """Standard errors from the middle of a 95 % interval to its end."""
-
-
 WOULD_SHOW = "would show it"
 """Title of a column that has `Difference.needed`."""
 WOULD_SHOW_NOTE = (
@@ -120,7 +118,7 @@ def difference(a: Tally, b: Tally, video_id: NDArray[np.object_], *, seed: int =
     # Seeds differ in which clips they get right: both more clips and more seeds reduce this part
     interactions = [_interaction(of_trials) for of_trials in values]
     over_both = sum(variance / trials for variance, trials in zip(interactions, seeds, strict=True))
-    allowed = (points / Z_95) ** 2
+    allowed = (points / Z_95) ** 2  # the variance at which one end of the interval is at 0
     return Difference(
         points=100 * points,
         low_points=100 * float(low),

@@ -36,8 +36,8 @@ class RunLine:
             figures are Type@AV of segments.
         against: the run that this line is compared with, and its settings, if any.
         differences: metric -> this line's minus that run's.
-        differs: settings that differ among the listed head runs, those that others sweep among them, without
-            those that this run sweeps.
+        differs: settings that differ among the listed head runs or that another of them sweeps; not those
+            that this run sweeps.
         inputs: digest of the feature cache; compare runs of the same one.
     """
 

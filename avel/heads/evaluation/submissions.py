@@ -192,7 +192,7 @@ def _segments(
     if lengths is not None:
         for filled_rows, length in zip(clips, lengths, strict=True):
             if filled_rows is not None:
-                filled_rows[length:] = filled_rows[0]  # nobody reads what is after the end of a clip
+                filled_rows[length:] = filled_rows[0]  # never read, but must look like scores
     lacking = [
         each for each, rows in zip(samples, clips, strict=True) if rows is None or np.isnan(rows).any()
     ]

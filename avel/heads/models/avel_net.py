@@ -64,7 +64,7 @@ class AVELNet(Head):
         return HeadOutput(self.classify(joined), extras)
 
     def layout(self) -> Layout:
-        """Returns the names in AVE-ECCV18: full and weak networks have the same, that of DMRN others."""
+        """Returns the names in AVE-ECCV18: the same for full and weak networks, others for DMRN."""
         names = nested("", AGVA_NAMES, own="agva.")
         names |= {"audio.lstm": "lstm_audio", "visual.lstm": "lstm_video"}
         if self.dmrn is not None:

@@ -40,7 +40,7 @@ class AVIN(Head):
     source = "Ramaswamy 2020; sizes are avel's"
     published = (
         Published(75.2, "full", VGG, "Ran et al. 2022, Table 3"),
-        Published(69.4, "weak", VGG, "notes on Ramaswamy 2020"),
+        Published(69.4, "weak", VGG, "JustinYuu.github.io, notes on Ramaswamy 2020"),
     )
     inputs = ("maps", "cnn", "encoded")
     attention_maps = (

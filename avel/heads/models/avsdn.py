@@ -63,11 +63,7 @@ class AVSDN(RelevanceHead):
     def layout(self) -> Layout:
         """Returns the names in CPSP's code."""
         names = nested("", AGVA_NAMES, own="agva.") | {"decode.lstm": "lstm_a_v"}
-        names |= {
-            "audio.lstm": "lstm_audio",
-            "visual.lstm": "lstm_video",
-            "fuse.U_a": "U_a",
-            "fuse.U_v": "U_v",
-        }
+        names |= {"audio.lstm": "lstm_audio", "visual.lstm": "lstm_video"}
+        names |= {"fuse.U_a": "U_a", "fuse.U_v": "U_v"}
         names |= {"relevance": "event_classifier.0", "category": "category_classifier.0"}
         return Layout("jasongief/CPSP, avsdn_net", names)

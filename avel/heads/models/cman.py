@@ -26,7 +26,7 @@ class CMAN(Head):
     source = "Xuan et al. 2020; sizes are avel's"
     published = (
         Published(73.3, "full", VGG, "Ran et al. 2022, Table 3"),
-        Published(75.7, "weak", "VGGish, ResNet", "notes on Xuan et al. 2020"),
+        Published(75.7, "weak", "VGGish, ResNet", "JustinYuu.github.io, notes on Xuan et al. 2020"),
     )
     inputs = ("maps", "cnn", "encoded")
     attention_maps = (

@@ -37,7 +37,7 @@ class SuppressionConfig(RelevanceConfig):
     """Settings of both CMBS and CACE-Net, as in the code of both."""
 
     alpha: float = option(
-        0.1, "How much a gate strengthens features; if weak, the fraction of each that it scales.", low=0
+        0.1, "How much a gate strengthens features; if weak, the fraction of a feature that it scales.", low=0
     )
     beta: float = option(0.4, "How much self-guided attention strengthens visual features.", low=0)
     gamma: float = option(0.3, "Weight of the modalities' own category scores in those of the clip.", low=0)
@@ -122,11 +122,9 @@ class SuppressionHead(RelevanceHead):
         names |= nested("VAInter.", INTERACTION_NAMES, own="fuse_a.")
         for own, modality in (("a", "audio"), ("v", "video")):
             names |= {f"gate_{own}": f"{modality}_gated.0", f"category_{own}": f"{modality}_cas"}
-        names |= {
+        return names | {
             "audio_lstm.lstm": "audio_visual_rnn_layer.audio_rnn",
             "visual_lstm.lstm": "audio_visual_rnn_layer.visual_rnn",
-        }
-        return names | {
             "relevance": "localize_module.classifier",
             "category": "localize_module.event_classifier",
         }

@@ -110,9 +110,10 @@ class CPSP(RelevanceHead):
 def segment_contrast(fused: Tensor, event: Tensor, mask: Tensor | None = None) -> Tensor:
     """Pulls the event segments of a clip together and away from background: (B, T, D), (B, T) -> scalar.
 
-    For each event segment, -log(P / (P + N)): P sums exp(cosine / 0.6) over the clip's event segments,
-    itself included, N averages it over those of background. The mean is over all event segments of the
-    batch. The published code sums over the other axis, which leaves a constant without a gradient.
+    For each event segment, -log(P / (P + N)): P is the sum of exp(cosine / 0.6) over the clip's event
+    segments, itself included, N its mean over those of background. The loss is the mean over all event
+    segments of the batch. The published code sums over the other axis, which leaves a constant without a
+    gradient.
     """
     similarity = torch.exp(fused @ fused.transpose(1, 2) / SEGMENT_TEMPERATURE)
     background = zero_padding(1 - event, mask)
@@ -127,7 +128,8 @@ def video_contrast(videos: Tensor, categories: Tensor, margin: float, n_nearest:
     """Pulls videos of one class closer than those of others: (B, D), (B,) -> scalar.
 
     For each video, max(0, margin + distance to the furthest of its class - mean distance to the nearest
-    `n_nearest` of other classes); 0 for a batch of a single class.
+    `n_nearest` of other classes); 0 for a batch of a single class. The published code takes the nearest 3,
+    under weak supervision 4.
     """
     distance = torch.cdist(videos, videos, compute_mode="donot_use_mm_for_euclid_dist")
     same = categories.unsqueeze(1) == categories

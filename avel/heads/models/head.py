@@ -146,7 +146,7 @@ class Head(nn.Module, ABC):
             ("tasks", TASKS),
             ("weak_labels", get_args(WeakLabels)),
         ):
-            for name in getattr(cls, attribute):  # of ("maps") without its comma this refuses the letters
+            for name in getattr(cls, attribute):  # a text, as in inputs = ("maps"), fails at its "m"
                 if name not in known:
                     raise UnknownNameError(attribute, name, known, where=cls.__name__)
 
@@ -172,7 +172,7 @@ class Head(nn.Module, ABC):
         """Refuses a task that the head is not for.
 
         Raises:
-            ConfigError: it is not among `tasks`; heads that can are named.
+            ConfigError: it is not among `tasks`; the hint names heads that can learn it.
         """
         if task not in cls.tasks:
             able = [name for name in HEADS if task in HEADS[name].tasks]
@@ -186,7 +186,7 @@ class Head(nn.Module, ABC):
         """Refuses clips of differing lengths, unless the head can leave out the padding after a clip's end.
 
         Raises:
-            ConfigError: it cannot; heads that can are named.
+            ConfigError: it cannot; the hint names heads that can.
         """
         if not cls.takes_differing_lengths:
             able = [name for name in HEADS if HEADS[name].takes_differing_lengths]

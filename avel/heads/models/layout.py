@@ -35,7 +35,7 @@ class Layout:
         parts = own.split(".")
         for end in range(len(parts), 0, -1):
             if (found := self.names.get(".".join(parts[:end]))) is not None:
-                return ".".join([*filter(None, [found]), *parts[end:]])
+                return ".".join([found, *parts[end:]])
         return own
 
 

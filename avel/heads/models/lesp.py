@@ -119,16 +119,9 @@ class LESP(RelevanceHead):
 
     def layout(self) -> Layout:
         """Returns the names in ShipingGe/AVEL, of networks with one layer of each kind."""
-        names = {
-            "encode.embed_a": "audio_fc",
-            "encode.embed_v": "video_fc",
-            "encode.merge": "fusion_layer.layers",
-        }
-        names |= {
-            "encode.norm": "fusion_layer.ln2",
-            "score_a": "audio_classifier",
-            "score_v": "video_classifier",
-        }
+        names = {"encode.embed_a": "audio_fc", "encode.embed_v": "video_fc"}
+        names |= {"encode.merge": "fusion_layer.layers", "encode.norm": "fusion_layer.ln2"}
+        names |= {"score_a": "audio_classifier", "score_v": "video_classifier"}
         names |= {"category": "final_event_classifier.linear2", "relevance": "final_bg_classifier.linear2"}
         for own, theirs in (("cells", "video_stf"), ("encode_a", "audio_tf"), ("encode_v", "video_ttf")):
             names[f"encode.{own}"] = f"{theirs}.layers.0"

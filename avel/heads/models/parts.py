@@ -67,7 +67,7 @@ class BiLSTM(nn.Module):
     def unrolled(
         self, features: Tensor, start: tuple[Tensor, Tensor] | None = None, mask: Tensor | None = None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Returns hidden states and each direction's last (h, c), from given ones or from zeros.
+        """Returns hidden states and each direction's last (h, c); begins with `start`, or with zeros.
 
         With L layers: (B, T, D), twice (2 L, B, H) -> (B, T, 2 H), twice (2 L, B, H). With `mask` (B, T) a
         clip ends where its mask does; after that its states are 0.

@@ -14,7 +14,7 @@ from avel.heads.models.parts import CROSS_MAPS, ClassifierMLP, PaperConfig, at_l
 from avel.nn import only_inside
 
 SMALLEST_ATTENTION = 1e-6
-"""Eq. 4 divides by the attention, which can underflow to 0. Eq. 5 multiplies by it, so less adds nothing."""
+"""Least divisor in Eq. 4, since attention can underflow to 0; attention below it adds nothing in Eq. 5."""
 
 
 @dataclass(frozen=True)

@@ -35,9 +35,9 @@ class ClassScore:
 class EventErrors:
     """Numbers of labelled events by how they were found, and of invented ones; means over seeds.
 
-    A labelled event is compared with the predicted one of its class that overlaps it most, and is missed
-    where none does. It is exact where that one begins and ends in the same segments; others begin or end
-    early or late, or both. A predicted event is invented where no labelled one of its class overlaps it.
+    A labelled event is compared with the predicted event of its class that overlaps it most. It is missed if
+    none does, and exact if both begin and end with the same segments; else the predicted one begins or ends
+    early or late, or both. A predicted event is invented if no labelled one of its class overlaps it.
     """
 
     events: float

@@ -20,7 +20,7 @@ Array = TypeVar("Array", "NDArray[np.float64]", "Tensor")
 
 
 def segment_f1(predicted: Array, labels: Array) -> Array:
-    """Returns each clip's F1 of segments, by track: 1 or 0, twice (..., T, M, C) -> (..., M)."""
+    """Returns each clip's F1 of segments by track, from ones and zeros: twice (..., T, M, C) -> (..., M)."""
     return f1(*segment_counts(predicted, labels))
 
 

@@ -211,6 +211,7 @@ def choose_inputs(cache: FeatureCache, config: TrainConfig) -> str:
 
     Raises:
         TrainingError: the cache holds none of them, or the head cannot read what was asked for.
+        ConfigError, StoreError: features are named that cannot be fine-tuned, or not joined.
     """
     head, name = head_class(config), config.head.name
     if config.inputs == FINE_TUNED:
@@ -395,7 +396,7 @@ def _split(cache: FeatureCache, task: Task, name: str, device: torch.device) -> 
             hint=shlex.join(["avel", "inspect", str(cache.path)]),
         )
     unknown = np.flatnonzero(~samples.labelled)
-    if len(unknown) and name != "test":  # `check_labels` asks for more than classes where it is needed
+    if len(unknown) and name != "test":  # here classes suffice; `check_labels` asks for times
         raise TrainingError(
             f"{cache.path}: the events of {len(unknown)} of {len(samples)} {name} samples are not known, "
             f"the first is sample {samples.number[unknown[0]]} "

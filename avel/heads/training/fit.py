@@ -23,7 +23,7 @@ from avel.progress import Progress
 from avel.text import plural
 
 CLIPS_AT_ONCE = 512
-"""Clips scored in one pass, summed over stacked trials; in training more, if a GPU's memory holds all."""
+"""Clips scored in one pass, summed over stacked trials; in training more, if a GPU holds all inputs."""
 GPU_INPUT_BYTES = 2**31
 """Most bytes of float32 inputs in one forward pass on a GPU; M stacked trials count each input M times."""
 SMALL_STEP_FLOP = 1e9
@@ -59,7 +59,7 @@ def fit(
     which = f"seed {config.seed}" if len(trials) == 1 else f"{len(trials)} trials"
     own_random = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
     with own_random, tf32(device), explain_full_memory(MEMORY_HINT):
-        torch.manual_seed(config.seed)  # for dropout, which only single trials have
+        torch.manual_seed(config.seed)  # for dropout and noise, which stacked heads lack
         training = Training(trials, data, device)
         with Progress(config.head.epochs, "epochs", of=f"{config.head.name}, {which}") as progress:
             while training.alive:
@@ -196,7 +196,7 @@ class Training:
     def score(self, split: Split) -> list[float]:
         """Returns the main metric of each trial, a fraction; NaN where its logits are not finite.
 
-        On val, where the epoch is chosen by videos, it reads only the labels of whole videos.
+        If the epoch is chosen by videos, the metric on val is that of the labels of whole videos.
         """
         by_videos = self.by_videos and split is self.data.splits["val"]
         points = torch.zeros(len(self.alive), dtype=torch.float64, device=self.device)

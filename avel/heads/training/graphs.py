@@ -51,4 +51,4 @@ class ReplayedStep:
             self.graph = graph
         except RuntimeError as error:
             note(f"training goes on without CUDA graphs: {str(error).partition(chr(10))[0]}")
-        self.eager_steps = float("inf")
+        self.eager_steps = float("inf")  # never captures again

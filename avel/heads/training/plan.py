@@ -106,7 +106,7 @@ def _check_values(key: str, values: Any) -> None:
 def _check_owners(
     known: Mapping[str, Mapping[str, Setting]], given: Mapping[str, Any], varied: Collection[str]
 ) -> None:
-    """Checks that each setting is one of all heads, or named with its head.
+    """Checks that each setting is one that all heads have, or is named with its head.
 
     Args:
         known: head -> key -> its setting.

@@ -212,8 +212,8 @@ def load_model(run: Run, trial: TrialRecord, device: torch.device | str = "cpu")
     """Loads a trial's model at its best validation epoch, in evaluation mode.
 
     Raises:
-        StoreError: its weights are missing or damaged, or of another form than its record, or its head is
-            not installed.
+        MissingPathError, StoreError: its weights are missing or damaged, or of another form than its record,
+            or its head is not installed.
     """
     name, inputs = trial.config.head.name, run.read_inputs(HeadInputs)
     find_head(run, name, inputs.head_code.get(name, ""), inputs.head_code_digest.get(name, ""))

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from avel.errors import ConfigError, WeightsError
 from avel.heads.models.head import Model
-from avel.heads.models.layout import load_layout, plain_state
+from avel.heads.models.layout import load_layout
 from avel.stores.documents import SEAL
 from avel.stores.tensors import load_tensors, read_header, read_state
 
@@ -19,12 +19,12 @@ def start_from(model: Model, path: Path | str) -> str:
 
     Raises:
         WeightsError: no such file, or a folder; no tensors in it, or objects that would have to be run.
-        StoreError: a safetensors file is missing or damaged.
+        MissingPathError, StoreError: a safetensors file is missing or damaged.
         ConfigError: the tensors are not those of the head.
     """
     path = Path(path)
     try:
-        state = plain_state(_read(path))
+        state = _read(path)
         if any(name.startswith("head.") for name in state):
             return _load_own(model, state)
         layout = model.head.layout()
