@@ -40,6 +40,7 @@ def option(
     low: float | None = None,
     high: float | None = None,
     shown: str = "",
+    default_varies: bool = False,
 ) -> Any:
     """Declares a setting.
 
@@ -47,8 +48,12 @@ def option(
         in_key: whether it changes results, and so is part of cache keys.
         low, high: bounds of a number, or of each number of a list.
         shown: text of the default for help, where the value itself says too little, as None does.
+        default_varies: whether its default depends on other settings.
     """
-    about = {"help": help, "in_key": in_key, "low": low, "high": high, "shown": shown}
+    about = {
+        "help": help, "in_key": in_key, "low": low, "high": high, "shown": shown,
+        "default_varies": default_varies,
+    }  # fmt: skip
     return dataclasses.field(default=default, metadata=about)
 
 
@@ -67,8 +72,8 @@ def component(
 
     Args:
         shown: text of help for a default of None.
-        listed_by: command that lists a component's settings with their defaults, which differ from component
-            to component. Help then shows no defaults, but names this command above the settings.
+        listed_by: command that lists the settings of any component. Help then shows those of the chosen one
+            with its defaults, and names this command above them.
     """
 
     def make() -> Any:
@@ -112,9 +117,9 @@ class Setting:
         value_type: its type, as annotated.
         default: its default; for a component its name.
         heading: heading of its option in help, or "".
-        shown: what help shows for its default; "" for the default itself, None for nothing, since the heading
-            names a command that lists it.
+        shown: what help shows for its default; "" for the default itself.
         registry: registry of a component that is chosen by name, else None.
+        default_varies: whether its default depends on other settings.
     """
 
     name: str
@@ -124,16 +129,26 @@ class Setting:
     default: Any
     help: str
     heading: str
-    shown: str | None
+    shown: str
     in_key: bool
     low: float | None = None
     high: float | None = None
     registry: Registry[Any] | None = None
+    default_varies: bool = False
 
     @property
     def key(self) -> str:
         """Returns its place as one word, "augment.crop_scale"."""
         return ".".join(self.place)
+
+    @property
+    def bounds(self) -> str:
+        """Returns the bounds of its numbers in words, "at least 1"; "" where it has none."""
+        if self.low is not None and self.high is not None:
+            return f"from {self.low:g} to {self.high:g}"
+        if self.low is not None:
+            return f"at least {self.low:g}"
+        return "" if self.high is None else f"at most {self.high:g}"
 
     def of(self, config: Any) -> Any:
         """Returns the setting's value in a config."""
@@ -164,7 +179,7 @@ def _settings(
             title = about["heading"]
             yield from _settings(value, here, (*place, field.name), prefix + about["prefix"], title)
         elif "registry" in about:
-            default, listed_by = about["default"], about["listed_by"] if is_class else ""
+            default, listed_by = about["default"], about["listed_by"]
             yield Setting(
                 name, (*place, field.name), here, str, default, about["help"], heading,
                 about["shown"] if default is None else "", True, registry=about["registry"],
@@ -172,13 +187,15 @@ def _settings(
             if value is None or (is_class and default is None):
                 continue
             chosen = default if is_class else value.name
-            title = f"Settings of the {field.name}" + f" ({listed_by} lists their defaults)" * bool(listed_by)
+            title = f"Settings of the {field.name}"
+            title += f" (defaults of {chosen}; others: {listed_by})" * bool(listed_by)
             for setting in _settings(value, here, (*place, chosen), prefix, title):
-                yield dataclasses.replace(setting, shown=None if listed_by else setting.shown)
+                yield dataclasses.replace(setting, default_varies=bool(listed_by))
         else:
             yield Setting(
                 name, (*place, field.name), here, hints[field.name], field.default, about["help"], heading,
                 about["shown"], about["in_key"], about["low"], about["high"],
+                default_varies=about["default_varies"],
             )  # fmt: skip
 
 

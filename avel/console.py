@@ -47,7 +47,8 @@ class Formatter(click.HelpFormatter):
 
     def write_dl(self, rows: Iterable[tuple[str, str]], *args: Any, **more: Any) -> None:
         """Writes a list of names with their meanings beside them."""
-        super().write_dl([(name, told.replace("-", UNBROKEN)) for name, told in rows], *args, **more)
+        narrow = [(name, told.replace("-", UNBROKEN)) for name, told in map(_narrow, rows)]
+        super().write_dl(narrow, *args, **more)
 
 
 class Context(click.Context):
@@ -91,16 +92,15 @@ class Command(click.Command):
     def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         """Writes the options, those of the command first and those of every command last."""
         listed: dict[str, list[tuple[str, str]]] = {"Options": []}
-        last: list[tuple[str, str]] = []
         for parameter in self.get_params(context):
-            record = parameter.get_help_record(context)
-            if record is None or not isinstance(parameter, click.Option):
+            if not isinstance(parameter, click.Option):
                 continue
-            heading = getattr(parameter, "heading", None) or "Options"
-            if heading == EVERY_COMMAND or {"--json", "--help"} & set(parameter.opts):
-                last.append(_narrow(record))
-            else:
-                listed.setdefault(heading, []).append(_narrow(record))
+            usual = EVERY_COMMAND if {"--json", "--help"} & set(parameter.opts) else "Options"
+            one = [(getattr(parameter, "heading", usual), parameter.get_help_record(context))]
+            several = getattr(parameter, "help_records", lambda _, one=one: one)
+            for heading, record in several(context):
+                listed.setdefault(heading, []).extend([record] if record else [])
+        last = listed.pop(EVERY_COMMAND)
         for heading, records in (listed | {EVERY_COMMAND: last}).items():
             if records:
                 with formatter.section(heading):
@@ -141,12 +141,15 @@ class PathTo(click.ParamType):  # type: ignore[type-arg]  # not generic in older
 
 
 def _narrow(record: tuple[str, str]) -> tuple[str, str]:
-    """Returns flags and help of an option, made to fit into 80 columns."""
+    """Returns flags and help of an option, made to fit into 80 columns, and with a default in any case."""
     flags, help = record
     flags = re.sub(r"--([\w-]+) / --no-\1", r"--[no-]\1", flags).replace(" RANGE", "")
     help = re.sub(r"x>=(\S+)\]", r"at least \1]", help)
     help = re.sub(r"x>(\S+)\]", r"above \1]", help)
     help = re.sub(r"(\S+)<=x<=(\S+)\]", r"from \1 to \2]", help)
+    if re.match(r"-.* [A-Z[]", flags) and not re.search(r"\[(default:|required)", help):
+        help = re.sub(r"(  \[[^]]*\])?$", r"  [default: none]\1", help, count=1)
+    help = re.sub(r"(\[default: .*)\]  \[", r"\1; ", help)
     choices_shown = re.search(r" \[([^\]]*\|[^\]]*)\]", flags)
     if choices_shown is None or len(choices_shown[1]) <= LONGEST_CHOICES:
         return flags, help

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import typing
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,22 +15,61 @@ from avel.errors import ConfigError, UnknownNameError
 from avel.progress import note
 from avel.stores.datasets.formats import FORMATS as DATASET_FORMATS
 from avel.stores.kinds import kind_of
-from avel.text import describe
+from avel.text import describe, is_union
 from avel.values import Range, default_text, parse_range, split_set
 
 F = TypeVar("F", bound=Callable[..., Any])
+SWITCH = "[on|off]"
+"""Value of a switch, as help shows it."""
 
 
 class SettingOption(click.Option):
-    """Option of one setting. Its own default is None, since a file or a preset may give the value."""
+    """Option of one setting. Its own default is None, since a file or a preset may give the value.
 
-    def __init__(self, declarations: Sequence[str], *, setting: Setting) -> None:
-        self.heading, self.setting = setting.heading or "Settings", setting
-        told = setting.help
-        if setting.shown is not None:
-            told += f"  [default: {setting.shown or default_text(setting.default)}]"
-        switch = setting.value_type is bool
-        super().__init__(declarations, default=None, help=told, metavar=None if switch else _metavar(setting))
+    It is eager: help shows the defaults that result from the settings before `--help`.
+    """
+
+    def __init__(self, declarations: Sequence[str], *, setting: Setting, config_type: type[Any]) -> None:
+        self.setting, self.config_type = setting, config_type
+        metavar = _metavar(setting)
+        super().__init__(declarations, default=None, help=setting.help, metavar=metavar, is_eager=True)
+
+    def get_help_record(self, context: click.Context) -> tuple[str, str] | None:
+        """Returns its flags, and its help with default and bounds."""
+        record, (setting, default) = super().get_help_record(context), self._with_default(context)
+        return record and (record[0], _help(setting, default))
+
+    def help_records(self, context: click.Context) -> Iterator[tuple[str, tuple[str, str] | None]]:
+        """Yields its heading and record, and those of settings without option that a chosen component has."""
+        yield self._with_default(context)[0].heading or "Settings", self.get_help_record(context)
+        options = {each.name: each for each in context.command.params if isinstance(each, SettingOption)}
+        if self.setting.registry and any(each.setting.default_varies for each in options.values()):
+            config = self._config(context)
+            heading = f"Settings of {self.setting.of(config)} itself, given by --set KEY=VALUE"
+            for each in settings_of(config):
+                if each.name not in options:
+                    yield heading, (f"{each.name} {_metavar(each)}", _help(each, each.of(config)))
+
+    def _with_default(self, context: click.Context) -> tuple[Setting, Any]:
+        if not self.setting.default_varies:
+            return self.setting, self.setting.default
+        config = self._config(context)
+        return next((each, each.of(config)) for each in settings_of(config) if each.name == self.name)
+
+    def _config(self, context: click.Context) -> Any:
+        """Returns the config that results from the settings before `--help`, without those that vary."""
+        options = [each for each in context.command.params if isinstance(each, SettingOption)]
+        names = [each.name for each in options if not each.setting.default_varies]
+        given = {name: value for name in names if (value := context.params.get(name)) is not None}
+        return resolve(self.config_type, context.command.name or "", options=given)
+
+
+def _help(setting: Setting, default: Any) -> str:
+    """Returns what a setting means, with its default and bounds."""
+    text = default_text(default)
+    if setting.shown:
+        text = setting.shown if default == setting.default else f"{text}, {setting.shown}"
+    return f"{setting.help}  [default: {'; '.join(filter(None, (text, setting.bounds)))}]"
 
 
 def settings(
@@ -49,8 +88,10 @@ def settings(
     Args:
         stage: the config's table in a TOML file.
         presets: settings by the name of their preset, for `--preset`.
-        vary: for a sweep. Instead of `config` the command receives `settings`, name -> values of each setting
-            with several values in `--set`, and all other given settings as keywords.
+        vary: for a sweep. Instead of `config` the command receives `several`, name -> values of each setting
+            with several values in `--set`; `single`, name -> value of all others that are given; and
+            `check`, a function that takes choices among the former, checks all settings with each of them,
+            and prints the config of the first.
     """
     options = settings_of(config_type)
 
@@ -58,38 +99,39 @@ def settings(
         @functools.wraps(command)
         def call(*, config_file: Path | None, sets: tuple[str, ...], **values: Any) -> Any:
             by_option = {each.name: value for each in options if (value := values.pop(each.name)) is not None}
-            chosen = (presets or {}).get(values.pop("preset", None) or "", {})
-            sources: dict[str, Any] = {"preset": chosen, "file": config_file, "options": by_option}
-            if not vary:
-                config = resolve(config_type, stage, sets=sets, **sources)
-                _check_used(sets, [config])
-                on_cache = "store" in values and kind_of(values["store"]) == "cache"
-                idle = [*getattr(config, "idle", ()), *(config_type.of_clips if on_cache else ())]
-                if values.get("encoder") is not None:  # it has CNNs of its own
-                    idle += [kind for kind in ("visual", "audio") if not config.changed([kind])]
-                note(to_toml(config, stage, idle).strip())
-                return command(config=config, **values)
-            from avel.heads.training.plan import find_settings, first_values
+            preset = (presets or {}).get(values.pop("preset", None) or "", {})
 
+            def check(*choices: Mapping[str, Any]) -> Any:
+                sources: dict[str, Any] = {"preset": preset, "file": config_file, "sets": sets}
+                given = [{**by_option, **choice} for choice in choices]
+                configs = [resolve(config_type, stage, **sources, options=each) for each in given]
+                _check_used(sets, configs)
+                on_cache = "store" in values and kind_of(values["store"]) == "cache"
+                idle = [*getattr(configs[0], "idle", ()), *(config_type.of_clips if on_cache else ())]
+                if values.get("encoder") is not None:  # it has CNNs of its own
+                    idle += [kind for kind in ("visual", "audio") if not configs[0].changed([kind])]
+                note(to_toml(configs[0], stage, idle).strip())
+                return configs[0]
+
+            if not vary:
+                return command(config=check({}), **values)
             sets, several = varied(sets)
             # What is varied wins over a preset and a file, as every --set does
             beneath = {
                 key: value
-                for key, value in _values(chosen, config_file, stage, ()).items()
+                for key, value in _values(preset, config_file, stage, ()).items()
                 if key not in several and key.rpartition(".")[2] not in several
             }
-            given = beneath | dict(map(split_set, sets)) | by_option
-            find_settings(None, given, several)  # refuses what cannot be varied
-            first, heads = first_values(several), typing.cast("list[str]", several.get("head", []))
-            configs = [
-                resolve(config_type, stage, sets=sets, **sources | {"options": by_option | first | choice})
-                for choice in [{"head": head} for head in heads] or [{}]
-            ]
-            _check_used(sets, configs)
-            note(to_toml(configs[0], stage).strip())
-            return command(settings=several, **values, **given)
+            single = beneath | dict(map(split_set, sets)) | by_option
+            return command(several=several, single=single, check=check, **values)
 
-        return _with_options(command, call, _options(options, presets))
+        added = _sources("KEY=VALUE", presets)
+        for each in options:
+            flag = each.name.replace("_", "-")
+            names = f"--{flag}/--no-{flag}" if _metavar(each) == SWITCH else f"--{flag}"
+            about = {"setting": each, "config_type": config_type}
+            added.append(click.option(names, each.name, cls=SettingOption, **about))
+        return _with_options(command, call, added)
 
     return decorate
 
@@ -243,25 +285,18 @@ def _sources(metavar: str, presets: Collection[str] | None, of: str = "") -> lis
     return added
 
 
-def _options(options: Sequence[Setting], presets: Mapping[str, Any] | None) -> list[Callable[[Any], Any]]:
-    """Returns the options of `_sources`, and one for each setting."""
-    added = _sources("KEY=VALUE", presets)
-    for setting in options:
-        flag = setting.name.replace("_", "-")
-        names = f"--{flag}/--no-{flag}" if setting.value_type is bool else f"--{flag}"
-        added.append(click.option(names, setting.name, cls=SettingOption, setting=setting))
-    return added
-
-
 def _metavar(setting: Setting) -> str:
     """Returns what help shows for the value of a setting: its choices, or its type."""
-    parts = typing.get_args(setting.value_type)
-    if setting.registry is not None or typing.get_origin(setting.value_type) is typing.Literal:
+    kind = setting.value_type
+    if is_union(kind):  # such as float | None
+        kind = next(part for part in typing.get_args(kind) if part is not type(None))
+    parts = typing.get_args(kind)
+    if setting.registry is not None or typing.get_origin(kind) is typing.Literal:
         return "[" + "|".join(map(str, setting.registry or parts)) + "]"
-    words = {"a whole number": "INTEGER", "a number": "NUMBER", "text": "TEXT"}
-    if typing.get_origin(setting.value_type) is tuple:
-        return ",".join("..." if part is Ellipsis else words[describe(part)] for part in parts)
-    return words.get(describe(setting.value_type), "PATH")
+    words = {"a whole number": "INTEGER", "a number": "NUMBER", "text": "TEXT", "true or false": SWITCH}
+    if typing.get_origin(kind) is tuple:
+        return ",".join("..." if part is Ellipsis else words.get(describe(part), "VALUE") for part in parts)
+    return words.get(describe(kind), "PATH")
 
 
 def dataset_options(command: F) -> F:
@@ -281,7 +316,8 @@ def dataset_options(command: F) -> F:
         click.option(
             "--annotations",
             type=click.Path(path_type=Path),
-            help="CSV or Parquet of events in a plain folder of videos, ActivityNet's JSON or DESED's TSV.",
+            help="CSV or Parquet of events in a plain folder of videos, ActivityNet's JSON or DESED's TSV.  "
+            "[default: the format's own file; none in a plain folder]",
         ),
     ]
 

@@ -59,7 +59,7 @@ def default_text(default: Any) -> str:
         return "on" if default else "off"
     if isinstance(default, tuple):
         return ",".join(map(str, default)) or "none"
-    return str(default) or "none"
+    return "none" if default in (None, "") else str(default)
 
 
 @dataclass(frozen=True)

@@ -47,8 +47,8 @@ def augment(frames: Tensor, box: tuple[int, int, int, int], sigma: float, size: 
     gaussian = torch.exp(-0.5 * (torch.arange(-11, 12) / max(sigma, 1e-3)).square())
     kernel = torch.outer(gaussian, gaussian)[None, None]
     inside = F.conv2d(torch.ones_like(planes), kernel, padding=11)  # weight of what lies in the frame
-    blurred = (F.conv2d(planes, kernel, padding=11) / inside)[:, 0]
-    return torch.unflatten(blurred, 0, (-1, 3)).clamp(0, 1)
+    blurred = F.conv2d(planes, kernel, padding=11) / inside
+    return blurred.view(-1, 3, size, size).clamp(0, 1)
 
 
 class Encoder(nn.Module):

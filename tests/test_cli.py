@@ -211,40 +211,149 @@ def test_help_of_an_option_is_short(name: str) -> None:
             assert len(told) <= 135, f"{parameter.opts[0]} {len(told)}: {told}"
 
 
+def read_help(shown: str) -> dict[str, str]:
+    """Flags or name of a setting -> what help says beside them."""
+    found: dict[str, str] = {}
+    for section in shown.partition("Example:")[0].split("\n\n"):
+        for each in re.split(r"\n  (?=\S)", section)[1:] if section.split("\n")[0].endswith(":") else ():
+            flags, _, told = each.replace("\n", "  ").partition("  ")
+            found[flags] = " ".join(told.split())
+    return found
+
+
+DO_NOTHING_UNLESS_GIVEN = {
+    *("--config", "--set", "--preset", "--format-set", "--audio-name", "--visual-name", "--out", "--preview")
+}
+"""Options without which there is none: no file, no preset, no picture. Any other has its default in words."""
+
+
 @pytest.mark.parametrize("name", COMMANDS)
-def test_help_shows_the_choices_and_the_default_of_every_option(name: str) -> None:
-    parent = click.Context(cli, **cli.context_settings)
-    context = click.Context(cli.commands[name], parent=parent, info_name=name)
-    for parameter in cli.commands[name].params:
-        record = parameter.get_help_record(context)
-        if not isinstance(parameter, click.Option) or record is None:
-            continue
-        flags, told = record
-        if isinstance(parameter, SettingOption):
-            setting = parameter.setting
-            if setting.shown is None:
-                assert "[default" not in told
-                assert "(avel heads NAME lists their defaults)" in setting.heading
-                continue
-            default = setting.shown or default_text(setting.default)
-            assert told.endswith(f"[default: {default}]")
-            assert default != "None", flags
+def test_help_shows_the_choices_and_the_default_of_every_option(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    assert run(cli, [name, "--help"]) == DONE
+    found = {
+        flags.replace("[no-]", "").split()[0]: told
+        for flags, told in read_help(capsys.readouterr().out).items()
+    }
+    for option in (each for each in cli.commands[name].params if isinstance(each, click.Option)):
+        told = found[option.opts[0]]
+        if isinstance(option, SettingOption):
+            setting = option.setting
+            default = re.search(r"\[default: ([^;\]]+)", told)
+            assert default is not None, option.opts
+            assert default[1] != "None", option.opts
+            if not setting.default_varies:
+                assert f"[default: {setting.shown or default_text(setting.default)}" in told
+            assert told.endswith(f"; {setting.bounds}]" if setting.bounds else "]")
             if setting.registry is not None or typing.get_origin(setting.value_type) is typing.Literal:
-                shown = flags[flags.index("[") + 1 : flags.index("]")].split("|")
                 # another test may have registered a component since the options were made
-                assert {default, *shown} <= {*(setting.registry or ()), *typing.get_args(setting.value_type)}
-                assert setting.registry is not None or len(shown) == len(typing.get_args(setting.value_type))
-        elif not parameter.is_flag and isinstance(parameter.default, str | int | float):
-            assert f"[default: {parameter.default}" in told, flags
+                choices = {*(setting.registry or ()), *typing.get_args(setting.value_type)}
+                assert setting.shown or default[1] in choices
+        elif option.required:
+            assert told.endswith("[required]")
+        elif not option.is_flag or option.secondary_opts:
+            given = option.default if isinstance(option.default, str | int | float) else ""
+            assert f"[default: {'' if option.secondary_opts else given}" in told, option.opts
+            if "[default: none]" in told:
+                assert option.opts[0] in DO_NOTHING_UNLESS_GIVEN | {"--negatives"}, option.opts
 
 
 def test_settings_stand_under_headings() -> None:
     shown = cli.commands["train-head"].get_help(click.Context(cli.commands["train-head"]))
-    places = [
-        shown.index(each) for each in ("\nOptions:", "\nSettings:", "\nSettings of the head (", "--lr N")
-    ]
+    headings = (
+        "\nOptions:",
+        "\nSettings:",
+        "\nSettings of tacma itself,",
+        "\nSettings of the head (",
+        "--lr N",
+    )
+    places = [shown.index(each) for each in headings]
     assert places == sorted(places)
     assert "head's own" not in shown[places[2] :], "said once, in the heading"
+
+
+@pytest.mark.parametrize("command", ["train-head", "sweep"])
+@pytest.mark.parametrize(
+    ("words", "head", "defaults"),
+    [
+        ([], "tacma", {"--lr NUMBER": "0.0001; at least 0", "theta NUMBER": "0.03; at least 0"}),
+        (
+            ["--head", "psp"],
+            "psp",
+            {
+                "--milestones INTEGER,...": "60,120; at least 1",
+                "threshold NUMBER": "0.099; from 0 to 1",
+                "--[no-]standardise": "off, as the head says",
+            },
+        ),
+        (
+            ["--head", "psp", "--supervision", "weak"],
+            "psp",
+            {"--milestones INTEGER,...": "80,160; at least 1", "threshold NUMBER": "0.095; from 0 to 1"},
+        ),
+        (["--seeds", "3", "--lr", "3"], "tacma", {"--seeds INTEGER": "1; at least 1"}),
+        (["--lr", "3"], "tacma", {"--lr NUMBER": "0.0001; at least 0"}),
+    ],
+)
+def test_help_shows_the_defaults_of_the_head_that_is_chosen_before_it(
+    command: str, words: list[str], head: str, defaults: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(cli, [command, *words, "--help"]) == DONE
+    shown = capsys.readouterr().out
+    assert f"\nSettings of the head (defaults of {head}; others: avel heads NAME):\n" in shown
+    assert f"\nSettings of {head} itself, given by --set KEY=VALUE:\n" in shown
+    found = read_help(shown)
+    for flags, default in defaults.items():
+        assert found[flags].endswith(f"[default: {default}]")
+
+
+def test_help_with_an_unknown_head_names_the_heads(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(cli, ["train-head", "--head", "tamca", "--help"]) == USAGE
+    assert "no head named 'tamca'" in capsys.readouterr().err
+
+
+def test_help_shows_the_settings_of_a_head_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "idea.py").write_text(
+        "from dataclasses import dataclass\n"
+        "from typing import Literal\n"
+        "from avel.config import option\n"
+        "from avel.heads.config import HEADS\n"
+        "from avel.heads.models.mlp import MLP\n\n"
+        "@HEADS.register('of_a_file')\n"
+        "class Idea(MLP):\n"
+        "    @dataclass(frozen=True)\n"
+        "    class Config(MLP.Config):\n"
+        "        lr: float = 0.125\n"
+        "        bank: int | None = option(None, 'Rows.', low=2)\n"
+        "        deep: bool = option(True, 'Whether.')\n"
+        "        kind: Literal['a', 'b'] | None = option(None, 'Kind.', shown='as the cache says')\n"
+        "        steps: tuple[Literal['a', 'b'], ...] = option(('a',), 'Steps.')\n"
+    )
+    # In a process of its own, since the head stays registered
+    command = [sys.executable, "-m", "avel", "train-head", "--head", str(tmp_path / "idea.py"), "--help"]
+    found = read_help(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert found["--lr NUMBER"].endswith("[default: 0.125; at least 0]")
+    assert found["bank INTEGER"] == "Rows. [default: none; at least 2]"
+    assert found["deep [on|off]"] == "Whether. [default: on]"
+    assert found["kind [a|b]"] == "Kind. [default: as the cache says]"
+    assert found["steps VALUE,..."] == "Steps. [default: a]"
+
+
+def test_the_page_of_the_docs_shows_the_same_defaults() -> None:
+    """mkdocs-click writes the options itself, without headings."""
+    command = cli.commands["train-head"]
+    context = command.context_class(command, parent=click.Context(cli, **cli.context_settings))
+    formatter = context.make_formatter()
+    click.Command.format_options(command, context, formatter)
+    shown = " ".join(formatter.getvalue().split())
+    assert "Learning rate of Adam at the start. [default: 0.0001; at least 0]" in shown
+    assert (
+        "--[no-]standardise Shift and scale each feature by its mean and std over train. [default: on,"
+        in shown
+    )
+    assert "TOML file with settings. [default: none]" in shown
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -282,10 +282,22 @@ def test_settings_know_where_they_stand() -> None:
     assert (listed["wall_shade"].help, listed["wall_shade"].default) == ("Shade.", 7)
     assert listed["wall_paint"].of(House()) == "red"
     shared = [setting for setting in settings_of(House) if setting.name == "wall_shade"]
-    assert [(each.shown, each.heading) for each in shared] == [
-        (None, "Settings of the paint (colours NAME lists their defaults)")
+    assert [each.heading for each in shared] == [
+        "Settings of the paint (defaults of red; others: colours NAME)"
     ]
-    assert listed["wall_shade"].shown == "", "of a config the default is known"
+    assert [name for name, each in listed.items() if each.default_varies] == ["wall_shade", "wall_warmth"]
+
+
+def test_bounds_in_words() -> None:
+    @dataclass(frozen=True)
+    class Bounded:
+        free: int = option(1, "Free.")
+        low: float = option(1, "Low.", low=0.5)
+        high: int = option(1, "High.", high=4096)
+        both: tuple[float, ...] = option((), "Both.", low=0, high=1)
+
+    found = [each.bounds for each in settings_of(Bounded)]
+    assert found == ["", "at least 0.5", "at most 4096", "from 0 to 1"]
 
 
 def test_a_setting_without_help_is_refused() -> None:

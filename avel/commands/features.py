@@ -43,7 +43,7 @@ OVERWRITE_CACHE = click.option(
 @click.option(
     "--scheduler",
     help="Address of a dask scheduler whose workers decode. They need DATASET and STORE under the same "
-    "paths.",
+    "paths.  [default: none, processes of this machine decode]",
 )
 @click.option("--retry-failed", is_flag=True, help="Try again to stage the clips that failed before.")
 @click.option(
@@ -109,10 +109,12 @@ def pretrain(store: str, run: Path, as_json: bool, **options: Any) -> int:
 @click.option(
     "--encoder",
     type=ENCODER,
-    help="Run of avel pretrain; without it the cache holds the backbones' own vectors.",
+    help="Run of avel pretrain.  [default: none, the cache holds the backbones' own vectors]",
 )
 @OVERWRITE_CACHE
-@click.option("--scheduler", help="Address of a running dask scheduler, whose workers encode the clips.")
+@click.option(
+    "--scheduler", help="Address of a dask scheduler whose workers encode.  [default: none, encode here]"
+)
 @click.option(
     "--audio-name", help="Add the audio backbone's vectors to the CACHE that is there, under this name."
 )
@@ -156,19 +158,25 @@ def features_options(command: Callable[..., int]) -> Callable[..., int]:
     for modality in ("visual", "audio"):
         seconds = click.FloatRange(0)
         for add in (
-            click.option(f"--{modality}-hop", type=seconds, help="Seconds from one vector to the next."),
+            click.option(
+                f"--{modality}-hop",
+                type=seconds,
+                help="Seconds from one vector to the next.  [default: one vector a segment]",
+            ),
             click.option(
                 f"--{modality}-window",
                 type=seconds,
                 help="Seconds that one vector covers, 0 for a frame.  [default: the hop]",
             ),
             click.option(f"--{modality}-name", help="Add them under this name to the CACHE that is there."),
-            click.option(f"--{modality}-key", help="Name of the array, where a file holds several."),
+            click.option(
+                f"--{modality}-key", help="Name of the array in a file of several.  [default: the only one]"
+            ),
             click.option(
                 f"--{modality}",
                 type=FEATURES,
                 help=f"{modality.capitalize()} features by video id: a folder or pattern of files, or one "
-                "file; one vector for each segment unless a hop or window is given.",
+                "file; one vector for each segment unless a hop or window is given.  [default: SOURCE's]",
             ),
         ):
             call = add(call)
@@ -260,7 +268,7 @@ def export_features(cache: Path, folder: Path, as_json: bool, **options: Any) ->
     default="auto",
     help="Format of OUT; auto goes by its ending: .json is ActivityNet's JSON, .tsv DESED's table.",
 )
-@click.option("--split", type=click.Choice(SPLITS), help="Write the samples of this split only.")
+@click.option("--split", type=click.Choice(SPLITS), help="Split to write.  [default: every split]")
 @click.option("--overwrite", is_flag=True, help="Replace the file that is there.")
 @json_option
 def export_annotations(store: str, out: Path, as_json: bool, **options: Any) -> int:

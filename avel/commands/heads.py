@@ -1,13 +1,15 @@
 """Commands that train heads: one, many settings, many heads, a table of the paper."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 
 import avel
 from avel.commands.group import CACHE, NEW_RUN, PATH, STORE, after_training, command
+from avel.config import settings_of
 from avel.console import DONE, PathTo, path_of, show
 from avel.errors import ConfigError
 from avel.heads.config import TrainConfig
@@ -18,6 +20,9 @@ from avel.pipeline.pretraining.presets import PRESETS
 from avel.recipes.reproducing.tables import TABLES
 from avel.text import plural
 from avel.values import Range
+
+HELP = {setting.name: setting.help for setting in settings_of(TrainConfig)}
+"""Name of a setting of `train-head` -> its help."""
 
 
 @command("avel train-head ave.h5 runs/tacma --head tacma --seeds 5", name="train-head")
@@ -74,14 +79,20 @@ def heads(name: str | None, as_json: bool) -> int:
 @click.option(
     "--trials",
     type=click.IntRange(1),
-    help="Search with this number of trials; the best on validation is trained with all seeds. Needs optuna.",
+    help="Search with this number of trials; the best on validation is trained with all seeds. Needs optuna."
+    "  [default: no search]",
 )
 @click.option(
     "--folds",
     type=click.IntRange(3),
-    help="Cross-validate over train and val with this number of folds; the best is trained with all seeds.",
+    help="Cross-validate over train and val with this number of folds; the best is trained with all seeds."
+    "  [default: no cross-validation]",
 )
-@click.option("--groups", type=PATH, help="With --folds: CSV of video_id,group; a group stays in one fold.")
+@click.option(
+    "--groups",
+    type=PATH,
+    help="With --folds: CSV of video_id,group; a group stays in one fold.  [default: each video by itself]",
+)
 @settings(TrainConfig, "train-head", HEAD_PRESETS, vary=True)
 @json_option
 def sweep(
@@ -90,6 +101,9 @@ def sweep(
     trials: int | None,
     folds: int | None,
     groups: Path | None,
+    several: dict[str, list[str] | Range],
+    single: dict[str, Any],
+    check: Callable[..., Any],
     as_json: bool,
     **options: Any,
 ) -> int:
@@ -98,6 +112,11 @@ def sweep(
     Trains every combination: --set takes several values of a setting, separated by commas. With --trials it
     also takes ranges: LOW..HIGH, or log:LOW..HIGH on a logarithmic scale.
     """
+    from avel.heads.training.plan import find_settings, first_values
+
+    find_settings(None, single, several)  # refuses what cannot be varied
+    heads = [{"head": head} for head in cast("list[str]", several.get("head", []))]
+    check(*(first_values(several) | head for head in heads or [{}]))
     if trials is not None and folds is not None:
         raise ConfigError("cannot take --trials and --folds together", hint="give one of them")
     if groups is not None and folds is None:
@@ -105,23 +124,24 @@ def sweep(
     # Removes `overwrite`, an option that `search` and `cross_validate` lack
     if (trials is not None or folds is not None) and options.pop("overwrite"):
         raise ConfigError("--overwrite does not work with --trials or --folds", hint="name another folder")
-    if "negatives" in options:
-        options["negatives"] = _negatives(options["negatives"], cache)
+    if "negatives" in single:
+        single["negatives"] = _negatives(single["negatives"], cache)
+    options |= single
     if trials is not None:
-        searched = avel.search(cache, run, trials=trials, **options)
+        searched = avel.search(cache, run, settings=several, trials=trials, **options)
         show(searched, as_json, next=after_training(searched.run))
         return DONE
-    for name, values in options["settings"].items():
+    for name, values in several.items():
         if isinstance(values, Range):
             raise ConfigError(f"--set {name}={values} is a range", hint="--trials N searches it")
     if folds is not None:
-        validated = avel.cross_validate(cache, run, folds=folds, groups=groups, **options)
+        validated = avel.cross_validate(cache, run, settings=several, folds=folds, groups=groups, **options)
         show(validated, as_json, next=after_training(validated.run))
         return DONE
     then = after_training(run)
-    if swept := next(iter(options["settings"]), "").rpartition(".")[2]:
+    if swept := next(iter(several), "").rpartition(".")[2]:
         then = f"avel plot {path_of(run)} sweep --setting {swept} --out sweep.pdf"
-    show(avel.sweep(cache, run, **options), as_json, next=then)
+    show(avel.sweep(cache, run, settings=several, **options), as_json, next=then)
     return DONE
 
 
@@ -137,14 +157,14 @@ def sweep(
     "--supervision",
     type=click.Choice(["full", "weak"]),
     default="full",
-    help="Learn from the label of every segment, or from the video's event alone.",
+    help=HELP["supervision"],
 )
 @click.option("--against", help="Head to compare all with.  [default: the best on validation]")
 @click.option(
     "--negatives",
     default="",
     show_default=False,
-    help="Clips without events to learn from too: a folder of videos, a store or a cache.  [default: none]",
+    help=f"{HELP['negatives']}  [default: none]",
 )
 @loose_settings("train-head", HEAD_PRESETS)
 @json_option

@@ -87,7 +87,7 @@ def runs(folder: Path, against: Path | None, as_csv: bool, as_json: bool) -> int
     "--cache",
     type=CACHE,
     help="Features on which to evaluate RUN, which is then a file of weights; --set head=NAME names its "
-    "head.",
+    "head.  [default: those that RUN was trained on]",
 )
 @loose_settings("train-head", config_type=TrainConfig)
 @DECODER
@@ -175,7 +175,9 @@ def score(predictions: tuple[Path, ...], dataset: Path, in_full: bool, as_json: 
     "--settings-a",
     help="Settings of a sweep A, as avel runs names them.  [default: the best on validation]",
 )
-@click.option("--settings-b", help="The same of B; A and B may be one sweep.")
+@click.option(
+    "--settings-b", help="The same of B; A and B may be one sweep.  [default: the best on validation]"
+)
 @json_option
 def compare(a: Path, b: Path, as_json: bool, **options: Any) -> int:
     """Compare two runs clip by clip.

@@ -153,9 +153,14 @@ def plot(run: Path, kind: str, out: Path, as_json: bool, **options: Any) -> int:
     type=PATH,
     multiple=True,
     help="Weights of a visual CNN, if the cache has their hash alone, or the new folder of a model that was "
-    "moved; may be given several times.",
+    "moved; may be given several times.  [default: as the cache says]",
 )
-@click.option("--audio-weights", type=PATH, multiple=True, help="The same for an audio CNN.")
+@click.option(
+    "--audio-weights",
+    type=PATH,
+    multiple=True,
+    help="The same for an audio CNN.  [default: as the cache says]",
+)
 @click.option("--device", default="auto", help="cpu, cuda, cuda:N, or auto: a GPU where there is one.")
 @json_option
 def predict(run: Path, videos: tuple[Path, ...], as_json: bool, **options: Any) -> int:

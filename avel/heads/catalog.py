@@ -50,7 +50,7 @@ class HeadInfo:
 
 @dataclass(frozen=True)
 class SettingInfo:
-    """One setting of a head: its type in words, its default, and that under weak supervision."""
+    """One setting of a head: its type and bounds in words, its default, and that under weak supervision."""
 
     name: str
     type: str
@@ -89,7 +89,7 @@ def describe_head(name: str) -> HeadDescription:
     settings = (
         SettingInfo(
             each.name,
-            describe(each.value_type),
+            ", ".join(filter(None, (describe(each.value_type), each.bounds))),
             each.of(config),
             config.weak_defaults.get(each.name, each.of(config)),
             each.help,

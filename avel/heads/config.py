@@ -111,8 +111,8 @@ class TrainConfig:
     )
     inputs: Literal["auto", Inputs, FineTuned] = option(
         "auto",
-        "What the head reads: f_a and f_v, CNN vectors, CNN audio vectors and visual maps; or f_a, f_v of "
-        "Bi-LSTMs fine-tuned with it.",
+        "Features to read. encoded: f_a, f_v; fine_tuned: f_a, f_v of Bi-LSTMs trained too; cnn: vectors; "
+        "maps: visual maps; auto: the best.",
     )
     audio: str = option(
         "",
@@ -124,10 +124,13 @@ class TrainConfig:
         None,
         "Width of a Linear for each modality before the head.",
         low=1,
-        shown="256 if a head adds unlike widths, else none",
+        shown="256 if the head adds audio to visual features and their widths differ, else none",
     )
-    standardise: bool = option(
-        None, "Shift and scale each feature by its mean and std over train.", shown="as the head says"
+    standardise: bool | None = option(
+        None,
+        "Shift and scale each feature by its mean and std over train.",
+        shown="as the head says",
+        default_varies=True,
     )
     patience: int = option(
         0, "Epochs without a better validation score before a trial stops; 0 never.", low=0
@@ -150,7 +153,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "head", self.head.under(self.supervision))
         if self.standardise is None:  # not given
-            object.__setattr__(self, "standardise", self.head.standardise)  # type: ignore[unreachable]
+            object.__setattr__(self, "standardise", self.head.standardise)
 
     def selects_by_videos(self, task: str) -> bool:
         """Returns True if the epoch is chosen by labels of whole val videos, not of their segments.

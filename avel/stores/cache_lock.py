@@ -24,7 +24,7 @@ def lock_cache(cache: Path) -> Iterator[None]:
 
     Raises:
         BusyError: another process has locked it.
-        WriteError: the place does not take the folder.
+        WriteError: the folder cannot be made.
     """
     with only_one(parts_folder(cache), "feature cache"):
         try:

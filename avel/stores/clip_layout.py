@@ -168,7 +168,7 @@ def array_spec(attributes: StoreAttributes, name: str, packing: Packing | None =
     }
     if name == LOG_MEL:
         return spec | {"dtype": "float32", "fill_value": np.nan}
-    if name == WAVEFORM:  # zstd would save a sixth, but decoding takes longer than reading that
+    if name == WAVEFORM:  # zstd would save a sixth, but takes longer to decode than the sixth to read
         return spec | {"dtype": "int16"}
     if attributes.frame_codec == "raw":
         return spec | {"dtype": "uint8", "compressors": [ZstdCodec(level=3), Crc32cCodec()]}

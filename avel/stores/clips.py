@@ -59,7 +59,7 @@ DATASET_AGAIN = "remove the folder dataset/ of the store, and give the avel extr
 
 
 class ClipStore:
-    """A clip store, open for reading. The manifest is read once, on first use. It is pickled as its path.
+    """A clip store, open for reading; pickled as its path. The manifest is read once, on first use.
 
     >>> store = ClipStore.open("clips.zarr")              # doctest: +SKIP
     >>> store.frames(store.staged[0], [0, 16, 32]).shape  # doctest: +SKIP

@@ -1,6 +1,6 @@
-"""Has another process read a file first, since HDF5 crashes on some files that are damaged or forged.
+"""Lets another process read a file first, since HDF5 crashes on some files that are damaged or forged.
 
-That process serves further files too. It ends when it had none for a while, or when this one ends.
+That process serves further files too. It ends when it gets none for a while, or when this one ends.
 """
 
 import atexit
@@ -107,5 +107,5 @@ atexit.register(lambda: _fence.close())
 
 
 def read_elsewhere_first(path: Path, hint: str) -> None:
-    """Has another process read an HDF5 file, unless it has done so; see `Fence.check`."""
+    """Lets another process read an HDF5 file, unless it has done so; see `Fence.check`."""
     _fence.check(path, hint)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 MANIFEST_FOLDER = "manifest"
 PART = re.compile(MANIFEST_FOLDER + r"/part-(\d{8,18})\.parquet")
 MERGE_AT_PARTS = 16
-"""Last parts of about the same size, as `_alike` finds them, of which so many are merged into one."""
+"""Number of last parts of about the same size (`ManifestWriter._alike`) that are merged into one."""
 PART_AGAIN = "remove this file, and avel extract stages again the clips that it listed"
 READ_ATTEMPTS = 5
 LONGEST_DETAIL = 500
@@ -253,7 +253,7 @@ class ManifestWriter:
             self._merge(list(self._rows))
 
     def _alike(self) -> list[str]:
-        """Lists the last parts with fewer rows than the power of 16 above the newest one's, oldest first."""
+        """Lists the last parts below the first power of 16 that is above the newest's rows, oldest first."""
         names, most = list(self._rows), MERGE_AT_PARTS
         while most <= self._rows[names[-1]]:
             most *= MERGE_AT_PARTS

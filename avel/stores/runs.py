@@ -169,13 +169,13 @@ class Run:
         """Returns paths and digests of what it was made from, to show; `read_inputs` returns them typed."""
         return dict(self.record.inputs)
 
-    def read_inputs(self, kind: type[R]) -> R:
-        """Reads the inputs as the dataclass `kind`.
+    def read_inputs(self, inputs_type: type[R]) -> R:
+        """Reads the inputs as the dataclass `inputs_type`.
 
         Raises:
             StoreError: one is missing, or of another type.
         """
-        return typed(kind, self.record.inputs, self.path / RECORD, RUN_AGAIN)
+        return typed(inputs_type, self.record.inputs, self.path / RECORD, RUN_AGAIN)
 
     def config(self, config_type: type[R]) -> R:
         """Returns the resolved settings as a `config_type`.
@@ -253,33 +253,29 @@ class Run:
         Raises:
             StoreError: the run is not finished, or the file is damaged.
         """
-        plain = parse(self._results(), self.path / RESULTS, self._how_to_fix())
+        plain = parse(*self._results())
         return {key: value for key, value in plain.items() if key != SEAL}
 
-    def read_results(self, kind: type[R]) -> R:
-        """Reads the results that `finish` wrote, as the dataclass `kind`.
+    def read_results(self, results_type: type[R]) -> R:
+        """Reads the results that `finish` wrote, as the dataclass `results_type`.
 
         Raises:
             StoreError: the run is not finished, or a value in the file is missing or of another type.
         """
-        return read_document(kind, self._results(), self.path / RESULTS, self._how_to_fix())
+        return read_document(results_type, *self._results())
 
-    def _results(self) -> bytes:
+    def _results(self) -> tuple[bytes, Path, str]:
+        """Returns the bytes of results.json, its path, and the next step if it is damaged."""
+        again, path = f"give the same avel {COMMANDS[self.kind]} command again", self.path / RESULTS
         if not self.finished:
-            raise StoreError(
-                f"{self.path}: not finished",
-                hint=f"give the same avel {COMMANDS[self.kind]} command again to go on",
-            )
-        return (self.path / RESULTS).read_bytes()
+            raise StoreError(f"{self.path}: not finished", hint=f"{again} to go on")
+        return path.read_bytes(), path, f"delete the file and {again}"
 
     def how_to_remake(self) -> str:
         """Returns how to make a run again that has damaged files."""
         if self.kind == "heads":
             return f"the same avel {COMMANDS[self.kind]} command with --overwrite trains it again"
         return f"remove {self.path}, and the same avel {COMMANDS[self.kind]} command trains it again"
-
-    def _how_to_fix(self) -> str:
-        return f"delete the file and give the same avel {COMMANDS[self.kind]} command again"
 
     def faults(self, *, verify: bool) -> list[str]:
         """Returns a line for each file of a finished run that is not as it was; with `verify` reads them all.
@@ -290,7 +286,7 @@ class Run:
         path = self.path / FILE_LIST
         if not path.is_file():
             return [f"{FILE_LIST} is missing"]
-        listed = read_document(FileList, path.read_bytes(), path, self._how_to_fix()).files
+        listed = read_document(FileList, path.read_bytes(), path, self.how_to_remake()).files
         fault_of = {name: self._fault(name, about, verify) for name, about in listed.items()}
         if verify and (broken := seal_fault((self.path / RESULTS).read_bytes())):
             fault_of[RESULTS] = broken
@@ -317,14 +313,14 @@ class Line:
     trial: str | None
 
 
-def read_config(kind: type[R], stage: str, values: dict[str, Any], where: object) -> R:
-    """Returns recorded settings as the config `kind`.
+def read_config(config_type: type[R], stage: str, values: dict[str, Any], where: object) -> R:
+    """Returns recorded settings as a `config_type`.
 
     Raises:
         StoreError: one is not known here, or has another type.
     """
     try:
-        return resolve(kind, stage, options=values)
+        return resolve(config_type, stage, options=values)
     except ConfigError as error:
         hint = error.hint or f"make it again with the avel {stage} of this version"
         raise StoreError(f"{where}: {error.message}", hint=hint) from None

@@ -118,7 +118,7 @@ def test_avels_lars_and_schedule_move_weights_as_the_page_does() -> None:
     start = {name: w.detach().clone() for name, w in projected.named_parameters()}
     copies = {name: nn.Parameter(w.clone()) for name, w in start.items()}
     slow = ("encoder.visual.", "encoder.audio.")
-    momenta: dict[float, dict[torch.Tensor, torch.Tensor]] = {page.LR_SCALE: {}, 1.0: {}}
+    momenta: dict[float, dict[nn.Parameter, torch.Tensor]] = {page.LR_SCALE: {}, 1.0: {}}
     for name, w in copies.items():
         momenta[page.LR_SCALE if name.startswith(slow) else 1.0][w] = torch.zeros_like(w)
     optimizer = make_optimizer(projected, config)

@@ -14,3 +14,10 @@ def test_a_setting_shows_its_default_under_weak_supervision_where_that_is_anothe
     assert "60,120" in lines["milestones"]
     assert "80,160" in lines["milestones"]
     assert lines["lr"].count("0.001") == 1
+
+
+def test_the_type_of_a_setting_comes_with_its_bounds() -> None:
+    types = {each.name: each.type for each in describe_head("psp").settings}
+    assert types["threshold"] == "a number, from 0 to 1"
+    assert types["epochs"] == "a whole number, at least 1"
+    assert types["cosine"] == "true or false"

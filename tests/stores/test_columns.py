@@ -43,7 +43,7 @@ def test_events_stand_in_the_order_of_their_samples() -> None:
     )
     found = Samples.of(samples)
     assert found == samples
-    assert found.place.tolist() == [0, 0, 3]
+    assert found.sample_of_event.tolist() == [0, 0, 3]
     assert found.class_names() == ("x", "y", "z")
     assert found.of_event(2) == (samples[3], Event("x", 4, 5))
     assert (found[0].where, found[3].events[0].where) == ("line 1", "line 9")  # type: ignore[index]
@@ -51,7 +51,7 @@ def test_events_stand_in_the_order_of_their_samples() -> None:
     assert shuffled == samples
     only = found.filter(np.array([False, True, True, True]))
     assert only == samples[1:]
-    assert only.place.tolist() == [2]
+    assert only.sample_of_event.tolist() == [2]
 
 
 def test_a_value_has_the_place_of_its_first_occurrence() -> None:

@@ -114,6 +114,15 @@ def test_results_are_there_when_the_run_is_finished(tmp_path: Path) -> None:
     assert "avel cache-features STORE CACHE --encoder RUN" in caught.value.hint
 
 
+def test_a_damaged_list_of_files_is_mended_by_training_again(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "r", "heads", Sample(), inputs={})
+    run.finish(Sample(4))
+    (run.path / "files.json").write_text("{")
+    with pytest.raises(StoreError, match="no JSON") as caught:
+        Run.open(run.path).faults(verify=False)
+    assert caught.value.hint == run.how_to_remake()  # without the file, it is finished all the same
+
+
 def test_a_run_goes_on_when_its_cache_moved_but_not_with_another(tmp_path: Path) -> None:
     Run.create(tmp_path / "r", "heads", Sample(), inputs={"cache": "/old/c.h5", "cache_digest": "a"})
     moved = {"cache": "/new/c.h5", "cache_digest": "a"}

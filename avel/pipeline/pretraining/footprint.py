@@ -10,6 +10,7 @@ from avel.errors import ConfigError
 from avel.forecast import BYTES_PER_WEIGHT, USABLE, note_long, saved_bytes, shortage
 from avel.grid import MEL_BANDS, MEL_FRAMES, Grid
 from avel.pipeline.config import PretrainConfig
+from avel.pipeline.pretraining.parallel import world_size
 from avel.pipeline.pretraining.projector import ProjectedEncoder
 from avel.progress import note
 from avel.text import duration, plural, size
@@ -86,7 +87,7 @@ def choose_clips_at_once(
     cheaper = "" if not on_gpu or config.dtype == "bfloat16" else " or --dtype bfloat16"
     frozen = "" if can_cut else " or --backbone-batchnorm frozen"
     small = "" if on_gpu else " or --preset small, whose CNNs are frozen"
-    raise ConfigError(needs, hint=f"--batch-size {fitting} for each process{cheaper}{frozen}{small}")
+    raise ConfigError(needs, hint=f"--batch-size {fitting * world_size()}{cheaper}{frozen}{small}")
 
 
 def note_long_pretraining(

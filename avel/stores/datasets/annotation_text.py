@@ -31,16 +31,16 @@ def read_text(path: Path) -> str:
             f"{path}: cannot be read: {error.strerror}", hint="check its access rights"
         ) from None
     except UnicodeDecodeError as error:
-        wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
+        is_utf16 = data.startswith((b"\xff\xfe", b"\xfe\xff"))
         raise DatasetError(
             f"{_place(path, data, error.start)}: not UTF-8: 0x{data[error.start]:02x}",
-            hint=_convert(path, "UTF-16" if wide else "LATIN1"),
+            hint=_convert(path, "UTF-16" if is_utf16 else "LATIN1"),
         ) from None
     if "\0" in text:
-        wide = data.count(0) > len(data) // 4
+        is_utf16 = data.count(0) > len(data) // 4  # ASCII text in UTF-16: every second byte is 0
         raise DatasetError(
             f"{_place(path, data, data.index(0))}: a NUL, which is not text",
-            hint=_convert(path, "UTF-16BE" if data[0] == 0 else "UTF-16LE") if wide else "take it out",
+            hint=_convert(path, "UTF-16BE" if data[0] == 0 else "UTF-16LE") if is_utf16 else "take it out",
         )
     return text.removeprefix("\ufeff")
 

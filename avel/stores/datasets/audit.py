@@ -288,7 +288,8 @@ def _parsing_baselines(
 ) -> ParsingBaselines:
     """Returns the F1, averaged over the chosen samples and over audio, visual, and both at once.
 
-    A class that is in n of T segments has an F1 of 2 n / (n + T) if it is predicted everywhere.
+    A class that is in n of T segments has an F1 of 2 n / (n + T) if it is predicted everywhere. A sample gets
+    the mean of its classes, or 100 % where it has none and none is predicted.
 
     Args:
         inside: (R, T), as `_inside` returns it.

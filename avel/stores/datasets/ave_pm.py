@@ -72,4 +72,4 @@ def _row(row: TextRow, names: dict[str, str], split: str) -> TableRow:
             hint="take all tables from one version of the authors' repository",
         )
     event = parse_event(names[label], onset, offset, row.where, sample_id)
-    return TableRow(sample_id, event, True, "", split, row.where)
+    return TableRow(sample_id, event, split, row.where)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def changes(before: Mapping[str, pa.Table], dataset: Dataset) -> list[str]:
     """Lists in words what differs between a dataset and the tables "samples" and "events" of a store.
 
-    If these or the classes differ, the format and its settings are compared, too. [] if they are the same.
+    The format and its settings are listed only where the tables or the classes differ, too; [] if none does.
 
     Raises:
         DatasetError: the table "samples" of the store is damaged.

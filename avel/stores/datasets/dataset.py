@@ -159,7 +159,7 @@ class Dataset:
 
         chosen = self.samples if samples is None else Samples.of(samples)
         return EventTable(
-            chosen.place,
+            chosen.sample_of_event,
             places_in(chosen.events["category"], pa.array(self.categories, pa.string())),
             chosen.events["onset_seconds"].to_numpy(),
             chosen.events["offset_seconds"].to_numpy(),
@@ -210,9 +210,8 @@ class Dataset:
     def split_of_video(self) -> dict[str, frozenset[str]]:
         """Returns video id -> the splits its samples are in; empty where none of them has a split."""
         found: dict[str, frozenset[str]] = dict.fromkeys(self.videos.texts("video_id"), frozenset())
-        for video_id, split in dict.fromkeys(
-            zip(*map(self.samples.texts, ("video_id", "split")), strict=True)
-        ):
+        pairs = zip(self.samples.texts("video_id"), self.samples.texts("split"), strict=True)
+        for video_id, split in set(pairs):
             if split:
                 found[video_id] |= {split}
         return found
@@ -240,7 +239,7 @@ class Dataset:
         about = read_description(tables["samples"])
         samples = Samples(tables["samples"], tables["events"])
         # An event of no sample has the place -1, which takes the False at the end
-        has_events = np.append(samples.column("events_known"), False)[samples.place]
+        has_events = np.append(samples.column("events_known"), False)[samples.sample_of_event]
         if not has_events.all():
             sample = samples.events["sample"][int(has_events.argmin())]
             raise DatasetError(f"events: one is of sample {sample}, which is not there or has unknown events")
@@ -352,7 +351,7 @@ def _check(dataset: Dataset) -> None:
     onset, offset = (events[name].to_numpy() for name in ("onset_seconds", "offset_seconds"))
     right = (onset >= 0) & (onset <= offset) & (offset < math.inf) & is_one_of(events["modality"], MODALITIES)
     usable = [name for name in dataset.categories if not _category_fault(name)]
-    wrong[samples.place[~right | ~is_one_of(events["category"], usable)]] = True
+    wrong[samples.sample_of_event[~right | ~is_one_of(events["category"], usable)]] = True
     place, names = samples.classes
     wrong[place[~is_one_of(names, usable)]] = True
     if wrong.any():

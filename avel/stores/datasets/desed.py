@@ -124,4 +124,4 @@ def _row(row: TextRow, split: str) -> TableRow:
         raise DatasetError(f"{row.where}: names no file", hint="write the name of the clip's file")
     says_event = onset or offset or category
     event = parse_event(category, onset, offset, row.where, filename) if says_event else None
-    return TableRow(without_ending(filename), event, True, "", split, row.where)
+    return TableRow(without_ending(filename), event, split, row.where)

@@ -52,17 +52,17 @@ class TableRow:
     Attributes:
         name: name of the video, as written.
         event: None where the row says that the video has none, or that they are not known.
-        known: False where the video's events are not known.
         where: file and line or row.
+        known: False where the video's events are not known.
         tag: tag of the sample.
     """
 
     name: str
     event: Event | None
-    known: bool
-    quality: str
     split: str
     where: str
+    known: bool = True
+    quality: str = ""
     tag: str = ""
 
 
@@ -157,6 +157,7 @@ def _seconds(text: pa.Array) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    # Arrow casts plain numbers fast; parse_seconds decides about the rest, such as "1e3" and "nan"
     plain = pc.match_substring_regex(text, r"^[0-9]{1,15}(\.[0-9]{1,15})?$")
     found = np.array(pc.if_else(plain, text, "nan").cast(pa.float64()))
     is_number = np.array(plain, bool)
@@ -210,7 +211,7 @@ def samples_of_rows(rows: Iterable[TableRow], video_ids: pa.Array | None = None)
     has_event, known = rows.column("has_event"), rows.column("known")
     clashes = np.flatnonzero((has_event != has_event[first][sample]) | (known != known[first][sample]))
     if len(clashes):
-        row = int(clashes[np.argmin(sample[clashes])])  # the first of the first sample
+        row = int(clashes[np.argmin(sample[clashes])])  # the first row that clashes, of the first such sample
         one, other = rows[row], rows[int(first[sample[row]])]
         raise DatasetError(
             f"{one.where} ({one.name}): {_says(one)}, and {other.where} says of the same video and "

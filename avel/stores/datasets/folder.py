@@ -169,7 +169,7 @@ class Folder(DatasetFormat["Folder.Config"]):
             "video_id": pa.concat_arrays([_ids(videos, stems), named, no_file]),
             "path": pa.concat_arrays([paths, no_paths]),
         }
-        place = in_videos  # of the video of each name, in the columns above
+        place = in_videos  # becomes the place of each name's video in `columns`: videos, named, no_file
         place[is_other] = len(videos) + places_in(pa.array(in_others[is_other]), places_named)
         place[absent] = np.arange(len(paths), len(paths) + len(no_file))
         of_rows = pa.DictionaryArray.from_arrays(pa.array(place).take(names.indices), columns["video_id"])
@@ -217,16 +217,16 @@ def _files_of(
     wanted = _below(names.dictionary, roots)
     has_folder = as_bools(pc.match_substring(names.dictionary, "/"))
     in_videos, in_others = np.full(len(wanted), -1), np.full(len(wanted), -1)
-    tables: tuple[tuple[Callable[[], pa.Array], bool, bool], ...] = (
-        (lambda: videos, False, False),  # keys of files, whether they are `others`, whether of any folder
+    lookups: tuple[tuple[Callable[[], pa.Array], bool, bool], ...] = (
+        (lambda: videos, False, False),  # keys of files, are they `others`, only for names without folder
         (lambda: stems, False, False),
         (lambda: _basename(videos), False, True),
         (lambda: _basename(stems), False, True),
         (lambda: others, True, False),
         (lambda: _basename(others), True, True),
     )
-    for keys_of, is_other, any_folder in tables:
-        missing = (in_videos < 0) & (in_others < 0) & ~(has_folder & any_folder)
+    for keys_of, is_other, is_basename in lookups:
+        missing = (in_videos < 0) & (in_others < 0) & ~(has_folder & is_basename)
         if not missing.any():
             continue
         keys = keys_of()

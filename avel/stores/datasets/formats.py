@@ -117,20 +117,20 @@ def read_dataset(
     if name not in FORMATS:
         raise UnknownNameError(FORMATS.kind, name, ["auto", *FORMATS])
     found = FORMATS[name]
-    kind = getattr(found, "Config", None)
-    if kind is None and settings:
+    config_type = getattr(found, "Config", None)
+    if config_type is None and settings:
         raise ConfigError(
             f"dataset format {name!r} has no settings, but was given {', '.join(settings)}",
             hint="leave out --format-set and --annotations, or choose another --format",
         )
-    if annotations is not None and "annotations" not in {each.name for each in settings_of(kind)}:
+    if annotations is not None and "annotations" not in {each.name for each in settings_of(config_type)}:
         raise ConfigError(
             f"dataset format {name!r} takes no --annotations",
             hint="leave it out, or choose another --format",
         )
-    config = kind and resolve(kind, "extract", options=settings, options_from=f"--format-set of {name}")
-    reader: DatasetFormat[Any] = found(config)
-    dataset = replace(reader.read(root), format=name, format_settings=_texts(config))
+    source = f"--format-set of {name}"
+    config = config_type and resolve(config_type, "extract", options=settings, options_from=source)
+    dataset: Dataset = replace(found(config).read(root), format=name, format_settings=_texts(config))
     if isinstance(config, LengthConfig) and config.longest_seconds is not None:
         dataset = replace(dataset, longest_seconds=config.longest_seconds or None)
     return dataset

@@ -78,7 +78,7 @@ class ClassTable:
     """Classes of samples whose events are not known, as columns; R samples in all.
 
     Attributes:
-        known: (R,) bool, whether the classes of a sample are known here.
+        known: (R,) bool, whether this table says which classes a sample holds, be it none.
         sample: (n,) int64, index of a sample.
         category: (n,) int64, a class that it holds somewhere.
     """

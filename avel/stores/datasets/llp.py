@@ -49,7 +49,7 @@ class LLP(DatasetFormat[MediaConfig]):
         if found is None:
             raise MissingPathError(
                 f"{folder}: holds no {' and '.join(EVENTS.values())}",
-                hint="copy the folder data of the authors' repository",
+                hint="copy data/ of the authors' repository",
             )
         samples = _samples(found)
         files = media_files(self.config.videos or found)

@@ -1,4 +1,4 @@
-"""OV-AVEBench's layout: `ovave_dataset_meta.csv` says the split of each clip, a JSON its ten seconds.
+"""OV-AVEBench's layout: `ovave_dataset_meta.csv` has the split of each clip, a JSON its ten 0 or 1.
 
 Source: folder meta_anno_files of https://github.com/jasongief/OV-AVEL, the authors' (Zhou et al. 2025).
 """

@@ -47,7 +47,7 @@ class Sample:
     """A video in a split, with its events: one unit of training and evaluation.
 
     Attributes:
-        number: its number in the dataset; of AVE the line of the annotation file, from 0.
+        number: its number in the dataset; of AVE its place among the annotations, from 0.
         events: () where all is background, None where they are not known.
         categories: the classes of its events, where only these are known; () for no event. Else None.
         quality: rating of the annotation, as the dataset has it.
@@ -147,7 +147,7 @@ class Samples(Columns[Sample]):
     Attributes:
         table: the columns of `schemas()["samples"]`, and `where`.
         events: those of `schemas()["events"]`, and `where`; in the order of their samples.
-        place: (E,) int64, index of each event's sample; -1 if that is not there.
+        sample_of_event: (E,) int64, index of each event's sample; -1 if that is not there.
     """
 
     def __init__(self, table: pa.Table, events: pa.Table) -> None:
@@ -158,7 +158,7 @@ class Samples(Columns[Sample]):
         if (np.diff(place) < 0).any():
             order = np.argsort(place, kind="stable")
             place, events = place[order], events.take(order)
-        self.events, self.place = events.combine_chunks(), place
+        self.events, self.sample_of_event = events.combine_chunks(), place
         self._first_event: list[int] = np.searchsorted(place, np.arange(len(self) + 1)).tolist()
 
     @classmethod
@@ -203,12 +203,12 @@ class Samples(Columns[Sample]):
         """Returns the chosen samples: bool (R,)."""
         import pyarrow as pa
 
-        events = self.events.filter(pa.array(chosen[self.place]))
+        events = self.events.filter(pa.array(chosen[self.sample_of_event]))
         return Samples(self.table.filter(pa.array(chosen)), events)
 
     def of_event(self, number: int) -> tuple[Sample, Event]:
         """Returns an event, by its place in `events`, with its sample."""
-        place = int(self.place[number])
+        place = int(self.sample_of_event[number])
         sample = self[place]
         return sample, (sample.events or ())[number - self._first_event[place]]
 
@@ -228,7 +228,7 @@ class Samples(Columns[Sample]):
 
         place, names = self.classes
         names = pa.concat_arrays([names, self.events["category"].combine_chunks()])
-        order = np.argsort(np.concatenate((place, self.place)), kind="stable")
+        order = np.argsort(np.concatenate((place, self.sample_of_event)), kind="stable")
         return tuple(names.take(pa.array(order)).unique().to_pylist())
 
 

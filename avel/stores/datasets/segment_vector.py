@@ -26,7 +26,7 @@ def rows_of_vector(name: str, category: str, value: Any, split: str, where: str)
     events: list[Event | None] = [
         Event(category, onset, offset, where) for onset, offset in itertools.pairwise(edges) if ones[onset]
     ]
-    return tuple(TableRow(name, event, True, "", split, where) for event in events or [None])
+    return tuple(TableRow(name, event, split, where) for event in events or [None])
 
 
 def _parsed(name: str, value: Any, where: str) -> list[bool]:

@@ -112,7 +112,7 @@ def _rows(row: TextRow, vectors: dict[str, Any], in_table: bool) -> tuple[TableR
     category, video_id, split = (row.fields[column] for column in COLUMNS)
     vector = row.fields[VECTOR_COLUMN] if in_table else vectors.get(video_id)
     if vector in (None, ""):
-        return (TableRow(video_id, None, False, "", split, row.where),)
+        return (TableRow(video_id, None, split, row.where, known=False),)
     return rows_of_vector(video_id, category, vector, split, row.where)
 
 

@@ -44,6 +44,7 @@ def test_the_head_of_the_page_trains_from_a_package_of_its_own(tmp_path: Path) -
         ("report", run, "--out", page, "--no-tsne"),
         ("train-head", cache, other, "--head", "gated", "--epochs", "2"),
         ("runs", tmp_path / "runs"),
+        ("train-head", "--head", "gated", "--help"),
         ("train-head", cache, tmp_path / "r", "--head", "gated", "--set", "n_layers=9"),
     ]
     ended = subprocess.run(
@@ -55,11 +56,13 @@ def test_the_head_of_the_page_trains_from_a_package_of_its_own(tmp_path: Path) -
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
-    codes, (heads, settings, swept, _, _, _, listed, _) = json.loads(ended.stdout)
-    assert codes == [DONE] * 7 + [USAGE], ended.stderr
+    codes, (heads, settings, swept, _, _, _, listed, help, _) = json.loads(ended.stdout)
+    assert codes == [DONE] * 8 + [USAGE], ended.stderr
     assert "gated" in heads
     assert re.search(r"gate +one of sigmoid, tanh +sigmoid +Function that makes", settings)
-    assert re.search(r"n_layers +a whole number +1 +Layers", settings)
+    assert re.search(r"n_layers +a whole number, from 1 to 8 +1 +Layers", settings)
+    assert "Settings of gated itself, given by --set KEY=VALUE:\n  gate [sigmoid|tanh]  Function" in help
+    assert re.search(r"n_layers INTEGER +Layers of the classifier.\s+\[default: 1; from 1 to 8\]", help)
     results = json.loads(swept)
     assert set(results["groups"]) == {"n_layers=1", "n_layers=2"}
     assert results["groups"]["n_layers=1"]["accuracy_percent"]["mean"] > 70

@@ -131,8 +131,8 @@ def test_lesp(maps: bool, supervision: str) -> None:
             event: float(np.exp(scores[event]) / np.exp(list(scores.values())).sum()) for event in bank
         }
         if supervision == "weak":
-            clip = softmax(expected["classifier_category"])
-            probability = {event: probability.get(event, 0.0) + clip[event] for event in range(3)}
+            whole = softmax(expected["classifier_category"])
+            probability = {event: probability.get(event, 0.0) + whole[event] for event in range(3)}
         best = max(probability, key=lambda event: probability[event])
         nearest = apart[best].min(1) if best in apart else np.full(T, np.inf)
         decided = [best if sigmoid(margin - nearest[t]) > 0.5 else K - 1 for t in range(T)]

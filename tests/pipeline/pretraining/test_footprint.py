@@ -10,6 +10,7 @@ from avel import forecast
 from avel.errors import ConfigError, DeviceMemoryError
 from avel.grid import Grid
 from avel.pipeline.encoders.build import build_encoder
+from avel.pipeline.pretraining import footprint
 from avel.pipeline.pretraining import pretrain as module
 from avel.pipeline.pretraining.footprint import Footprint, choose_clips_at_once, measure_footprint
 from avel.pipeline.pretraining.pretrain import pretrain
@@ -56,13 +57,17 @@ def test_a_step_is_cut_to_the_memory_that_is_free(
 
 
 @pytest.mark.parametrize(
-    ("free_gb", "can_cut", "hint"),
+    ("free_gb", "can_cut", "processes", "hint"),
     [
-        (60, False, "--batch-size 100 for each process or --dtype bfloat16 or --backbone-batchnorm frozen"),
-        (4, True, "--batch-size 1 for each process or --dtype bfloat16"),
+        (60, False, 1, "--batch-size 100 or --dtype bfloat16 or --backbone-batchnorm frozen"),
+        (60, False, 4, "--batch-size 400 or --dtype bfloat16 or --backbone-batchnorm frozen"),
+        (4, True, 1, "--batch-size 1 or --dtype bfloat16"),
     ],
 )
-def test_a_step_that_cannot_be_cut_is_refused(free_gb: int, can_cut: bool, hint: str) -> None:
+def test_a_step_that_cannot_be_cut_is_refused(
+    free_gb: int, can_cut: bool, processes: int, hint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(footprint, "world_size", lambda: processes)
     config = changed(CONFIG, dtype="float32")
     with pytest.raises(
         ConfigError, match=f"128 clips takes about 68.0 GB .*{free_gb}.0 GB are free"
