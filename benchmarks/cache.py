@@ -17,8 +17,8 @@ CNNs / cache  fraction of the call's seconds that its CNNs take, without the for
 
 With two dtypes their features are compared, too. Each row is of one clock: the wall's, or the processor's
 over all threads. On a machine that others use, read the latter and give `--threads 1`, because threads that
-wait for each other count as busy. A call takes a tenth of a second beside its clips: give it clips for ten
-seconds or more.
+wait for each other count as busy. A call takes a tenth of a second however few its clips are: give it clips
+for ten seconds or more.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def main() -> None:
         "lowest to highest",
         "CNNs / cache",
         "lowest to highest",
-        "reading alone",
+        "reading alone clips/s",
         "loading s",
     )
     rows = [
@@ -225,7 +225,7 @@ def _measure(store: Path, folder: Path, dtype: str, options: argparse.Namespace)
             began = now()
             cache_features(store, folder / f"{dtype}.h5", config, overwrite=turn > 0)
             whole.append(len(clips.staged) / (now() - began - loading[turn]))
-        within[turn] *= whole[turn] / len(clips.staged)
+        within[turn] *= whole[turn] / len(clips.staged)  # seconds -> fraction of the call's
     reading = _reading(encoder, clips, options.batch_size)
     return {
         clock: _of_clock(*(np.array(turns)[:, place] for turns in (plain, folded, whole, within)))

@@ -74,17 +74,18 @@ def packed(path: str) -> None:
         rgb(path)
 
 
-def samples(path: str) -> None:
+def samples(path: str) -> np.ndarray:
     """Opens a clip, decodes and resamples its audio."""
-    _samples(path)
+    with open_media(path, GRID) as media:
+        return np.concatenate(list(media.samples()))
 
 
 def patches(path: str) -> None:
     """Does as `samples`, and computes their log-mel patches."""
-    log_mel(_samples(path).reshape(GRID.segments, -1))
+    log_mel(samples(path).reshape(GRID.segments, -1))
 
 
-WAYS: dict[str, Callable[[str], None]] = {
+WAYS: dict[str, Callable[[str], object]] = {
     "bare decoding": bare,
     "opening": opening,
     "frames": frames,
@@ -135,11 +136,6 @@ def _videos(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix in (".mp4", ".mkv"))
 
 
-def _samples(path: str) -> np.ndarray:
-    with open_media(path, GRID) as media:
-        return np.concatenate(list(media.samples()))
-
-
 def _packed(scaler: Any, out: np.ndarray, frame: av.VideoFrame) -> None:
     scaled = scaler._reformatter.reformat(
         frame, width=GRID.size, height=GRID.size, format="rgb24", interpolation=SCALING, threads=1
@@ -148,7 +144,7 @@ def _packed(scaler: Any, out: np.ndarray, frame: av.VideoFrame) -> None:
 
 
 def _one_thread() -> None:
-    """Starts over with one thread for numpy's BLAS, as avel starts its workers; asked at import only."""
+    """Starts over with one thread for numpy's BLAS, which reads the variable only when it is imported."""
     if os.environ.get("OPENBLAS_NUM_THREADS") != "1":
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | {"OPENBLAS_NUM_THREADS": "1"})
 

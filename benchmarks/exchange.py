@@ -38,7 +38,7 @@ def main() -> None:
     set_verbosity(0)
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         free = shutil.disk_usage(folder).free
-        needed = options.rows * 10 * 7 * 7 * 512 * (8 + 2 + 8) * 1.05
+        needed = options.rows * 10 * 7 * 7 * 512 * (8 + 2 + 8) * 1.05  # float64 in and out, float16 between
         if free < needed:
             raise SystemExit(f"{folder}: {free / 1e9:.1f} GB free, need {needed / 1e9:.1f}; see --folder")
         _make(Path(folder) / "given", options.rows)

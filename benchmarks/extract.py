@@ -97,7 +97,7 @@ def torchcodec(path: str) -> None:
 
 
 def scaled(path: str) -> None:
-    """Runs (e): decodes what is on screen at 160 slots, 256x256, in the colours that (f) stores."""
+    """Runs (e): decodes the 160 frames of a clip, 256x256, in the colours that (f) stores."""
     with open_media(path, GRID, for_jpeg=True) as media:
         for _ in media.pictures():
             pass
@@ -190,14 +190,14 @@ def _ways(
 
 
 def _clips(folders: list[Path], count: int, pool: Any) -> list[str]:
-    """Returns `count` clips that all ways can read, from each folder in turn; fewer ones repeat."""
+    """Returns `count` clips that all ways can read, from each folder in turn; repeats them if too few."""
     found = [sorted(str(file) for file in folder.iterdir() if file.is_file()) for folder in folders]
     mixed = [path for row in itertools.zip_longest(*found) for path in row if path is not None][: 2 * count]
-    good = [path for path, fine in zip(mixed, pool.map(_stages, mixed), strict=True) if fine]
+    good = [path for path, fine in zip(mixed, pool.map(_is_readable, mixed), strict=True) if fine]
     return list(itertools.islice(itertools.cycle(good), count))
 
 
-def _stages(path: str) -> bool:
+def _is_readable(path: str) -> bool:
     try:
         with open_media(path, GRID) as media:
             return media.info.video_end_seconds > GRID.seconds / 2
@@ -242,7 +242,7 @@ def _options() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--clips", type=Path, nargs="+", required=True, help="folders of videos")
-    parser.add_argument("--count", type=int, default=160, help="clips to take from them, in turns and again")
+    parser.add_argument("--count", type=int, default=160, help="clips to take, from each in turn")
     parser.add_argument("--workers", type=int, default=usable_cores())
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", action="store_true")

@@ -1,4 +1,4 @@
-"""Evaluates settings of heads and of AV-BT on folds of train and val whose clips AV-BT has not seen either.
+"""Cross-validates settings of heads and of AV-BT: neither has seen the clips of the fold that is held out.
 
     python benchmarks/folds.py heads small.zarr folds --config small.toml --groups photos.csv --seeds 2
     python benchmarks/folds.py encoders small.zarr folds --config small.toml --groups photos.csv --seeds 1
@@ -123,7 +123,7 @@ ENCODERS: Mapping[str, Mapping[str, Any]] = {
     "16 frames": {"frozen_frames": 16},
     "last block learned": {"last_block": 10},
 }
-"""Name -> what differs from the preset `small` at 50 epochs."""
+"""Name -> what differs from the preset `small` at 50 epochs. `features_of` makes those named CNN vectors."""
 READERS: Mapping[str, dict[str, Any]] = {
     "mlp": MLP | STANDARD,
     "tacma": TACMA | STANDARD,
@@ -136,6 +136,7 @@ FINE_TUNED = (BASE, "random Bi-LSTMs", "half of the clips", "a quarter of the cl
 FUSING = {"avel": {"head": "avel"}, "psp": {"head": "psp"}}
 """Heads that read the CNNs' vectors, at their published settings but standardised, 10 epochs of patience."""
 WIDE = ("CNN vectors", "AV-BT beside CNN vectors")
+"""Features whose audio and visual widths differ, so that the MLP must concatenate them."""
 FEW = ", a quarter of the labels"
 FEW_LABELS = (BASE, "CNN vectors", BASE + TUNED, "random Bi-LSTMs" + TUNED)
 """Features and weights for heads that learn from a quarter of the train samples, in as many steps."""
@@ -152,7 +153,7 @@ class Clips:
     Attributes:
         middle: cnn_a (V, T, Da), cnn_v (V, T, Dv) of the middle frames, which features are made from.
         drawn: k, whether each frame is augmented -> cnn_a (V, T, Da), cnn_v (V, T, k, Dv), which AV-BT learns
-            from; 0 of test videos.
+            from; zeros for test videos.
         activations: k -> what the last block of MobileNetV2 reads of k frames, (V, T, k, 160, 7, 7).
         fold: (R,) fold of each sample.
         group_of: video -> group, which stays in one fold.
@@ -211,9 +212,9 @@ def read_clips(store: Path, out: Path, config: PretrainConfig, groups: Path) -> 
 def avbt(
     clips: Clips, fold: int, seed: int, middle: bool = False, part: float = 1, **options: Any
 ) -> tuple[Pair, dict[str, Tensor]]:
-    """Trains AV-BT without two folds -> f_a, f_v of all videos, (V, T, D), and the weights behind its CNNs.
+    """Trains AV-BT without two folds -> f_a, f_v of all videos, (V, T, D), and the weights after its CNNs.
 
-    With 0 `epochs` it stays random. In `last_block` further epochs the last block of MobileNetV2 learns too.
+    With 0 `epochs` these stay random. In `last_block` more epochs the last block of MobileNetV2 learns too.
     """
     epochs, more_epochs = options.pop("epochs", EPOCHS), options.pop("last_block", 0)
     config = resolve(
@@ -257,7 +258,7 @@ def train(projected: ProjectedEncoder, batches: FrozenVectors, config: PretrainC
 def tune(
     clips: Clips, projected: ProjectedEncoder, place: Tensor, epochs: int, config: PretrainConfig
 ) -> Pair:
-    """Trains on, the last block too, on the videos at `place` -> f_a, f_v of all videos, (V, T, D)."""
+    """Continues on the videos at `place`, with the last block -> f_a, f_v of all videos, (V, T, D)."""
     config = resolve(PretrainConfig, "pretrain", base=config, options={"epochs": epochs} | TUNING)
     tuned = WithLastBlock(projected.encoder, config)
     tuned.projector.load_state_dict(projected.projector.state_dict())
@@ -321,7 +322,7 @@ def features_of(clips: Clips, out: Path, name: str, fold: int, seed: int) -> Pai
 
 
 def encoded(clips: Clips, out: Path, name: str, fold: int, seed: int) -> dict[str, Tensor]:
-    """Returns f_a and f_v of all videos for one fold, and weights behind the CNNs as "temporal.NAME"."""
+    """Returns f_a and f_v of all videos for one fold, and the weights after the CNNs as "temporal.NAME"."""
     path = out / "features" / name.replace(" ", "-") / f"{fold}-{seed}.safetensors"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -332,7 +333,7 @@ def encoded(clips: Clips, out: Path, name: str, fold: int, seed: int) -> dict[st
 
 
 def weights_of(clips: Clips, out: Path, name: str, fold: int, seed: int) -> dict[str, Tensor]:
-    """Returns the weights behind the CNNs of the encoder for one fold."""
+    """Returns the weights after the CNNs of the encoder for one fold."""
     kept = encoded(clips, out, name, fold, seed)
     return {name.removeprefix(TEMPORAL): each for name, each in kept.items() if name.startswith(TEMPORAL)}
 
@@ -346,20 +347,22 @@ class Evaluated:
 
 
 def evaluate_folds(
-    clips: Clips, out: Path, seeds: int, encoder: str, name: str, settings: Mapping[str, Any]
+    clips: Clips, out: Path, seeds: int, source: str, name: str, settings: Mapping[str, Any]
 ) -> Evaluated:
-    """Trains a head on every fold with every seed, and evaluates it on the fold that it has not seen."""
+    """Trains a head on every fold with every seed, and evaluates it on the fold that it has not seen.
+
+    `source` is the name of an encoder, which may end in `TUNED`, `FEW` or both.
+    """
     items, epochs = [], []
-    few, encoder = encoder.endswith(FEW), encoder.removesuffix(FEW)
+    few, encoder = source.endswith(FEW), source.removesuffix(FEW)
     tuned, encoder = encoder.endswith(TUNED), encoder.removesuffix(TUNED)
-    told = f"{encoder}{TUNED * tuned}{FEW * few}"
     for seed in range(seeds):
         parts = []
         for fold in range(FOLDS):
             features = clips.middle if tuned else features_of(clips, out, encoder, fold, seed)
             weights = weights_of(clips, out, encoder, fold, seed) if tuned else {}
-            path = out / "heads" / f"{told}, {name}".replace(" ", "-") / f"{fold}-{seed}"
-            note(f"== {told}, {name}, fold {fold}, seed {seed}")
+            path = out / "heads" / f"{source}, {name}".replace(" ", "-") / f"{fold}-{seed}"
+            note(f"== {source}, {name}, fold {fold}, seed {seed}")
             unseen = Unseen(clips, fold, features, f"{encoder} {seed}", weights, seed if few else None)
             train_head(unseen, path, resolve(TrainConfig, "train-head", options=settings), seed=seed)
             run = Run.open(path, "heads")
@@ -375,25 +378,25 @@ def lines(task: Task, found: Mapping[str, Evaluated], against: Evaluated) -> lis
     for name, each in found.items():
         of_metric = tally(each.items, task)
         figures = [str(Spread.of_fractions(of_metric[metric].value)) for metric in SHOWN]
-        told = ["", "", ""]
+        differences = ["", "", ""]
         if each is not against:
             differ = [difference(of_metric[key], base[key], each.items[0].video_id) for key in SHOWN]
-            told = [*map(str, differ), differ[0].needed]
-        rows.append((name, *figures, f"{each.epoch:.0f}", *told))
+            differences = [*map(str, differ), differ[0].needed]
+        rows.append((name, *figures, f"{each.epoch:.0f}", *differences))
     compared = [f"{metric.replace('_f1', ' F1')} - first" for metric in SHOWN]
     return table(("", "accuracy", "event F1", "best epoch", *compared, WOULD_SHOW), rows)
 
 
 def main() -> None:
     """Prints a table for each head."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("what", choices=["heads", "encoders"])
     parser.add_argument("store", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--config", type=Path, required=True, help="TOML with the CNNs of avel pretrain")
     parser.add_argument("--groups", type=Path, required=True, help="CSV of video_id,group")
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--against", default="", help="HEAD, NAME of a line to compare with; a head's first")
+    parser.add_argument("--against", default="", help="HEAD, NAME to compare with; default: a head's first")
     parser.add_argument("--lines", nargs="+", default=(), help="these lines alone, as HEAD, NAME")
     given = parser.parse_args()
     set_verbosity(1)
@@ -409,7 +412,7 @@ def main() -> None:
             asked |= {f"{head}, {name}{TUNED}": (name + TUNED, head, usual) for name in FINE_TUNED}
             for name in FEW_LABELS:
                 settings = wide if name in WIDE else usual
-                longer = settings | {"epochs": 2 * settings["epochs"]}
+                longer = settings | {"epochs": 2 * settings["epochs"]}  # an epoch is one batch, not two
                 asked |= {f"{head}, {name}{FEW}": (name + FEW, head, longer)}
         patient = STANDARD | {"patience": 10, "together": "never"}
         asked |= {

@@ -136,7 +136,7 @@ def open_store(path: Path) -> ClipStore:
 
 
 def trainer_of(**changes: Any) -> Trainer:
-    """Returns a trainer of the paper's AV-BT with random weights, batch norms as if they were pretrained."""
+    """Returns a trainer of the paper's AV-BT; weights are random, batch norms frozen as if pretrained."""
     options = TRAINING | {"clips_at_once": 0} | changes
     config = resolve(PretrainConfig, "pretrain", options=options)
     projected = move_to_device(ProjectedEncoder(build_encoder(config), config), config, DEVICE)

@@ -158,17 +158,8 @@ def accuracy(cache: Path, folder: Path, options: argparse.Namespace) -> list[dic
     """
     means: dict[str, float] = {}
     for name in DTYPES:
-        config = resolve(
-            TrainConfig,
-            "train-head",
-            options={
-                "seeds": options.seeds,
-                "epochs": options.epochs,
-                "dtype": name,
-                "device": options.device,
-            },
-        )
-        results = train_head(cache, folder / name, config)
+        settings = {"seeds": options.seeds, "epochs": options.epochs, "device": options.device, "dtype": name}
+        results = train_head(cache, folder / name, resolve(TrainConfig, "train-head", options=settings))
         measured = results.groups["tacma"].accuracy_percent
         assert measured is not None, "test samples without labels"
         assert measured.mean is not None

@@ -125,7 +125,7 @@ def zoo(
 ) -> list[dict[str, Any]]:
     """Returns a line for each head and kind of input, until the time is up.
 
-    Heads that are for several labels a segment alone are left out: AVE has one.
+    Leaves out heads that only take several labels a segment: AVE has one.
     """
     reuse_freed_memory()  # as in training
     ends, found = time.monotonic() + 60 * minutes, []

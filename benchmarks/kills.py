@@ -3,10 +3,10 @@
     python benchmarks/kills.py
     python benchmarks/kills.py --kills 20 --seed 1 --commands pretrain cache-features
 
-A call runs in a process of its own, which gets SIGKILL after a random part of the time that it takes
-undisturbed, and is given again until it ends. Then its files are compared with those of an undisturbed call,
-byte by byte. Left out are records of times, dates and process numbers (NOT_COMPARED), the seconds of training
-in the record of each trial, and in a store's manifest the time and memory that each clip took.
+A call runs in a process of its own, which gets SIGKILL after a random part of the time that the call takes
+undisturbed. The call is given again until it ends. Then its files are compared with those of an undisturbed
+call, byte by byte. Left out are records of times, dates and process numbers (NOT_COMPARED), the seconds of
+training in the record of each trial, and in a store's manifest the time and memory that each clip took.
 """
 
 from __future__ import annotations
@@ -38,8 +38,9 @@ TINY = {
     "audio_weights": "random",
 }
 TAKEN = ("_seconds", "_mib")
-"""Endings of columns of the manifest that say what a clip took; one that is the clip's own is compared."""
+"""Endings of manifest columns that are not compared; `valid_seconds`, a fact of the clip, is."""
 UNEQUAL = {"train_seconds", "checksum"}
+"""Keys of JSON files that are not compared; `checksum` is that of the file, `train_seconds` included."""
 Call = Callable[[Path], object]
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 
 def photos(shots: str) -> set[str]:
-    """Returns the photos of the clip's class in its shots.
+    """Returns the photos of the clip's class in its shots; a class may be two, as in "Bark + Clock".
 
     >>> sorted(photos("0-4:class:pair:Bark/a.jpg+Clock/b.jpg@Scene/c.jpg;4-9:other:full:Bell/d.jpg"))
     ['Bark/a.jpg', 'Clock/b.jpg']

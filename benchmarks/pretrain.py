@@ -10,7 +10,7 @@
 (a) and (b) take turns, so do (c) and (d); medians. "d / limit" is (d) over the slower of (b) and (c). Printed
 as well: the step's floating-point operations, the bytes that weights, gradients and momenta move, the bytes
 that all operators read and write (as if no cache held them and nothing were fused), and what a large matrix
-product reaches here.
+product reaches here. Options that are not listed below are those of `avel pretrain`.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ def _make_clips(folder: Path, clips: int) -> None:
     names = [f"{number // FILES_A_FOLDER:04d}/clip{number:07d}" for number in range(clips)]
     for name in names:
         file = folder / f"{name}.mp4"
-        if name.endswith("000") or name is names[0]:
+        if name.endswith("000"):
             file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
     columns = {

@@ -4,7 +4,8 @@
     python benchmarks/scale_features.py --rows 1000000
 
 A made-up cache holds narrow vectors, a sample and an event for each row, and the hash of a file. It is opened
-in a process of its own, after the imports; the first opening starts the process that reads HDF5 files first.
+in a process of its own, after the imports. Opening starts a second process, which tries HDF5 files first:
+wall time includes it, CPU time and memory do not.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ from avel.text import table
 
 FRAMES_AT_ONCE = 10
 READS = 100
-TODAY = "files of each clip"
+LOOSE = "files of each clip"
 
 
 def main() -> None:
@@ -49,12 +49,12 @@ def main() -> None:
     options = _options()
     set_verbosity(0)
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        stores = {TODAY: Path(folder) / "loose.zarr"}
-        build = _seconds(lambda: _build(stores[TODAY], options.clips))
-        costs: list[tuple[object, ...]] = [(TODAY, *_counts(stores[TODAY]), f"{build:.1f}", "", "", "")]
+        stores = {LOOSE: Path(folder) / "loose.zarr"}
+        build = _seconds(lambda: _build(stores[LOOSE], options.clips))
+        costs: list[tuple[object, ...]] = [(LOOSE, *_counts(stores[LOOSE]), f"{build:.1f}", "", "", "")]
         for size in options.sizes:
             name, store = f"shards of {size}", Path(folder) / f"{size}.zarr"
-            shutil.copytree(stores[TODAY], store)
+            shutil.copytree(stores[LOOSE], store)
             os.sync()
             wall, cpu, peak = _packing(store, size)
             _stage(store, 0, options.clips)
@@ -133,7 +133,7 @@ def _pack(store: Path, size: int) -> tuple[float, float, float]:
 
 
 def _reads(stores: dict[str, Path], clips: int, rounds: int) -> list[str]:
-    """Returns a table of the median milliseconds of each way to read, the first layout's as 1."""
+    """Returns a table of the median milliseconds of each way to read, with the ratio to `LOOSE`."""
     opened = {name: ClipStore.open(store) for name, store in stores.items()}
     chance = random.Random(0)
     took: dict[tuple[str, str], list[float]] = {}
@@ -151,7 +151,7 @@ def _reads(stores: dict[str, Path], clips: int, rounds: int) -> list[str]:
     for name in stores:
         cells = []
         for way in ways:
-            ratio = median(own / today for own, today in zip(took[way, name], took[way, TODAY], strict=True))
+            ratio = median(own / loose for own, loose in zip(took[way, name], took[way, LOOSE], strict=True))
             cells.append(f"{median(took[way, name]):.2f} ({ratio:.2f})")
         rows.append((name, *cells))
     return table(("read, ms a clip (paired ratio)", *ways), rows)

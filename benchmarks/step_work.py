@@ -32,7 +32,7 @@ class StepWork:
 
 
 def convolution_backward(
-    slope: Sequence[int],
+    out_gradient: Sequence[int],
     inputs: Sequence[int],
     weight: Sequence[int],
     bias: Any,
@@ -50,8 +50,8 @@ def convolution_backward(
     torch's own formula forgets `groups` in the weight's gradient: for a depthwise convolution it counts C
     times too many.
     """
-    places = inputs[2:] if transposed else slope[2:]
-    return 2 * slope[0] * prod(places) * prod(weight) * sum(map(bool, wanted[:2]))
+    places = inputs[2:] if transposed else out_gradient[2:]
+    return 2 * out_gradient[0] * prod(places) * prod(weight) * sum(map(bool, wanted[:2]))
 
 
 class BytesTouched(TorchDispatchMode):

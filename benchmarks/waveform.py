@@ -122,7 +122,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--clips", type=Path, required=True, help="folder of videos")
     parser.add_argument("--count", type=int, default=24, help="videos to take from it")
     parser.add_argument("--rounds", type=int, default=16, help="turns of both")
-    parser.add_argument("--by-clip", action="store_true", help="stage alone, clip by clip in this process")
+    parser.add_argument("--by-clip", action="store_true", help="staging alone, clip by clip in this process")
     parser.add_argument("--json", action="store_true")
     return parser.parse_args()
 

@@ -2,7 +2,7 @@
 
     python examples/avbt.py    trains a small one on made-up clips for some seconds and prints the loss
 
-B clips, T segments (10), N frames a segment (16), d features of an embedding. `avel pretrain` does the same
+B clips, T segments (10), N frames a segment (16), d numbers in an embedding. `avel pretrain` does the same
 with real clips; tests/examples/test_avbt.py holds the two to the same numbers.
 """
 
@@ -40,7 +40,7 @@ def random_box(H: int, W: int) -> tuple[int, int, int, int]:
 
 
 def augment(frames: Tensor, box: tuple[int, int, int, int], sigma: float, size: int) -> Tensor:
-    """Crops and blurs, Table 5's best row, all frames of a clip alike: (T, 3, H, W) -> (T, 3, size, size)."""
+    """Crops and blurs (Table 5's best row) all frames of a clip alike: (T, 3, H, W) -> (T, 3, size, size)."""
     top, left, h, w = box
     part = frames[..., top : top + h, left : left + w]
     planes = F.interpolate(part, (size, size), mode="bicubic", antialias=True).flatten(0, 1)[:, None]
@@ -52,14 +52,14 @@ def augment(frames: Tensor, box: tuple[int, int, int, int], sigma: float, size: 
 
 
 class Encoder(nn.Module):
-    """A CNN and a Bi-LSTM of one modality. The paper's CNNs: VGGish (d = 128), ResNet-50 without fc.
+    """A CNN and a Bi-LSTM of one modality. The paper's CNNs: VGGish (width 128), ResNet-50 without fc.
 
-    The paper speaks of 512 visual features, ResNet-50 has 2048: a Linear layer follows it.
+    The paper speaks of 512 visual features, ResNet-50 has 2048: a Linear layer follows it in `cnn`.
     """
 
-    def __init__(self, cnn: nn.Module, d: int) -> None:
+    def __init__(self, cnn: nn.Module, width: int) -> None:
         super().__init__()
-        self.cnn, self.lstm = cnn, nn.LSTM(d, 128, batch_first=True, bidirectional=True)
+        self.cnn, self.lstm = cnn, nn.LSTM(width, 128, batch_first=True, bidirectional=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns f_a or f_v, d_l = 256: (B, T, 1, 96, 64) or (B, T, 3, 224, 224) -> (B, T, d_l)."""
@@ -90,7 +90,7 @@ def avbt_loss(C: Tensor) -> Tensor:
 
 @torch.no_grad()
 def lars(momenta: dict[nn.Parameter, Tensor], lr_scale: float, fraction: float, batch: int = BATCH) -> None:
-    """Moves weights (each has a momentum) in proportion to their norm, but not biases and norm layers."""
+    """Updates parameters: scales the steps of weights, but not of biases and norm layers, to their norm."""
     for w, m in momenta.items():
         assert w.grad is not None
         g, lr = w.grad, LR_BIASES
@@ -109,7 +109,7 @@ def lr_fraction(step: int, epoch_steps: int, epochs: int = EPOCHS, warmup: int =
 
 
 def main(epochs: int = 10, warmup: int = 1, clips: int = 256) -> None:
-    """Runs Algorithm 1 with small CNNs and a narrow projector, on clips as loud as they are coloured."""
+    """Runs Algorithm 1 with small CNNs and a narrow projector, on clips whose audio follows their colours."""
     torch.manual_seed(0)
     random.seed(0)
     levels = torch.rand(clips, 10, 3)  # of red, green and blue, and of three bands of the log-mel

@@ -60,7 +60,7 @@ class TACMA(nn.Module):
 
 
 def cross_entropy(pred: Tensor, Y_gt: Tensor) -> Tensor:
-    """Computes Eq. 9, with its sign and without the constant 1/C: (B, T, C), one-hot (B, T, C) -> scalar."""
+    """Computes Eq. 9 without 1/C and with the minus it lacks: (B, T, C), one-hot (B, T, C) -> scalar."""
     return -(Y_gt * pred.log_softmax(-1)).sum(-1).mean()
 
 

@@ -50,6 +50,6 @@ def phone(driver: Any) -> None:
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
 
 
-def errors(driver: Any) -> list[str]:
-    """What the page wrote to the console since the last question."""
+def console(driver: Any) -> list[str]:
+    """What the page wrote to the console since the last call."""
     return [entry["message"] for entry in driver.get_log("browser")]

@@ -42,7 +42,7 @@ def usual_threads() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leaves tables unbroken: pytest-xdist tells its workers the width of the terminal."""
+    """Keeps tables whole: pytest-xdist passes the terminal's width to its workers, and tables obey it."""
     monkeypatch.delenv("COLUMNS", raising=False)
 
 
@@ -88,7 +88,7 @@ def gpu(request: pytest.FixtureRequest) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Turns a skip into a failure where what was missing is known to be there."""
+    """Turns a skip into a failure where AVEL_REQUIRE_* says that the test must run."""
     report = yield
     uses_shared = "shared" in getattr(item, "fixturenames", ()) or item.get_closest_marker("shared")
     demanded = (uses_shared and os.environ.get("AVEL_REQUIRE_SHARED")) or any(

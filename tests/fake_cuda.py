@@ -1,8 +1,8 @@
 """A CUDA device on machines without one: devices, shapes and dtypes are followed, nothing is computed.
 
-torch's FakeTensorMode does that for operators, and refuses those whose inputs lie on two devices. What asks
-the driver beside them is replaced here: moving a module, pinned memory, autocast's look for a GPU, LSTMs and
-GRUs, and autograd's engine, which here is a loop over the graph.
+torch's FakeTensorMode does that for operators, and refuses those whose inputs lie on two devices. Other calls
+that need the driver are replaced here: moving a module, pinned memory, autocast's look for a GPU, CUDA
+graphs, LSTMs and GRUs, and autograd's engine, by a loop over the graph.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_leaves
 CUDA = torch.device("cuda", 0)
 READING = ("_local_scalar_dense", "nonzero", "equal", "masked_select", "_unique2", "unique_dim", "is_nonzero")
 """Operators whose result the host waits for."""
-MAKING = ("empty", "empty_like", "empty_strided", "new_empty", "detach", "alias")
+NO_LAUNCH = ("empty", "empty_like", "empty_strided", "new_empty", "detach", "alias")
 """Operators that launch nothing."""
 
 LACKING = library.Library("aten", "IMPL", "Meta")
@@ -62,7 +62,7 @@ def move(module: nn.Module, device: torch.device) -> nn.Module:
 
 
 def recurrent(layer: nn.RNNBase, x: Tensor, initial: Any = None) -> tuple[Tensor, Any]:
-    """Hidden states that hang on the input, on each weight and the first state: (B, T, D) -> (B, T, 2H)."""
+    """Hidden states that depend on input, weights and first state as a sum: (B, T, D) -> (B, T, 2H)."""
     first = (initial,) if isinstance(initial, Tensor) else initial or ()
     touched = sum((value.sum() for value in (*layer.parameters(), *first)), x.sum()).to(x.dtype)
     last = touched.expand(2 * layer.num_layers, len(x), layer.hidden_size)
@@ -126,7 +126,7 @@ def _run(node: Any, inputs: dict[int, Tensor]) -> list[Tensor | None]:
 
 
 def fake_graphs(patch: pytest.MonkeyPatch) -> None:
-    """Has CUDA graphs be captured and replayed without CUDA, and all streams be one."""
+    """Replaces CUDA graphs by lists of operators to replay, and all streams by one."""
     stream = SimpleNamespace(wait_stream=lambda other: None, device=CUDA)
     patch.setattr(torch.cuda, "CUDAGraph", Graph)
     patch.setattr(torch.cuda, "graph", Capture)
@@ -198,7 +198,7 @@ class Watch(TorchDispatchMode):
             for values in ((args, kwargs), result)
         )
         if "cuda" in before | after:
-            self.launches += func.namespace == "aten" and not func.is_view and name not in MAKING
+            self.launches += func.namespace == "aten" and not func.is_view and name not in NO_LAUNCH
             if "cuda" in before and (name in READING or "cpu" in after):
                 self.reads[line_of_avel(name)] += 1
             elif before == {"cpu"}:

@@ -18,11 +18,11 @@ from avel.stores.datasets.llp import EVENTS, SPLIT_LISTS
 from avel.stores.datasets.sample import MODALITIES, SPLITS, Annotated, Event, Modality
 
 Scripts = Sequence[Script]
-Course = Literal["one", "runs", "mixed", "overlapping", "parsing"]
+EventPattern = Literal["one", "runs", "mixed", "overlapping", "parsing"]
 """Events of a clip. "one": one event; "runs": none to two of one class; "mixed": one or two of two classes;
 "overlapping": two that overlap; "parsing": one audible alone, one visible alone, one both, at any times."""
 INSIDE_SECONDS = 0.25
-"""Seconds by which AVE-PM's events begin later and end earlier; their labels stay the same."""
+"""Seconds by which events of AVE-PM are made shorter at both ends; the labels of segments stay the same."""
 
 
 @dataclass(frozen=True)
@@ -31,15 +31,15 @@ class FolderLayout:
 
     Attributes:
         files: scripts -> text of each annotation file.
-        clip: pattern of a clip's path, below the folder of the dataset.
-        course: events that its clips have.
+        clip: path of a clip below the folder of the dataset, with {id} or {number} in it.
+        pattern: events that its clips have.
         seconds: length of a clip where no test asks for another.
         annotations: file that must be named where the layout is read, if any.
     """
 
     files: Callable[[Scripts], dict[str, str]]
     clip: str = "videos/{id}.mp4"
-    course: Course = "mixed"
+    pattern: EventPattern = "mixed"
     seconds: int = 4
     annotations: str = ""
 
@@ -48,12 +48,12 @@ class FolderLayout:
 
 
 def scripts_of(
-    layout: str, clips: int, classes: Sequence[str], seconds: int = 10, course: Course | None = None
+    layout: str, clips: int, classes: Sequence[str], seconds: int = 10, pattern: EventPattern | None = None
 ) -> tuple[Script, ...]:
-    """Scripts with the events of the layout; of OV-AVEBench train lacks the last class."""
-    course, rng = course or LAYOUTS[layout].course, np.random.default_rng(0)
+    """Scripts with the layout's events; no train clip of OV-AVEBench has the last class, which is "open"."""
+    pattern, rng = pattern or LAYOUTS[layout].pattern, np.random.default_rng(0)
     scripts = write_scripts(clips, 0, classes, seconds)
-    if course == "one":
+    if pattern == "one":
         return scripts
     if layout == "ov-avebench":
         scripts = tuple(
@@ -62,38 +62,39 @@ def scripts_of(
             else each
             for each in scripts
         )
-    return tuple(_acted(each, number, course, rng, classes) for number, each in enumerate(scripts))
+    return tuple(_acted(each, number, pattern, rng, classes) for number, each in enumerate(scripts))
 
 
 def _acted(
-    script: Script, number: int, course: Course, rng: np.random.Generator, classes: Sequence[str]
+    script: Script, number: int, pattern: EventPattern, rng: np.random.Generator, classes: Sequence[str]
 ) -> Script:
-    """The script with events of the course, each of a class, a modality, an onset and an offset."""
+    """The script with events of the pattern, each of a class, a modality, an onset and an offset."""
     seconds, name = len(script.video), script.category
     other = next(each for each in classes if each != name)
 
     def cuts(count: int) -> list[int]:
         return sorted(rng.choice(seconds + 1, count, replace=False).tolist())
 
-    if course == "parsing":
+    if pattern == "parsing":
         modalities = rng.permutation(MODALITIES).tolist()
-        events = [(each, how, *cuts(2)) for each, how in zip((name, other, name), modalities, strict=True)]
-    elif course == "overlapping":
+        events = [(each, of, *cuts(2)) for each, of in zip((name, other, name), modalities, strict=True)]
+    elif pattern == "overlapping":
         first, second, third, last = cuts(4)
         events = [(name, "both", first, third), (other, "both", second, last)]
     else:
-        times = cuts(2 * (number % 3 if course == "runs" else 1 + number % 2))
-        names = (name, other if course == "mixed" else name)
+        times = cuts(2 * (number % 3 if pattern == "runs" else 1 + number % 2))
+        names = (name, other if pattern == "mixed" else name)
         spans = zip(times[::2], times[1::2], strict=True)
         events = [(each, "both", *span) for each, span in zip(names, spans, strict=False)]
 
-    def names_at(second: int, lacking: Modality) -> tuple[str, ...]:
+    def names_at(second: int, modality: Modality) -> tuple[str, ...]:
+        there = ("both", modality)
         return tuple(
-            sorted({each for each, how, start, end in events if how != lacking and start <= second < end})
+            sorted({each for each, of, start, end in events if of in there and start <= second < end})
         )
 
     video, audio = (
-        tuple(names_at(second, lacking) for second in range(seconds)) for lacking in ("audio", "visual")
+        tuple(names_at(second, modality) for second in range(seconds)) for modality in ("visual", "audio")
     )
     return replace(script, video=video, audio=audio)
 
@@ -217,7 +218,7 @@ def _vector(script: Script) -> list[int]:
 LAYOUTS: dict[str, FolderLayout] = {
     "ave": FolderLayout(annotation_files, "AVE/{id}.mp4", "one"),
     "ave-pm": FolderLayout(ave_pm_files, "videos/{number}.mp4", "one"),
-    "ov-avebench": FolderLayout(ov_avebench_files, course="runs", seconds=10),
+    "ov-avebench": FolderLayout(ov_avebench_files, pattern="runs", seconds=10),
     "vggsound-avel": FolderLayout(vggsound_avel_files, "video/{id}_{number:06}.mp4", "runs", seconds=10),
     "activitynet": FolderLayout(activitynet_files),
     "desed": FolderLayout(desed_files),

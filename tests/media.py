@@ -1,6 +1,7 @@
 """Composes media files whose pictures and sounds are known: each picture shows its own number, sound clicks.
 
-Written with PyAV, which the code under test reads with; what is expected comes from here, not from there.
+PyAV writes them, and the code under test reads with PyAV too; what a test expects comes from the numbers and
+clicks that were composed, not from what PyAV says.
 """
 
 import re
@@ -134,7 +135,7 @@ def find_clicks(samples: NDArray[np.float32], sample_rate: int = 16000) -> list[
 
 
 def remux(source: Path, target: Path, cut_seconds: Fraction, **form: str) -> Path:
-    """Copies without coding, cut at `cut_seconds`, in mid-GOP: earlier packets get negative times.
+    """Copies without re-encoding, cut at `cut_seconds`, in mid-GOP: earlier packets get negative times.
 
     In MP4 the muxer writes an edit list, and the reader must decode but not show them.
     """
@@ -151,7 +152,7 @@ def remux(source: Path, target: Path, cut_seconds: Fraction, **form: str) -> Pat
 
 
 def restamp_sound(source: Path, target: Path, later: Callable[[int], float | None]) -> Path:
-    """Copies without coding; packet n of the sound is stamped `later(n)` seconds later, or lost if None."""
+    """Copies without re-encoding; stamps packet n of the sound `later(n)` seconds later, loses it if None."""
     with av.open(str(source)) as reader, av.open(str(target), "w") as writer:
         streams = {stream.index: writer.add_stream_from_template(stream) for stream in reader.streams}
         number = 0
@@ -169,7 +170,7 @@ def restamp_sound(source: Path, target: Path, later: Callable[[int], float | Non
 
 
 def spoil_sound(source: Path, target: Path) -> Path:
-    """Copies without coding, each packet of sound as bytes that no decoder takes."""
+    """Copies without re-encoding, each packet of sound as bytes that no decoder takes."""
     with av.open(str(source)) as reader, av.open(str(target), "w") as writer:
         streams = {stream.index: writer.add_stream_from_template(stream) for stream in reader.streams}
         for packet in reader.demux():
@@ -190,9 +191,7 @@ def unstamp(source: Path, target: Path, bare: Callable[[int], bool]) -> Path:
     data, number = bytearray(source.read_bytes()), 0
     for start in range(0, len(data), 188):
         header = int.from_bytes(data[start : start + 4])
-        if (
-            header >> 8 & 0x1FFF != 256 or not header >> 22 & 1
-        ):  # the picture's first PID; a PES packet starts
+        if header >> 8 & 0x1FFF != 256 or not header >> 22 & 1:  # not the pictures' PID, or within a packet
             continue
         packet = start + 4 + (1 + data[start + 4] if header >> 5 & 1 else 0)  # after the adaptation field
         if bare(number):
@@ -205,9 +204,9 @@ def unstamp(source: Path, target: Path, bare: Callable[[int], bool]) -> Path:
 
 
 def ambisonic(path: Path) -> Path:
-    """Calls four discrete channels, of Opus in a Matroska file, ambisonic sound of first order."""
+    """Relabels four channels of Opus in a Matroska file, in place, as first-order ambisonics."""
     data = bytearray(path.read_bytes())
-    data[data.index(b"OpusHead") + 18] = 2  # the family of its channels' mapping
+    data[data.index(b"OpusHead") + 18] = 2  # OpusHead's channel mapping family
     path.write_bytes(data)
     return path
 
@@ -223,9 +222,9 @@ def turn(path: Path, a: int, b: int, c: int, d: int) -> Path:
 
 
 def forge_ticks(path: Path, target: Path, kind: str, *, faster: int = 1, steps: bool = True) -> Path:
-    """Copies an MP4 whose index says of "vide" or "soun" that a second has `faster` times as many ticks.
+    """Copies an MP4 and forges the index of its "vide" or "soun" track: `faster` times the ticks a second.
 
-    Without `steps` all ticks from one packet to the next are 0.
+    Without `steps`, each packet lasts 0 ticks.
     """
     data = bytearray(path.read_bytes())
     handler = re.search(rb"hdlr.{8}" + kind.encode(), data, re.DOTALL)
@@ -267,7 +266,7 @@ def _sound_stream(container: av.container.OutputContainer, film: Film) -> tuple:
 
 
 def _sounds(film: Film, layout: str) -> "Iterator[av.AudioFrame]":
-    """Blocks of silence with clicks: bells of 0.5 ms, whose peak survives lossy coding and resampling."""
+    """Blocks of tone or silence with clicks: Gaussians of 0.5 ms, whose peak survives coding."""
     start, total = round(film.sound_start * film.sample_rate), int(film.sound_seconds * film.sample_rate)
     for first in range(0, total, film.sound_block):
         seconds = (start + np.arange(first, min(first + film.sound_block, total))) / film.sample_rate

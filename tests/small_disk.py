@@ -62,13 +62,13 @@ def avel(*arguments: str | Path, largest_file: int | None = None) -> subprocess.
 
 
 def check_refusal(ended: subprocess.CompletedProcess[str], place: Path, why: str) -> None:
-    """Holds that a command ended with exit 1, one line that names the place and why, and the next step."""
+    """Asserts that a command ended with exit 1, one line that names the place and why, and the next step."""
     assert ended.returncode == ERROR, (ended.returncode, ended.stdout, ended.stderr)
     check_words(ended.stderr, place, why)
 
 
 def check_words(said: str, place: Path, why: str = "No space left on device") -> None:
-    """Holds that an error is one line that names the place and why, and the next step."""
+    """Asserts that an error is one line that names the place and why, and the next step."""
     what, step = said.splitlines()
     assert what.startswith(f"avel: error: {place}"), what
     assert why in what

@@ -21,7 +21,7 @@ class Events:
 
 
 def install(monkeypatch: pytest.MonkeyPatch) -> dict[str, Events]:
-    """Puts it in the place of TensorBoard's writer; returns folder -> events, filled as writers are made."""
+    """Makes TensorBoard's writer give `Events`; returns folder -> events, filled as writers are made."""
     made: dict[str, Events] = {}
     module = ModuleType("torch.utils.tensorboard")
     module.SummaryWriter = lambda folder: made.setdefault(folder, Events())  # type: ignore[attr-defined]

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.chromium import errors, phone
+from tests.chromium import console, phone
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(page.stem for page in (ROOT / "docs").glob("*.md"))
@@ -52,7 +52,7 @@ def test_a_page_opens_from_disk_on_screen_and_phone(site: Path, driver: Any, pag
     phone(driver)
     assert driver.execute_script("return document.documentElement.scrollWidth") <= 390
     driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-    assert errors(driver) == []
+    assert console(driver) == []
 
 
 @pytest.mark.browser
@@ -66,4 +66,4 @@ def test_the_search_finds_from_disk(site: Path, driver: Any) -> None:
         assert time.monotonic() < end, "the search found nothing"
         time.sleep(0.05)
     assert any("extending.html" in link.get_attribute("href") for link in found)
-    assert errors(driver) == []
+    assert console(driver) == []

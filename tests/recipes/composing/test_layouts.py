@@ -28,13 +28,13 @@ from avel.stores.features import write_features
 from avel.stores.runs import Run
 from avel.text import as_plain
 from tests import layouts
-from tests.layouts import LAYOUTS, Course, events_of, write_annotations, write_layout
+from tests.layouts import LAYOUTS, EventPattern, events_of, write_annotations, write_layout
 
 CLIPS, THREE = 12, CLASSES[:3]
 SINGLE = tuple(name for name in LAYOUTS if name != "llp")
 """Layouts whose events are both visible and audible."""
 VARYING = ("activitynet", "desed", "folder")
-"""Those that can say any course of such events."""
+"""Those of them that can hold any pattern of events."""
 
 
 def read(folder: Path, layout: str) -> Dataset:
@@ -42,8 +42,8 @@ def read(folder: Path, layout: str) -> Dataset:
     return read_dataset(folder, folder / named if named else None)
 
 
-def scripts_of(layout: str, course: Course | None = None) -> tuple[Script, ...]:
-    return layouts.scripts_of(layout, CLIPS, THREE, course=course)
+def scripts_of(layout: str, pattern: EventPattern | None = None) -> tuple[Script, ...]:
+    return layouts.scripts_of(layout, CLIPS, THREE, pattern=pattern)
 
 
 def in_order_of(scripts: Sequence[Script], dataset: Dataset, folder: Path, layout: str) -> list[Sample]:
@@ -54,10 +54,12 @@ def in_order_of(scripts: Sequence[Script], dataset: Dataset, folder: Path, layou
 
 
 @pytest.mark.parametrize(
-    ("layout", "course"), [*((name, None) for name in SINGLE), *((name, "overlapping") for name in VARYING)]
+    ("layout", "pattern"), [*((name, None) for name in SINGLE), *((name, "overlapping") for name in VARYING)]
 )
-def test_what_is_read_back_is_what_was_composed(tmp_path: Path, layout: str, course: Course | None) -> None:
-    scripts = scripts_of(layout, course)
+def test_what_is_read_back_is_what_was_composed(
+    tmp_path: Path, layout: str, pattern: EventPattern | None
+) -> None:
+    scripts = scripts_of(layout, pattern)
     folder = write_layout(tmp_path / "set", layout, scripts)
     assert find_format(folder) == layout
     dataset = read(folder, layout)
@@ -70,7 +72,7 @@ def test_what_is_read_back_is_what_was_composed(tmp_path: Path, layout: str, cou
         count: sum(len(events_of(script)) == count for script in scripts)
         for count in sorted({len(events_of(script)) for script in scripts})
     }
-    if course == "overlapping":
+    if pattern == "overlapping":
         assert len(found.overlapping_samples) == CLIPS
         assert all(
             sorted(sample.events or (), key=lambda each: each.onset_seconds) == list(events_of(script))
@@ -141,9 +143,9 @@ def test_classes_that_train_lacks_are_tagged(tmp_path: Path) -> None:
     assert {each.split for each in samples if each.tag == "unseen"} == {"val", "test"}
 
 
-def cached(folder: Path, layout: str, path: Path, course: Course | None = None) -> Path:
+def cached(folder: Path, layout: str, path: Path, pattern: EventPattern | None = None) -> Path:
     """A cache in the place of encoders that see and hear everything: features are the classes of events."""
-    dataset, scripts = read(folder, layout), scripts_of(layout, course)
+    dataset, scripts = read(folder, layout), scripts_of(layout, pattern)
     place = {video.video_id: number for number, video in enumerate(dataset.videos)}
     features = np.zeros((len(place), 10, len(THREE)), np.float32)
     for sample, script in zip(in_order_of(scripts, dataset, folder, layout), scripts, strict=True):
@@ -205,13 +207,13 @@ def truth_of(script: Script, categories: Sequence[str], task: str) -> list[objec
 
 
 @pytest.mark.parametrize(
-    ("layout", "course"), [(name, "overlapping" if name == "activitynet" else None) for name in LAYOUTS]
+    ("layout", "pattern"), [(name, "overlapping" if name == "activitynet" else None) for name in LAYOUTS]
 )
-def test_from_clips_to_a_report(tmp_path: Path, layout: str, course: Course | None) -> None:
+def test_from_clips_to_a_report(tmp_path: Path, layout: str, pattern: EventPattern | None) -> None:
     """Test clips have the composed labels, `score` and `evaluate` agree, and a page is there."""
     chosen, folder = LAYOUTS[layout], tmp_path / "set"
     seconds = chosen.seconds
-    scripts = layouts.scripts_of(layout, 9, THREE, seconds, course)
+    scripts = layouts.scripts_of(layout, 9, THREE, seconds, pattern)
     write_layout(folder, layout, scripts, recorded=True)
     annotations = folder / chosen.annotations if chosen.annotations else None
     tiny = dict.fromkeys(("visual_backbone", "audio_backbone"), "tiny")
@@ -219,7 +221,7 @@ def test_from_clips_to_a_report(tmp_path: Path, layout: str, course: Course | No
     store, cache, run = tmp_path / "s.zarr", tmp_path / "c.h5", tmp_path / "run"
     avel.extract(folder, store, annotations=annotations, segments=seconds, size=48, workers=1)
     avel.cache_features(store, cache, crop_size=42, device="cpu", **tiny, **random)
-    options = {"head": "mlp", "task": "multi_label" if course else "auto", "seeds": 1, "epochs": 2}
+    options = {"head": "mlp", "task": "multi_label" if pattern else "auto", "seeds": 1, "epochs": 2}
     if layout == "llp":
         options |= {"head": "han", "supervision": "weak"}
     found = avel.train_head(cache, run, device="cpu", **options)
@@ -238,7 +240,7 @@ def test_from_clips_to_a_report(tmp_path: Path, layout: str, course: Course | No
     names = {"annotations": annotations, "segments": seconds, "task": options["task"]}
     scored, group = avel.score(run / "predictions.parquet", folder, **names), found.groups[options["head"]]
     assert scored.trivial_baselines_percent == found.trivial_baselines_percent
-    if not course:  # the audit counts a second as one label, or LLP's by their modalities
+    if not pattern:  # the audit counts a second as one label, or LLP's by their modalities
         audited = audit(dataclasses.replace(dataset, longest_seconds=float(seconds)))
         baselines = audited.trivial_baselines or audited.parsing_baselines
         rules = list(dataclasses.asdict(baselines["test"]).values())

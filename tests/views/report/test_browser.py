@@ -22,7 +22,7 @@ from avel.heads.evaluation.evaluate import evaluate
 from avel.heads.train import sweep, train_head
 from avel.views.reading import read_run
 from avel.views.report.page import put, report
-from tests.chromium import errors, phone
+from tests.chromium import console, phone
 from tests.heads.parsing import longhand_labels, random_events, write_parsing_cache
 from tests.views.made import CATEGORIES, IDS, Made, T, write_cache
 
@@ -43,7 +43,7 @@ def folder(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def page(driver: Any, folder: Path) -> Any:
     """The driver with the page loaded again."""
     driver.get("about:blank")
-    errors(driver)
+    console(driver)
     driver.get((folder / "index.html").as_uri())
     return driver
 
@@ -81,7 +81,7 @@ def samples_where(
 
 def test_loads_from_disk_without_a_word_on_the_console(page: Any) -> None:
     until(page, "return document.querySelectorAll('.tracks .segments').length === 3")
-    assert errors(page) == []
+    assert console(page) == []
     text = page.find_element("tag name", "body").text
     assert "2 runs · 8 clips · 4 classes and background" in text
     assert "always background" in text
@@ -127,7 +127,7 @@ def test_an_address_with_a_clip_opens_it(driver: Any, folder: Path, made: Made) 
     driver.get((folder / "index.html").as_uri() + "#clip=2&second=1")
     until(driver, "return document.querySelector('#clips h3 small')?.textContent.includes('sample 2,')")
     until(driver, "return player.seconds === 1")
-    assert not errors(driver)
+    assert not console(driver)
 
 
 def test_a_link_keeps_run_trial_filters_clip_and_second(page: Any, folder: Path) -> None:
@@ -142,7 +142,7 @@ def test_a_link_keeps_run_trial_filters_clip_and_second(page: Any, folder: Path)
     until(page, f"return player.clip === {clip}")
     assert page.execute_script(shown) == [1, 0, "wrong", clip, 2]
     assert page.find_element("id", "filter-mistakes").get_property("value") == "wrong"
-    assert errors(page) == []
+    assert console(page) == []
 
 
 def test_the_video_of_a_clip_before_does_not_move_the_playhead(page: Any) -> None:
@@ -234,7 +234,7 @@ def test_figures_and_tracks_are_files(page: Any) -> None:
     eaf = ElementTree.fromstring(saved[f"{clip}.eaf"].encode())
     assert [tier.get("TIER_ID") for tier in eaf.iter("TIER")] == ["labels", "mlp", "tacma"]
     assert [slot.get("TIME_VALUE") for slot in eaf.iter("TIME_SLOT")][:2] == ["1000", "3000"]
-    assert errors(page) == []
+    assert console(page) == []
 
 
 def test_settings_that_differ_stand_apart(page: Any) -> None:
@@ -259,7 +259,7 @@ def test_a_link_with_wrong_words_opens_the_page_as_it_begins(page: Any, folder: 
         "all",
         "all",
     ]
-    assert errors(page) == []
+    assert console(page) == []
 
 
 def test_a_saved_figure_arrives_as_a_file(page: Any, tmp_path: Path) -> None:
@@ -343,7 +343,7 @@ def test_a_sweep_is_drawn_over_its_setting(
     sweep(made.cache, folder / "run", {"theta": [0, 0.03, 0.3], "routing": ["cross", "printed"]}, **options)
     report([folder / "run"], folder / "page", tsne=False)
     driver.get("about:blank")
-    errors(driver)
+    console(driver)
     driver.get((folder / "page" / "index.html").as_uri())
     until(driver, "return document.querySelectorAll('#sweeps svg').length === 2")
     captions = "return [...document.querySelectorAll('#sweeps figcaption')].map((item) => item.textContent)"
@@ -361,7 +361,7 @@ def test_a_sweep_is_drawn_over_its_setting(
     assert [len(drawn(chart, "polyline")) for chart in (0, 1)] == [0, 2]
     assert [len(drawn(chart, ".seed")) for chart in (0, 1)] == [12, 12]
     assert drawn(1, ".tick[text-anchor=middle]") == ["0", "0.03", "0.3"]
-    assert errors(driver) == []
+    assert console(driver) == []
 
 
 def test_hostile_names_are_shown_as_text(page: Any) -> None:
@@ -446,7 +446,7 @@ def test_a_click_seeks_and_the_playhead_is_in_step(page: Any) -> None:
     page.execute_script("player.video.currentTime = 3.5")
     until(page, "return document.querySelector('.readout').textContent.startsWith('second 3')")
     assert page.execute_script(place) == pytest.approx(3.5 / T, abs=0.01)
-    assert errors(page) == []
+    assert console(page) == []
 
 
 def test_the_playhead_follows_the_playing_video(page: Any) -> None:
@@ -494,7 +494,7 @@ def test_clips_without_labels_show_predictions_that_are_neither_right_nor_wrong(
         assert "No clip of this split has known events." in text
         assert "null" not in text
     assert shown_samples(driver) == [1, 4, 7, 10]
-    assert errors(driver) == []
+    assert console(driver) == []
 
 
 def test_tagged_samples_have_columns_of_their_own(page: Any, made: Made) -> None:
@@ -506,7 +506,7 @@ def test_tagged_samples_have_columns_of_their_own(page: Any, made: Made) -> None
         assert {f"accuracy, {tag}", f"event F1, {tag}"} <= set(titles)
         assert f"{found.accuracy_percent.mean:.1f}" in page.find_element("id", "accuracy").text
     assert len(group.by_tag) == 3
-    assert errors(page) == []
+    assert console(page) == []
 
 
 def test_two_tracks_show_several_events_at_once(driver: Any, tmp_path: Path) -> None:
@@ -555,7 +555,7 @@ def test_two_tracks_show_several_events_at_once(driver: Any, tmp_path: Path) -> 
     # Of the classes of a segment, in labels or predictions of either track, those in both
     part = "return rightParts([[[0, 1], []], [[2], []]], [[[1], [2]], [[2], []]])"
     assert driver.execute_script(part) == [pytest.approx(2 / 3), 0]
-    assert errors(driver) == []
+    assert console(driver) == []
 
 
 def test_thousands_of_clips_stay_a_few_rows(driver: Any, folder: Path, tmp_path: Path) -> None:
@@ -597,7 +597,7 @@ def test_a_phone_needs_no_sideways_scrolling(page: Any) -> None:
     drawn = "return document.querySelector('.difference-row .bar-track').getBoundingClientRect().width"
     assert page.execute_script(drawn) > 340
     page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-    assert errors(page) == []
+    assert console(page) == []
 
 
 def test_epochs_on_the_axis_of_curves_are_whole_numbers(page: Any) -> None:
