@@ -137,7 +137,7 @@ def check_samples(samples: CachedSamples, videos: int, categories: int) -> None:
         if len(wrong := numbers[(numbers < 0) | (numbers >= count)]):
             raise StoreError(f"{of} is of {what} {wrong[0]}, there are {count}")
     if (samples.known & classes.known).any() or not classes.known[classes.sample].all():
-        raise StoreError("classes are given for a sample whose events are known, or whose classes are not")
+        raise StoreError("a class is of a sample whose events are known, or whose classes are not known")
     if not samples.known[events.sample].all():
         raise StoreError("an event is of a sample whose events are not known")
     if not (np.isfinite(events.offset_seconds) & (events.onset_seconds >= 0)).all():

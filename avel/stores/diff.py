@@ -54,7 +54,7 @@ class CacheDifference:
     """Two caches compared.
 
     Attributes:
-        same: whether the caches agree; missing videos and the provenance do not count.
+        same: whether the caches agree; `missing_in_a`, `missing_in_b` and the provenance do not count.
         arrays: array, or pair of arrays -> how it differs.
         incomparable: array, or pair of arrays, that cannot be compared -> why.
         only_in_a, only_in_b: videos that one cache lacks.

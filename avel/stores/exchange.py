@@ -176,8 +176,7 @@ def _import_published(
         vectors = _vectors(file_arrays)
         without = _rows_not_finite(file_arrays, vectors)
         video_ids, first_row, reasons = _present_videos(dataset, without)
-        there = set(video_ids)
-        present = np.array([sample.video_id in there for sample in dataset.samples], bool)
+        present = dataset.samples.is_one_of("video_id", video_ids)
         findings = _shapes_found(file_arrays) + check_order_files(orders, dataset, present)
         truth = Truth(dataset.labels(grid), dataset.event_table(), len(dataset.categories) + 1)
         findings += check_label_files(files, truth, present)
@@ -199,7 +198,7 @@ def _import_published(
 
 
 def import_background(source: Path | str, cache: Path | str) -> Imported:
-    """Makes a feature cache of AVE's published background clips, which hold no event, for `--negatives`.
+    """Makes a feature cache of AVE's published background clips, for `train_head(negatives=...)`.
 
     They are the files `audio_feature_noisy.h5` and `visual_feature_noisy.h5` of a folder; they name no video
     and have no annotations, so that the cache has no samples. Arrays are as `import_features` makes them, of
@@ -321,18 +320,15 @@ def _present_videos(
 
 def _check_row_order(dataset: Dataset, file_arrays: FileArrays, without: Set[int]) -> str:
     """Checks the row order by the features: samples of one video should have the same; returns a finding."""
-    rows: dict[str, list[int]] = {}
+    rows_of: dict[str, list[int]] = {}
     for row, sample in enumerate(dataset.samples):
         if row not in without:
-            rows.setdefault(sample.video_id, []).append(row)
-    several = [numbers for numbers in rows.values() if len(numbers) > 1]
-    differ = 0
-    for first, *others in several:
-        differ += any(
-            not np.array_equal(array[first], array[other])
-            for array in file_arrays.values()
-            for other in others
-        )
+            rows_of.setdefault(sample.video_id, []).append(row)
+    several = [numbers for numbers in rows_of.values() if len(numbers) > 1]
+    differ = sum(
+        any(not np.array_equal(rows[first], rows[other]) for rows in file_arrays.values() for other in others)
+        for first, *others in several
+    )
     if not several:
         return "row order: cannot be checked, no video has several rows"
     if differ > len(several) / 2:

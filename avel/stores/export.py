@@ -126,7 +126,7 @@ def export_features(
 
 
 def _write_features(cache: FeatureCache, name: str, path: Path, dtype: np.dtype[Any]) -> tuple[int, ...]:
-    """Writes one array by annotation line, 64 rows at a time: (V, T, ...) -> (R, T, ...)."""
+    """Writes one array with a row for each sample, 64 at a time: (V, T, ...) -> (R, T, ...)."""
     count = cache.annotation_rows
     shape = (count, *cache.shapes[name][1:])
     video_of_row = np.full(count, -1, np.int64)

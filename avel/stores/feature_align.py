@@ -27,8 +27,8 @@ REMEDIES = {
     UNREADABLE: "--audio-key or --visual-key if files hold several arrays; ",
     TRANSPOSED: "write them with time first; ",
 }
-"""Kind of problem -> what fixes it; stands in the hint before LEAVE_OUT."""
-LEAVE_OUT = "--leave-out goes on without them, and lists them as missing"
+"""Kind of problem -> what fixes it; begins the hint."""
+LEAVE_OUT = "--leave-out goes on without them"
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,7 @@ class Target:
     Attributes:
         rows: video id -> row of its first sample, for files with a row for each of `row_count` samples.
         lengths: segments of each video, T at most; after them features are 0.
+        of_cache: whether these are the videos of an existing cache, each of which needs features.
     """
 
     video_ids: tuple[str, ...]
@@ -70,6 +71,7 @@ class Target:
     segments: int
     segment_seconds: float
     lengths: tuple[int, ...]
+    of_cache: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class Aligned:
     """Features of the videos of a target, read and resampled when they are asked for: (V, T, ...).
 
     Attributes:
-        places: place of each video's features in the files; None where it has none, so it cannot be read.
+        places: place of each video's features in the files; None for a video without any, not to be read.
         tail: axes behind (V, T).
         mean: average over the cells of maps.
     """
@@ -186,7 +188,7 @@ def _places(files: FeatureFiles, target: Target) -> Mapping[str, int]:
             raise DatasetError(
                 f"{files.where}: {plural(files.count, 'row')} without ids, and the dataset has "
                 f"{plural(target.row_count, 'sample')}",
-                hint="give the annotations of these rows, or an array of texts, video_ids, beside them",
+                hint="give the annotations of these rows, or add an array video_ids with the id of each row",
             )
         return target.rows
     name, count = next(iter(Counter(files.ids).most_common(1)), ("", 0))
@@ -228,9 +230,10 @@ def findings_of(checked: Mapping[FeatureModality, CheckedFeatures], leave_out: b
 
     Raises:
         DatasetError: there are clips without usable features, or ids that no video has, and `leave_out` is
-            not given.
+            not given. Such clips of a cache are always refused.
     """
     lines, kinds = [], Counter[str]()
+    of_cache = any(each.aligned.target.of_cache for each in checked.values())
     for modality, each in checked.items():
         where = f"{modality}, {each.aligned.files.where}"
         count_of = Counter(problem.kind for problem in each.problems.values())
@@ -245,10 +248,11 @@ def findings_of(checked: Mapping[FeatureModality, CheckedFeatures], leave_out: b
             like = [f"; a clip's id is like {clip!r}" for clip in each.aligned.target.video_ids[:1]]
             lines.append(
                 f"{where}: {len(each.surplus)} of {each.aligned.files.count} ids are of no clip of the "
-                f"dataset, the first is {each.surplus[0]!r}{''.join(like)}"
+                f"{'cache' if of_cache else 'dataset'}, the first is {each.surplus[0]!r}{''.join(like)}"
             )
-    if lines and not leave_out:
-        hint = "".join(fix for kind, fix in REMEDIES.items() if kinds[kind]) + LEAVE_OUT
+    if lines and (not leave_out or (of_cache and kinds)):
+        last = "give features of every video of the cache" if of_cache and kinds else LEAVE_OUT
+        hint = "".join(fix for kind, fix in REMEDIES.items() if kinds[kind]) + last
         raise DatasetError("; ".join(lines), hint=hint)
     return lines
 

@@ -10,7 +10,7 @@ import glob
 import pickle
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,14 +70,13 @@ def open_features(path: Path, key: str | None = None) -> Iterator[FeatureFiles]:
         StoreError: a file that cannot be read, or several arrays and no key that chooses.
     """
     files = _files_by_id(path)
-    with ExitStack() as stack:
-        if files is not None:
-            names, paths = tuple(files), tuple(files.values())
-            yield FeatureFiles(str(path), names, len(names), lambda place: _clip(paths[place], key), paths)
-        elif path.suffix.lower() == ".parquet":
-            yield _of_table(path, key)
-        else:
-            entries = stack.enter_context(_entries(path))
+    if files is not None:
+        names, paths = tuple(files), tuple(files.values())
+        yield FeatureFiles(str(path), names, len(names), lambda place: _clip(paths[place], key), paths)
+    elif path.suffix.lower() == ".parquet":
+        yield _of_table(path, key)
+    else:
+        with _entries(path) as entries:
             yield _of_file(path, entries, key)
 
 
@@ -124,6 +123,7 @@ def _entries(path: Path) -> Iterator[Entries]:
         if ending == ".npy":
             entries: Entries = {"": np.lib.format.open_memmap(path, "r")}
         elif ending == ".npz":
+            # ZipFile first: np.load advises to unpickle what is no zip file
             with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as archive:
                 entries = {name: archive[name] for name in archive.files}
         elif ending in (".pt", ".pth"):
@@ -141,7 +141,7 @@ def _entries(path: Path) -> Iterator[Entries]:
 
 
 def _hdf5_entries(group: h5py.Group) -> Entries:
-    """Returns the arrays of a group; those that are groups as their own entries."""
+    """Returns the arrays of a group by name, and for each group inside it that group's arrays of numbers."""
     entries: dict[str, Any] = {}
     for name in group:
         # A link may open another file, on which HDF5 may crash; `array_of` below refuses it
@@ -234,7 +234,7 @@ def _only(entries: Entries, key: str | None, dimensions: tuple[int, ...], where:
         StoreError: there is none, or several and no key.
     """
     fitting = {name: value for name, value in entries.items() if _dimensions(value) in dimensions}
-    if key is not None and set(fitting) != {""}:
+    if key is not None and set(fitting) != {""}:  # a file without names has one array, whatever the key
         fitting = {name: value for name, value in fitting.items() if name == key}
     if len(fitting) == 1:
         return next(iter(fitting.values()))
@@ -276,7 +276,7 @@ def _ids(entries: Entries, where: str) -> tuple[str, ...] | None:
 
 
 def _of_table(path: Path, key: str | None) -> FeatureFiles:
-    """Returns the features of a Parquet file: one row per clip, a list of vectors, or one row per vector."""
+    """Returns the features of a Parquet file, in which a clip is one row, or one row for each vector."""
     import pyarrow as pa
 
     try:

@@ -33,7 +33,7 @@ from avel.text import listed, plural
 
 @dataclass(frozen=True)
 class Imported:
-    """Result of an import; `missing` counts samples without features, or whose features cannot be used."""
+    """Result of an import; `missing` counts samples, and videos without samples, without usable features."""
 
     cache: str
     digest: str
@@ -158,8 +158,6 @@ def add_given(
     cache = open_target(path, names.values(), overwrite)
     with ExitStack() as stack:
         usable = find_features(stack, given, target_of_cache(cache), leave_out)
-        if usable.reasons:
-            raise DatasetError("; ".join(usable.findings), hint="give features of every video of the cache")
         new = {}
         for modality, values in usable.aligned.items():
             if len(values.tail) > 1:
@@ -175,7 +173,7 @@ def find_features(
     """Opens, aligns and checks features; the files stay open until `stack` closes.
 
     Raises:
-        DatasetError: clips without usable features and no `leave_out`, or no clip that has them.
+        DatasetError: as for `findings_of`, or no clip is left.
         StoreError, MissingPathError: a file that cannot be read, or is not there.
     """
     checked = {
@@ -217,12 +215,12 @@ def target_of(dataset: Dataset, segments: int, segment_seconds: float) -> Target
 
 
 def target_of_cache(cache: FeatureCache) -> Target:
-    """Returns the videos of a cache as the target of an import; rows are numbers of samples."""
+    """Returns the videos of a cache as the target of an import; a sample's row is its number."""
     rows: dict[str, int] = {}
     for number, video in zip(cache.samples.number.tolist(), cache.samples.video.tolist(), strict=True):
         rows.setdefault(cache.video_ids[video], number)
     grid = cache.grid_segments, cache.segment_seconds, tuple(cache.lengths.tolist())
-    return Target(cache.video_ids, rows, cache.annotation_rows, *grid)
+    return Target(cache.video_ids, rows, cache.annotation_rows, *grid, of_cache=True)
 
 
 def dataset_of(

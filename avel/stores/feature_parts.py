@@ -59,7 +59,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Parts:
-    """Finished parts of one recipe: the entries of the provenance that decide the features.
+    """Finished parts of one recipe; a recipe is the entries of the provenance that decide the features.
 
     Parts of another recipe lie in another folder and are never read.
     """
@@ -149,5 +149,4 @@ class Gathered:
         return result
 
     def _hint_for(self, path: Path) -> str:
-        again = f"remove it, and its clips are computed again: {shlex.join(['rm', str(path)])}"
-        return self._hint or again
+        return self._hint or f"remove it, and its clips are computed again: {shlex.join(['rm', str(path)])}"

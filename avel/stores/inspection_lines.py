@@ -52,7 +52,10 @@ def _cache_lines(facts: Facts) -> list[str]:
     if "arrays" not in facts:
         return []
     arrays = [(name, " x ".join(map(str, shape))) for name, shape in facts["arrays"].items()]
-    missing = [(item["sample"], item["video_id"], item["reason"]) for item in facts["missing"]]
+    missing = [
+        (item["sample"] if item["sample"] >= 0 else "none", item["video_id"], item["reason"])
+        for item in facts["missing"]
+    ]
     shown = [
         *table(("array", "clips x segments x features"), arrays),
         "",

@@ -109,7 +109,7 @@ def check_name(name: str) -> None:
         ConfigError: it is empty, a name of avel's own, or holds other characters than VALID_NAME.
     """
     if name in OWN_ARRAYS:
-        raise ConfigError(f"features cannot be named {name!r}, a name of avel's own", hint="name the encoder")
+        raise ConfigError(f"{name!r} is a name of avel's own features", hint="take the encoder's name")
     if not VALID_NAME.fullmatch(name):
         raise ConfigError(
             f"features cannot be named {name!r}",

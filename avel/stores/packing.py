@@ -210,13 +210,13 @@ def _delete_rest(attributes: StoreAttributes, location: Location, entries: Manif
 
 def _shards(entries: Manifest, digest: str, packing: Packing) -> tuple[list[NDArray[np.int64]], int]:
     """Returns the places of the staged clips of each shard to write, and how many clips wait for others."""
-    number, packed = entries.column("row") // packing.clips, entries.column("packed")
+    shard, packed = entries.column("row") // packing.clips, entries.column("packed")
     staged = entries.holds(state="staged", settings=digest)
     new = staged & ~packed
-    waits = np.isin(number, number[~staged & ~entries.holds(state="failed")])
-    places = (staged & ~waits & np.isin(number, number[new])).nonzero()[0]
-    places = places[np.argsort(number[places], kind="stable")]
-    begins = np.diff(number[places], prepend=-1).nonzero()[0]
+    waits = np.isin(shard, shard[~staged & ~entries.holds(state="failed")])
+    places = (staged & ~waits & np.isin(shard, shard[new])).nonzero()[0]
+    places = places[np.argsort(shard[places], kind="stable")]
+    begins = np.diff(shard[places], prepend=-1).nonzero()[0]
     return np.split(places, begins)[1:], int((new & waits).sum())
 
 

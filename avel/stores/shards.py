@@ -21,7 +21,7 @@ PACKED = "packed"
 PLACE = struct.Struct("<QQ")
 MOST_CLIPS = 10_000
 NO_PLACE = (2**64 - 1, 2**64 - 1)
-"""In place of place and length of a chunk that the shard does not hold."""
+"""Index entry of a chunk that the shard does not hold."""
 PACK_AGAIN = (
     "remove this file, if it is there, and give avel pack STORE --clips N, where N is the first number of "
     "chunk_shape in packed/frames/zarr.json; if that is gone too, avel pack STORE, then avel extract --repair"

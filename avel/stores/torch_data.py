@@ -135,11 +135,11 @@ class StoreDataset(Dataset[StagedSample]):
     def __getitem__(self, place: int) -> StagedSample:
         sample, store = self.samples[place], self.store
         frames = torch.from_numpy(store.frames(sample.video_id, self.frames)).permute(0, 3, 1, 2)
-        sound = store.waveform(sample.video_id) if self.waveform else np.empty(0, np.int16)
+        waveform = store.waveform(sample.video_id) if self.waveform else np.empty(0, np.int16)
         return StagedSample(
             frames.reshape(store.grid.segments, -1, *frames.shape[1:]),
             torch.from_numpy(store.log_mel(sample.video_id)),
-            torch.from_numpy(sound).float() / FULL_SCALE,
+            torch.from_numpy(waveform).float() / FULL_SCALE,
             self.labels[place],
             int(self.lengths[place]),
             sample.number,

@@ -325,8 +325,12 @@ def test_what_cannot_stand_beside_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="both named 'x'"):
         import_features(None, path, audio=GivenFeatures(audio, "x"), visual=GivenFeatures(audio, "x"))
     spoil(audio, "clip3", None)
-    with pytest.raises(DatasetError, match="1 of 12 clips: no features, the first is 'clip3'"):
-        import_features(None, path, audio=GivenFeatures(audio, "clap"), leave_out=True)
+    np.save(audio / "stranger.npy", np.zeros((T, 5)))
+    for leave_out in (False, True):  # it would not help
+        with pytest.raises(DatasetError, match="1 of 12 clips: no features, the first is 'clip3'") as refused:
+            import_features(None, path, audio=GivenFeatures(audio, "clap"), leave_out=leave_out)
+        assert "1 of 12 ids are of no clip of the cache, the first is 'stranger'" in refused.value.message
+        assert refused.value.hint == "give features of every video of the cache"
     assert path.read_bytes() == written
 
     import_features(None, path, visual=GivenFeatures(maps, "dino"))

@@ -158,6 +158,12 @@ def test_a_cache_tells_what_made_it_and_verify_reads_it(tmp_path: Path) -> None:
     assert "not finite" in looked(path, verify=True).problems[0]
 
 
+def test_a_missing_video_without_samples_has_no_number(tmp_path: Path) -> None:
+    write_cache(tmp_path / "f.h5", missing=(Missing(-1, "unused", "not staged"),))
+    shown = [line.split() for line in looked(tmp_path / "f.h5").lines()]
+    assert ["none", "unused", "not", "staged"] in shown
+
+
 def test_everything_is_in_the_facts_and_people_are_shown_some(tmp_path: Path) -> None:
     path = tmp_path / "c.h5"
     missing = tuple(Missing(number, f"v{number}", "gone") for number in range(30))
