@@ -54,10 +54,10 @@ def build_encoder(config: PretrainConfig) -> Encoder:
 
 
 def model_folders(config: CacheConfig | PretrainConfig) -> dict[str, Path]:
-    """Returns for each modality the folder of a model of another library, as `load_encoder` takes them.
+    """Returns for each modality where a config says that a model of another library lies, for `load_encoder`.
 
-    A config names it as the `model` of its backbone, or, where the backbone is that of a given encoder, as
-    `weights`. `load_encoder` ignores the value where the encoder's model is not of a folder.
+    It says so by the backbone's `model`, or by `weights` if a given encoder decides the backbone. Values that
+    are no folder do no harm: `load_encoder` looks only for models that were in one.
     """
     folders: dict[str, Path] = {}
     for modality in BACKBONES:

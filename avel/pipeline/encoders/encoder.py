@@ -177,7 +177,7 @@ def map_cells(visual: VisualBackbone, crop_size: int) -> int:
 
 
 def check_crop(visual: VisualBackbone, crop_size: int) -> None:
-    """Checks that a CNN on the CPU takes frames of `crop_size`; where that is not its own, by trying one.
+    """Tries whether a CNN on the CPU takes frames of `crop_size`, unless it was made for that size.
 
     Raises:
         ConfigError: it does not.

@@ -19,7 +19,7 @@ LAST, BEST = "encoder.safetensors", "encoder-best.safetensors"
 """Files of a run that hold an encoder: after the last epoch, and after the one with the best score."""
 ANOTHER_RUN = "name a run of this version's avel pretrain"
 OF_FOLDER = "folder-"
-"""Begins the name that a folder's model has as revision or weights; a digest of its files follows."""
+"""Begins the revision of a model in a folder, and the name of its weights; a digest of its files follows."""
 
 
 @dataclass(frozen=True)

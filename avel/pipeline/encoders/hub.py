@@ -37,13 +37,13 @@ class HubBackbone(Backbone):
     Its `revision` is set to what cannot change: a commit, or for a folder a digest of the settings in it.
     """
 
-    reads_hub: ClassVar[bool] = True
-    """True where the settings of its models lie on the hub, too."""
+    settings_on_hub: ClassVar[bool] = True
+    """True if the hub holds its models' settings as well as their weights."""
 
     def __init__(self, config: ModelConfig) -> None:
         """Raises StaleError where the folder holds other settings than those of the `revision`."""
         super().__init__(config)
-        folder = self.own_folder(config.model)
+        folder = self.local_folder(config.model)
         if folder is not None and config.revision not in ("", found := folder_name(folder, weights=False)):
             raise StaleError(
                 f"{folder}: {SETTINGS_FILE} and {PREPROCESSING_FILE} are {found}, not {config.revision}",
@@ -60,7 +60,7 @@ class HubBackbone(Backbone):
         """Takes the weights in a folder, as the library itself loads them."""
 
     @classmethod
-    def own_folder(cls, model: str) -> Path | None:
+    def local_folder(cls, model: str) -> Path | None:
         """Returns the folder if `model` is the path of one; None for a name on the hub.
 
         Raises:
@@ -81,7 +81,7 @@ class HubBackbone(Backbone):
             WeightsError: they are not here, and cannot be downloaded.
         """
         assert isinstance(config, ModelConfig)
-        if (given := cls.own_folder(config.model)) is not None:
+        if (given := cls.local_folder(config.model)) is not None:
             return given
         return snapshot(cls.repository(config.model), config.revision or None, cls.Config.name, weights)
 
@@ -93,9 +93,9 @@ class HubBackbone(Backbone):
             WeightsError: the revision is not here, and cannot be downloaded.
         """
         assert isinstance(config, ModelConfig)
-        if (folder := cls.own_folder(config.model)) is not None:
+        if (folder := cls.local_folder(config.model)) is not None:
             return replace(config, revision=config.revision or folder_name(folder, weights=False))
-        if weights != PUBLISHED and not cls.reads_hub:
+        if weights != PUBLISHED and not cls.settings_on_hub:
             return config
         # a snapshot's folder has the name of its commit
         return replace(config, revision=cls.folder(config, weights=weights == PUBLISHED).name)
@@ -104,13 +104,13 @@ class HubBackbone(Backbone):
     def weights_name(cls, config: ComponentConfig, weights: str) -> str:
         """Returns what names weights: a digest of a folder's files or of a file, "published" or "random"."""
         assert isinstance(config, ModelConfig)
-        folder = cls.own_folder(config.model)
+        folder = cls.local_folder(config.model)
         if folder is None or weights != PUBLISHED:
             return super().weights_name(config, weights)
         return folder_name(folder)
 
     def load(self, weights: str, option: str) -> None:
-        """Loads a file, or for "published" and for a name by `folder_name` the model's own weights."""
+        """Loads a file; for "published", or a name that `folder_name` made, the model's own weights."""
         if weights != PUBLISHED and not weights.startswith(OF_FOLDER):
             super().load(weights, option)
             return
@@ -135,7 +135,7 @@ def _weights_in(folder: Path) -> bool:
 
 
 def snapshot(repository: str, revision: str | None, library: str, weights: bool) -> Path:
-    """Returns the folder of one revision of a repository, with its `weights` or without: kept, or downloaded.
+    """Returns the folder of one revision of a repository, with its `weights` or without; may download it.
 
     Raises:
         WeightsError: it is not here, and cannot be downloaded.

@@ -19,7 +19,7 @@ WIDTHS = (64, 128, 256, 512, 1024, 2048)
 
 
 class ConvBlock(nn.Module):
-    """Two 3x3 convolutions with batch norm and ReLU, then a mean pooling, as PANNs name them."""
+    """Two 3x3 convolutions with batch norm and ReLU, then average pooling; modules have PANNs' names."""
 
     def __init__(self, channels: int, wide: int, pool: int) -> None:
         super().__init__()

@@ -19,7 +19,7 @@ class TimmVisual(HubBackbone, VisualBackbone):
     """Vectors as the model pools them, before its classifier. State dict: timm's, under `net.`."""
 
     Config = ModelConfig
-    reads_hub = False  # timm itself holds the settings of its models
+    settings_on_hub = False  # timm itself holds the settings of its models
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
@@ -47,7 +47,7 @@ class TimmVisual(HubBackbone, VisualBackbone):
             WeightsError: a folder without the settings of a model of timm.
         """
         assert isinstance(config, ModelConfig)
-        folder = cls.own_folder(config.model)
+        folder = cls.local_folder(config.model)
         if folder is None:
             return FrameInput(pixels=_known(config.model).input_size[-1])
         file = folder / SETTINGS_FILE

@@ -42,6 +42,7 @@ def windows(
     with torch.autocast(waveform.device.type, enabled=False):
         piece = resample(piece, sample_rate, reads.sample_rate)
     middles = [(segment + 0.5 - first) * segment_seconds * reads.sample_rate for segment in segments]
-    padded = torch.nn.functional.pad(piece, (length, length))  # so add `length` to each middle - length / 2
+    padded = torch.nn.functional.pad(piece, (length, length))
+    # round each start, middle - length / 2, half up; with the padding it lies at `length` more
     starts = torch.tensor([math.floor(middle + (length + 1) / 2) for middle in middles], device=piece.device)
     return padded[:, starts[:, None] + torch.arange(length, device=piece.device)]

@@ -8,17 +8,7 @@ from avel.config import ComponentConfig
 from avel.pipeline.config import AUDIO_BACKBONES
 from avel.pipeline.encoders.backbones import AudioBackbone
 
-BLOCKS = (
-    (64, 1),
-    (128, 2),
-    (128, 1),
-    (256, 2),
-    (256, 1),
-    (512, 2),
-    *((512, 1),) * 5,
-    (1024, 2),
-    (1024, 1),
-)
+BLOCKS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *((512, 1),) * 5, (1024, 2), (1024, 1))
 """Width and stride of layers 2 to 14."""
 STAGED_OFFSET, OWN_OFFSET = 0.01, 0.001
 """Added to the mel magnitude under the logarithm: by the staged patches (VGGish's), and by YAMNet."""

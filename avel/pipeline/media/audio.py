@@ -102,8 +102,8 @@ class AudioReader:
             if end is None:
                 end = start
             elif decoded > priming or abs(start - end) > self._grid.samples_per_segment:
-                # Not noted: a leap of at most a segment in the first 0.15 s. It comes from AAC's priming, to
-                # which MP4 without an edit list gives a time stamp apart from the rest.
+                # A leap of at most a segment within the first 0.15 s is no fault: in MP4 without an edit list
+                # there is one after AAC's priming.
                 self._note_leap(start, end)
             position = start
             for piece in run:

@@ -46,8 +46,8 @@ class StreamPart:
     start: int | None = None
     latest: int | None = None
     offset: int = 0
-    _longest_end: int = 0
-    _least_end: int = 0
+    _longest_end: int = 0  # by the packets' own durations
+    _least_end: int = 0  # by durations of at most the usual one
     _last_pts: int = 0
     _first_dts: int | None = None
     _dts_end: int = 0
@@ -80,8 +80,8 @@ class StreamPart:
     def end(self) -> int:
         """Returns the end of the picture or samples that are presented last.
 
-        A packet's duration is often the time until the next one is decoded. With B pictures that is not the
-        time for which it is presented, but the sum of all is about the same.
+        With B pictures a packet's duration is often the time until the next packet is decoded, not the time
+        for which it is presented. Over a whole part both add up to about the same.
         """
         if self.start is None or not self._reordered or self._first_dts is None:
             return self._longest_end
@@ -98,7 +98,6 @@ class InParts(Protocol):
     """A stream whose packets were scanned into parts."""
 
     parts: list[StreamPart]
-    tick_seconds: float
     time_base: Fraction
 
 

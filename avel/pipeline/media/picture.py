@@ -17,8 +17,8 @@ SCALING = Interpolation.AREA | Interpolation.FULL_CHR_H_INT
 """Area averaging with chroma at full width: PSNR 55 dB to scaling in full-size RGB; plain AREA has 42 dB."""
 
 SAME_MATRIX = frozenset({2, 5, 6})
-"""AVColorSpace of pictures without a tag, and of BT.601's two names. On the way to JPEG's YCbCr they change
-in range at most. swscale would convert others by way of RGB, which is slower than RGB alone."""
+"""AVColorSpace of pictures without a tag, and of BT.601's two names: the matrix of JPEG's YCbCr. With another
+matrix swscale would make YCbCr by way of RGB, which takes longer than to make RGB alone."""
 
 LONGEST = 16
 """`crop` scales the longer side to at most this many times the size, and squashes thinner pictures to it."""

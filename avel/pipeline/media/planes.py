@@ -22,8 +22,8 @@ SITINGS = {
     (0, 4): "bottomleft",
     (2, 4): "bottom",
 }
-"""Levels by which a ramp at full size is lower than RAMP times the pixel, across and down -> name, for the
-scale filter, of the siting that causes it. Two levels are half a pixel."""
+"""Levels that the ramps across and down lose when chroma is scaled to full size -> where chroma lies, by the
+scale filter's name. Two levels are half a pixel."""
 
 
 class PlanesScaler:

@@ -57,7 +57,7 @@ class VideoReader:
             yield f"video packets not decoded: {self.errors}"
         if self.corrupt:
             yield f"pictures incomplete: {self.corrupt}"
-        # `stamp_faults` already tells of the longest gap between the time stamps themselves
+        # do not tell again of a gap between the time stamps themselves, which `stamp_faults` reports
         times = sorted({pts for pts in self._stream.times if self._frozen[0] <= pts <= self._frozen[1]})
         untold = self._frozen[1] - self._frozen[0] - max((b - a for a, b in pairwise(times)), default=0)
         if (untold - self._stream.usual_ticks) * self._stream.tick_seconds > self._grid.segment_seconds:

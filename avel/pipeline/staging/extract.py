@@ -162,7 +162,7 @@ def extract(
         with writing(location):
             check_lock()
             manifest.merge()
-            if not scheduler:  # workers elsewhere may have been killed in the middle of a file
+            if not scheduler:  # a killed worker elsewhere may have left half-written files to the next run
                 end_run(location)
     summary = summarize(str(store), videos, unchanged, done, time.monotonic() - began)
     return replace(summary, damaged=tuple(left))
@@ -207,7 +207,7 @@ def _check_room(location: Location, plan: Plan, expected: Forecast) -> None:
         ConfigError: the store's disk, if it has one, has no room for it.
     """
     needs = f"{plural(expected.clips, 'clip')} take about {size(expected.bytes)}"
-    note(f"{needs} and {duration(expected.seconds)}, as {plural(expected.measured_on, 'clip')} took")
+    note(f"{needs} and {duration(expected.seconds)}, estimated from {plural(expected.measured_on, 'clip')}")
     if "://" in location.url:
         return
     free = free_bytes(Path(location.url)) + plan.replaced_bytes

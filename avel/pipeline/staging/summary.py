@@ -57,13 +57,13 @@ class ExtractSummary:
             return (
                 f"{self.store}: {plural(expected.clips, 'clip')} would be staged ({causes}), "
                 f"{size(expected.bytes)} in about {duration(expected.seconds)}, "
-                f"as {plural(expected.measured_on, 'clip')} took"
+                f"estimated from {plural(expected.measured_on, 'clip')}"
             )
         whole = f"{self.staged + self.skipped:,} of {plural(self.videos, 'clip')} staged"
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in self.reasons.items())
         lost = f", {self.failed:,} failed ({reasons})" if self.failed else ", none failed"
         lost += f", {len(self.damaged):,} damaged" if self.damaged else ""
-        return f"{self.store}: {whole}{lost}; {self.staged:,} of them now, in {duration(self.seconds)}"
+        return f"{self.store}: {whole}{lost}; {self.staged:,} staged now, in {duration(self.seconds)}"
 
     def lines(self) -> list[str]:
         """Returns the clips that failed as a table, the first of many."""

@@ -429,7 +429,7 @@ def test_repair_leaves_what_it_cannot_stage_again(
         "first: clip00" in said
     )
     assert summary.damaged == ("clip00",)
-    assert ", 1 damaged; 1 of them now" in summary.headline()
+    assert ", 1 damaged; 1 staged now" in summary.headline()
     assert {name for name, data in chunks(store).items() if data != before[name]} == {"frames/c/2/0"}
     (fault,) = verify_clips(ClipStore.open(store))
     assert fault.startswith("clip00: ")
@@ -487,7 +487,7 @@ def test_a_store_without_room_is_refused_before_it_is_begun(
     monkeypatch.setattr(module, "free_bytes", lambda place: 10**9)
     assert extract(clips, tmp_path / "clips.zarr", SMALL, workers=1).staged == 4
     told = capsys.readouterr().err
-    assert re.search(r"5 clips take about .*B and .* s, as 4 clips took", told)
+    assert re.search(r"5 clips take about .*B and .* s, estimated from 4 clips", told)
     assert "dask" not in told, "how clips are shared out is no news, where nobody asked for a scheduler"
 
 
