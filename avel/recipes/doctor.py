@@ -45,7 +45,7 @@ LEAST_DISK_GB, LEAST_MEMORY_GB = 5.0, 4.0
 class Check:
     """One thing that was checked; `hint` says what to do where it failed.
 
-    A check that is not `needed`, such as that of the network, may fail.
+    A check that is not `needed`, such as "published weights", may fail.
     """
 
     name: str
@@ -267,9 +267,9 @@ def one_clip(folder: Path) -> str:
     with torch.inference_mode():
         f_a, f_v = encoder(frames[None], log_mel[None])
         logits = model.eval()(f_a, f_v).logits
-    if logits.shape != (1, 2, 3) or not torch.isfinite(logits).all():
-        finite = bool(torch.isfinite(logits).all())
-        raise AvelError(f"scores of shape {tuple(logits.shape)}, finite: {finite}, not (1, 2, 3)")
+    finite = bool(torch.isfinite(logits).all())
+    if logits.shape != (1, 2, 3) or not finite:
+        raise AvelError(f"scores have shape {tuple(logits.shape)} (expected: (1, 2, 3)), finite: {finite}")
     return "made, decoded, staged, encoded and classified"
 
 

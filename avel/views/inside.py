@@ -31,7 +31,7 @@ class Inside:
 
 
 def look_inside(run: HeadRun, trial: int, places: NDArray[np.int64]) -> Inside:
-    """Runs one trial on the samples at R places, on the CPU.
+    """Runs one trial on R samples, by their indices in the arrays of `run`, on the CPU.
 
     Raises:
         StoreError: the trial's weights or the cached features are gone.
@@ -72,7 +72,7 @@ def classification_layer(model: Model) -> nn.Module:
 
 
 def videos_of(run: HeadRun, places: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Returns the places of samples' videos in the cache: (R,) -> (R,)."""
+    """Returns the indices in the cache of the videos of R samples: (R,) -> (R,)."""
     samples = run.cache.samples
     video_of = dict(zip(samples.number.tolist(), samples.video.tolist(), strict=True))
     return np.array([video_of[number] for number in run.number[places].tolist()], np.int64)

@@ -50,7 +50,7 @@ class HeadRun:
 
     @cached_property
     def prediction(self) -> Labels:
-        """Returns the labels by the task's usual decoder: (M, R, T, ...)."""
+        """Returns the predicted labels, by the task's usual decoder: (M, R, T, ...)."""
         return np.stack([self.task.cut(self.task.decode(each), self.label) for each in self.probability])
 
     @cached_property
@@ -79,7 +79,7 @@ class HeadRun:
             raise no_predictions(self.run, split, sorted(set(self.split.tolist())))
         return chosen
 
-    def has_predictions(self, split: str) -> bool:
+    def has_labels(self, split: str) -> bool:
         """Returns whether the run has predictions of samples of that split whose events are known."""
         return bool((self.known & (self.split == split)).any())
 

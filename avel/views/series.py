@@ -97,15 +97,14 @@ def runs_below(path: Path) -> list[HeadRun]:
     """
     if (path / RECORD).is_file():
         return [read_run(path)]
-    paths = [run.path for run in open_runs(path)]
-    finished = [read_run(each) for each in paths if (each / PREDICTIONS).is_file()]
+    finished = [read_run(run.path) for run in open_runs(path) if (run.path / PREDICTIONS).is_file()]
     if not finished:
         raise StoreError(f"{path}: no finished run of a head", hint="name the run of avel sweep")
     return finished
 
 
 def swept_settings(runs: Sequence[HeadRun]) -> list[str]:
-    """Lists the settings in which trials differ; but for "head", only trials of one head are compared.
+    """Lists the settings in which trials of one head differ, and "head" if there are several heads.
 
     Seeds, and settings that change no numbers, do not count.
     """

@@ -95,8 +95,8 @@ def make_film(script: Script, seed: int, number: int) -> Film:
     seconds = np.arange(len(script.audio) * FILM_SAMPLE_RATE) / FILM_SAMPLE_RATE
     ambience = 10 ** (rng.uniform(*AMBIENCE_DB) / 20) * band_noise(rng, seconds, 50, 4000)
     place = draw_place(rng, WIDTH_PX, HEIGHT_PX)
-    names = sorted({name for names in (*script.video, *script.audio) for name in names})
-    actors = {name: _actor(rng, name, seconds, [name in names for names in script.audio]) for name in names}
+    names = sorted({name for second in (*script.video, *script.audio) for name in second})
+    actors = {name: _actor(rng, name, seconds, [name in second for second in script.audio]) for name in names}
     return Film(script, place, ambience[None], actors)
 
 

@@ -58,10 +58,10 @@ def write_scripts(clips: int, seed: int, classes: Sequence[str], seconds: int) -
         name = classes[clip % len(classes)]
         length = round(seconds * rng.uniform(SHORTEST_EVENT, LONGEST_EVENT))
         start = int(rng.integers(0, seconds - length + 1))
-        scenes = _background(rng, name, classes, start)
-        scenes += [((name,), (name,))] * length
-        scenes += _background(rng, name, classes, seconds - len(scenes))
-        video, audio = zip(*scenes, strict=True)
+        each_second = _background(rng, name, classes, start)
+        each_second += [((name,), (name,))] * length
+        each_second += _background(rng, name, classes, seconds - len(each_second))
+        video, audio = zip(*each_second, strict=True)
         scripts.append(Script("".join(letters[clip]), name, video, audio, split))
     return tuple(scripts)
 
@@ -84,9 +84,9 @@ def _background(rng: np.random.Generator, name: str, classes: Sequence[str], sec
     The object appears without sound or with that of another class, or its sound comes without an object or
     with another one, so that neither modality alone tells such a second from the event.
     """
-    scenes: list[Second] = []
-    while len(scenes) < seconds:
+    each_second: list[Second] = []
+    while len(each_second) < seconds:
         own, other = (name,), (str(rng.choice([each for each in classes if each != name])),)
         kinds: list[Second] = [(own, ()), ((), own), (own, other), (other, own)]
-        scenes += [kinds[rng.integers(len(kinds))]] * int(rng.integers(1, LONGEST_SCENE_SECONDS + 1))
-    return scenes[:seconds]
+        each_second += [kinds[rng.integers(len(kinds))]] * int(rng.integers(1, LONGEST_SCENE_SECONDS + 1))
+    return each_second[:seconds]

@@ -140,7 +140,7 @@ class Leaderboard:
             notes.append(f"to show differences of this size it takes: {'; '.join(needed)}")
         notes += [f"left out: {each.head}: {each.reason}" for each in self.skipped]
         if self.waiting:
-            notes.append(f"not trained yet: {', '.join(self.waiting)}; the same command goes on")
+            notes.append(f"not trained yet: {', '.join(self.waiting)}; the same command trains them")
         if any(line.published for line in self.heads):
             reported = (
                 "reported: on AVE, mostly from other features and one seed, often at the best test epoch"

@@ -99,7 +99,7 @@ def leaderboard(
 
 
 def _note_long(loaded: LoadedCache, configs: Mapping[str, TrainConfig], folder: Path) -> None:
-    """Says how long it takes to train the heads that fit the cache and are not trained yet."""
+    """Says how long it takes to train the heads that fit the cache and have no run yet."""
     groups: list[list[Trial]] = []
     for name, config in configs.items():
         with suppress(ConfigError, TrainingError):  # the reason is printed when its turn comes

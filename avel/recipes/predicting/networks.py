@@ -398,13 +398,14 @@ def _names_of(path: Path, kind: str) -> tuple[str, ...]:
     return (sha256_file(path),)
 
 
-def _check_frames(origin: Origin, there: int) -> None:
-    """Checks that a segment of `there` frames has all the frames that the visual CNN reads."""
+def _check_frames(origin: Origin, frames_per_segment: int) -> None:
+    """Checks that a segment of the store has all the frames that the visual CNN reads."""
     where = f"{origin.where}: provenance: preprocessing"
     about = typed(VisualPreprocessing, origin.provenance["preprocessing"], where, CACHE_AGAIN)
-    if not about.frames or not all(0 <= frame < there for frame in about.frames):
+    if not about.frames or not all(0 <= frame < frames_per_segment for frame in about.frames):
         raise StoreError(
-            f"{where}: names frames {list(about.frames)}, and a segment has {there}", hint=CACHE_AGAIN
+            f"{where}: names frames {list(about.frames)}, and a segment has {frames_per_segment}",
+            hint=CACHE_AGAIN,
         )
 
 

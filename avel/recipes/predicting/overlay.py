@@ -76,6 +76,7 @@ def _tracks(video: VideoEvents) -> tuple[Track, ...]:
     tracks = []
     for name in names:
         own = [event for event in video.events if event.track == name]
+        # The middle of the last segment may lie at the end of the video, or after it, where no event is
         middles = (np.arange(len(video.segments)) + 0.5) * video.segment_seconds
         shown = [
             tuple(sorted(categories.index(e.category) for e in own if e.start_seconds <= at < e.end_seconds))

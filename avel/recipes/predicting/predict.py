@@ -124,8 +124,7 @@ def predict(
     task = task_of(opened)
     found: list[VideoEvents] = []
     failed: dict[str, str] = {}
-    full = explain_full_memory("--device cpu")
-    with Progress(len(videos), "videos") as progress, tf32(target), full:
+    with Progress(len(videos), "videos") as progress, tf32(target), explain_full_memory("--device cpu"):
         for video in map(Path, videos):
             try:
                 features = video_encoder.encode(video)
@@ -235,7 +234,7 @@ def _check(videos: Sequence[Any], out: Path | str | None, format: str, preview: 
     twice = next((stem for stem, count in counts.items() if count > 1), None)
     if twice is not None and name in ("activitynet", "desed"):
         raise ConfigError(
-            f"{out}: several videos are named {twice!r}, and {name} names no folders",
+            f"{out}: several videos are named {twice!r}, which {name} cannot tell apart",
             hint="predict them one by one",
         )
     return name

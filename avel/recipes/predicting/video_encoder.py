@@ -85,8 +85,8 @@ class VideoEncoder:
     def encode(self, path: Path) -> VideoFeatures:
         """Computes the CNN vectors of every segment of a video, in bounded memory.
 
-        Only a waveform that an audio CNN reads is held whole: an hour at 16 kHz takes 0.1 GB. Networks of
-        clips that were staged alike read the video together.
+        Only a waveform that an audio CNN reads is held whole: an hour at 16 kHz takes 0.1 GB. Networks whose
+        clips were staged alike share one pass over the video.
 
         Raises:
             ClipRefused: the video cannot be read.

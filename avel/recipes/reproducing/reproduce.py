@@ -33,7 +33,8 @@ from avel.text import as_plain
 WITHOUT_MAPS = ", without AGVA"
 """Suffix of a row whose head would attend over visual maps, which are not cached."""
 MAPS_NOTE = (
-    "without AGVA: on the CNNs' vectors; --set cache-features.keep_maps=true into another folder keeps maps"
+    "without AGVA: the head reads the CNNs' vectors; for maps, reproduce the table into another folder with"
+    " --set cache-features.keep_maps=true"
 )
 
 
@@ -79,10 +80,11 @@ def reproduce(
             "table5 compares augmentations, but frozen CNNs read frames without any",
             hint="--set pretrain.frozen_augment=true (or pretrain.freeze_backbone=false)",
         )
-    check_can_write(Path(out), folder=True)
+    out = Path(out)
+    check_can_write(out, folder=True)
     for row in TABLES[table]:
         row_config(row, heads)  # fails now, not after hours
-    check_own(Path(out), table, (f"{table}.{ending}" for ending in ("png", "toml", "json")))
+    check_own(out, table, (f"{table}.{ending}" for ending in ("png", "toml", "json")))
     samples = ClipStore.open(store).dataset.samples
     test = samples.is_one_of("split", ["test"])
     if not (test & samples.column("events_known")).any():
@@ -91,7 +93,6 @@ def reproduce(
             f"{store}: {lacks}, which {table} needs",
             hint=f"annotate some, then avel extract DATASET {shlex.quote(str(store))} with these annotations",
         )
-    out = Path(out)
     stages = _Stages(str(store), out, table, pretraining, caching, heads)
     repetitions = {row.name: [stages.evaluate(row, seed) for seed in range(seeds)] for row in TABLES[table]}
     against = repetitions[AGAINST[table]]
@@ -175,8 +176,8 @@ class _Stages:
         agva = ENCODERS[name].get("agva", self.pretraining.encoder.agva)
         own_crop = self.caching.crop_size in (None, self.pretraining.augmentation.crop_size)
         if self.pretraining.freeze_backbone and not agva and own_crop and not path.exists():
-            # The vectors of frozen CNNs are cached already. This way makes new caches only, the other brings
-            # one up to date, whichever way made it.
+            # Read the cached vectors of the frozen CNNs instead of running these again. For new caches only:
+            # the other branch updates any cache, whichever branch made it.
             config = CacheConfig(batch_size=self.caching.batch_size, device=self.caching.device)
             cache_features(self.features(CNNS_ALONE, 0), path, config, encoder=encoder)
         else:

@@ -21,7 +21,7 @@ FRACTIONS = LinearSegmentedColormap.from_list(
 )
 """White to dark blue; lightness falls evenly, so that it also works in grey."""
 LETTERS_A_COLUMN = 28
-"""Most letters of a name in a sweep's legend of two columns; with a longer name it has one column."""
+"""A sweep's legend has two columns if no name has more letters than this, else one."""
 
 
 def draw_confusion(fig: Figure, counts: NDArray[np.int64], names: Sequence[str]) -> None:
@@ -69,7 +69,7 @@ def draw_curves(fig: Figure, panels: Mapping[str, Sequence[Curve]]) -> None:
 
 
 def draw_sweep(fig: Figure, sweep: Sweep) -> None:
-    """Draws the score in % over a setting: mean and std over seeds, each seed a dot, the best value named."""
+    """Draws the score in % over a setting: mean and std over seeds, each seed a dot; writes the best mean beside it."""
     axes = fig.subplots()
     best = max(spread.mean or 0 for line in sweep.lines for spread in line.spreads)
     gap = min(0.06, 0.8 / len(sweep.lines))

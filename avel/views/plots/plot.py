@@ -146,7 +146,7 @@ def named_tracks(name: str, task: Task, blocks: Sequence[tuple[Block, ...]]) -> 
 
 
 def choose_clip(run: HeadRun, split: str) -> int:
-    """Returns the place of the clip nearest to 45 % background and a score of 85 %."""
+    """Returns the index of the sample that is nearest to 45 % background and a score of 85 %."""
     places = run.known_places_of(split)
     score = run.task.sample_scores(run.prediction[0, places], run.label[places])
     shown = run.task.shown_classes(run.label[places])
@@ -166,7 +166,9 @@ def _confusion(run: HeadRun, split: str) -> tuple[Figure, str]:
 def _curves(run: Run) -> tuple[Figure, str]:
     panels = curves_of(run)
     if not panels:
-        raise StoreError(f"{run.path}: metrics.jsonl holds nothing by epoch", hint="wait for the first epoch")
+        raise StoreError(
+            f"{run.path}: metrics.jsonl holds no loss and no score", hint="wait for the first epoch"
+        )
     with figure(3.6 * len(panels), 2.8) as fig:
         draw_curves(fig, panels)
     return fig, f"{'; '.join(panels)}; by epoch"

@@ -82,7 +82,6 @@ def _track(sample: Sample, event: Event | None, segments: int, segment_seconds: 
 def _covers(event: Event, segments: int, segment_seconds: float) -> NDArray[np.bool_]:
     """Returns True for the segments that get the event as their label: (T,)."""
     onset, offset = np.array([[event.onset_seconds], [event.offset_seconds]])
-    nothing = np.zeros(1, np.int64)
-    table = EventTable(nothing, nothing, onset, offset, nothing)
-    _, _, segments_of = class_segments(table, segments, segment_seconds)
-    return np.asarray(segments_of[0])
+    zero = np.zeros(1, np.int64)  # one event, in sample 0, of class 0, in both modalities
+    _, _, covered = class_segments(EventTable(zero, zero, onset, offset, zero), segments, segment_seconds)
+    return np.asarray(covered[0])

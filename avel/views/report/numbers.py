@@ -84,7 +84,7 @@ def run_summary(group: HeadRun, measured: Mapping[str, GroupEvaluation]) -> dict
         "trials": group.trials,
         "curves": curves,
         "measured": as_plain(measured),
-        "mistakes": {split: mistakes(group, split) for split in measured if group.has_predictions(split)},
+        "mistakes": {split: mistakes(group, split) for split in measured if group.has_labels(split)},
         "settings": settings_of_run(group),
         "provenance": _provenance(group),
     }
@@ -132,11 +132,11 @@ def _provenance(group: HeadRun) -> dict[str, str]:
 
 
 def sweep_summaries(read: Sequence[HeadRun], split: str) -> list[dict[str, Any]]:
-    """Returns a chart for each setting that a run has swept, else for the one in which the runs differ.
+    """Returns the chart of each setting that differs within a run; else of the one that differs between runs.
 
     Runs that differ in the head alone get none, since the accuracy chart compares heads.
     """
-    tested = [run for run in read if run.has_predictions(split)]
+    tested = [run for run in read if run.has_labels(split)]
     sweeps = [(run.name, sweep_of([run], split, name)) for run in tested for name in swept_settings([run])]
     differing = swept_settings(tested)
     if not sweeps and len(differing) == 1 and differing != ["head"]:
@@ -147,19 +147,20 @@ def sweep_summaries(read: Sequence[HeadRun], split: str) -> list[dict[str, Any]]
 def cloud_summary(
     groups: Sequence[HeadRun], split: str, clip_of_sample: dict[int, int]
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Returns t-SNE panels, a set for each cache, and notes on what was left out."""
-    sets: dict[str, tuple[Embedding, HeadRun]] = {}
-    labelled = [run for run in groups if run.has_predictions(split)]
+    """Returns t-SNE panels, a set for the runs of one cache on the same samples; notes on what was left out."""
+    sets: dict[tuple[str, bytes], tuple[Embedding, HeadRun]] = {}
+    labelled = [run for run in groups if run.has_labels(split)]
     notes = [] if labelled else ["t-SNE is left out: no sample has known events"]
     try:
         with Progress(len(labelled[:CLOUD_RUNS]), "runs", of="t-SNE") as progress:
             for run in labelled[:CLOUD_RUNS]:
-                before = sets.get(run.cache.digest)
+                key = run.cache.digest, run.number[run.known_places_of(split)].tobytes()
+                before = sets.get(key)
                 panels = embed(run, split, points=CLOUD_POINTS, cached=before is None)
                 notes += [f"t-SNE of {title} is left out: {why}" for title, why in panels.left_out.items()]
                 if before is not None:
                     panels = replace(before[0], points=before[0].points | panels.points)
-                sets[run.cache.digest] = (panels, before[1] if before else run)
+                sets[key] = (panels, before[1] if before else run)
                 progress.advance()
     except ConfigError as error:
         return [], [f"t-SNE is left out: {error.message} ({error.hint})"]

@@ -76,7 +76,7 @@ def report(
     target = Path(out).resolve()
     check_can_write(target, folder=True)
     old = own_files(target)
-    read = distinct([read_run(path) for path in runs])
+    read = with_unique_names([read_run(path) for path in runs])
     with partial_folder(target) as partial:
         names, count, left_out = _write(read, partial, store, copy_videos, tsne)
         put_in_place(partial, target, old)
@@ -147,7 +147,7 @@ def _left_out(shown: list[HeadRun], browsed: clips.BrowsedClips, without_store: 
     return notes
 
 
-def distinct(read: list[HeadRun]) -> list[HeadRun]:
+def with_unique_names(read: list[HeadRun]) -> list[HeadRun]:
     """Makes the names of runs unique by parent folders in front.
 
     Raises:

@@ -22,6 +22,7 @@ from avel.heads.evaluation.compare import compare
 from avel.heads.evaluation.evaluate import evaluate
 from avel.heads.evaluation.evaluation import GroupEvaluation
 from avel.heads.evaluation.predictions import read_predictions
+from avel.heads.folds import cross_validate
 from avel.heads.train import sweep, train_head
 from avel.heads.training.records import load_model, read_trial
 from avel.stores.clips import ClipStore
@@ -462,6 +463,18 @@ def test_tsne_shares_the_cached_panels(made: Made, tmp_path: Path) -> None:
     clips = data(tmp_path / "page", "clips")
     for clip, segment, number in zip(cloud["clip"], cloud["segment"], cloud["class"], strict=True):
         assert clips["label"][clip][0][segment] == ([] if number == len(CATEGORIES) else [number])
+
+
+def test_runs_on_other_samples_of_a_cache_have_tsne_of_their_own(made: Made, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"head": "mlp", "epochs": 1, "device": "cpu"}
+    cross_validate(made.cache, tmp_path / "cv", {}, folds=3, seeds=1, **options)
+    runs = [tmp_path / "cv" / "folds" / number for number in "12"]
+    report(runs, tmp_path / "page")
+    clouds, clips = data(tmp_path / "page", "summary")["clouds"], data(tmp_path / "page", "clips")
+    for run, cloud in zip(runs, clouds, strict=True):
+        held = set(read_predictions(Run.open(run))["test"][0].number.tolist())
+        assert {clips["sample"][clip] for clip in cloud["clip"]} == held
+        assert {len(panel["x"]) for panel in cloud["panels"]} == {len(cloud["clip"])}
 
 
 def test_spectrogram_has_low_bands_at_the_bottom_and_time_to_the_right() -> None:

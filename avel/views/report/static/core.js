@@ -128,7 +128,7 @@ function ticks(low, high, count) {
 /** Whether two segments hold the same classes. */
 const same = (one, other) => one.length === other.length && one.every((number, at) => number === other[at]);
 
-/** How much of each segment is right, 0 to 1: the classes in labels and predictions over those in either, of all tracks: (T). */
+/** How right each segment is, 0 to 1: intersection over union of its labels and predictions, of all tracks: (T). */
 function rightParts(found, labels) {
   return found[0].map((_, segment) => {
     const pairs = found.map((track, at) => [track[segment], labels[at][segment]]);
@@ -155,7 +155,7 @@ function runsOf(values) {
 }
 
 /** What is shown of one track: a block for each run of a class (null: background) that is right or wrong, in lanes. Where
- *  `labels` are null, all is right. `Task.blocks` makes the same for `avel plot`; here classes are needed, for filters, too. */
+ *  `labels` are null, all is right. `Task.blocks` does the same in Python, for `avel plot`. */
 function blocks(found, labels) {
   const classes = [...new Set(found.flat())].sort((a, b) => a - b);
   const each = [null, ...classes].flatMap((number) => {

@@ -3,7 +3,7 @@
 
 const link = { ready: false };
 
-/** What stands behind the #: NAME=VALUE pairs, without those that the page begins with. */
+/** What stands behind the #: NAME=VALUE pairs of split, run and clip, and of what else is not at its default. */
 function linkText() {
   const { clips, summary } = avel.data;
   const words = {
@@ -28,7 +28,7 @@ function writeLink() {
   if (link.ready && location.hash !== linkText()) location.replace(linkText());
 }
 
-/** Shows what an address names; for names that this page does not have it shows what it begins with. */
+/** Shows what an address names, and defaults in place of names that this page does not have. */
 function followLink(hash) {
   const words = new URLSearchParams(hash.slice(1));
   if (![...words.keys()].some((key) => ["split", "clip", "run"].includes(key))) return;

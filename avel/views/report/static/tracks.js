@@ -33,7 +33,7 @@ function vttText(events) {
 function eafText(sources, link) {
   const tracks = avel.data.summary.tracks;
   const tiers = sources.flatMap(([name, found]) =>
-    tracks.map((_, at) => [trackTitle(name, at), eventsOf(tracks.map((_, other) => (other === at ? found[at] : [])))])
+    tracks.map((track, at) => [trackTitle(name, at), eventsOf(found).filter((event) => event.track === track)])
   );
   const root = document.implementation.createDocument(null, "ANNOTATION_DOCUMENT");
   const add = (parent, tag, properties, text = "") => {
@@ -97,11 +97,10 @@ function timelineDrawing(sources) {
     found.flatMap((track, at) => lanes(trackTitle(name, at), blocks(track, labels && labels[at])))
   );
   const x = (segment) => 200 + (430 * segment) / clipSegments();
-  const svg = rowsDrawing(rows.map(([name]) => name), 640, (at, y) =>
+  return rowsDrawing(rows.map(([name]) => name), 640, (at, y) =>
     rows[at][1].flatMap(({ first, end, class: number, right }) => {
       const box = s("rect", { class: right ? "filled" : "filled wrong", x: x(first), y: y - 11, width: x(end) - x(first) - 1, height: 22, style: { "fill-opacity": number === null ? 0.15 : 0.6 } });
       return [box, written((x(first) + x(end)) / 2, y + 5, "middle", short(number === null ? "bg" : classes[number], (x(end) - x(first)) / 7))];
     })
   );
-  return svg;
 }
