@@ -107,7 +107,7 @@ class Backbone(nn.Module, ABC):
 
     @classmethod
     def pinned(cls, config: ComponentConfig, weights: str) -> ComponentConfig:
-        """Returns settings that always mean the same network; for one on a hub, a commit in place of a branch."""
+        """Returns settings that always mean the same network: on a hub, a commit in place of a branch."""
         return config
 
     @classmethod

@@ -223,7 +223,7 @@ def scan(
 
 
 def _all_passed(streams: list[ScannedStream], seconds: float) -> bool:
-    """Notes which streams are read beyond the clip's end; returns whether all are, so that the scan can end."""
+    """Notes which streams are read beyond the clip's end; returns whether all are."""
     began = min((each.began_seconds for each in streams if each.times), default=0.0)
     for stream in streams:
         margin = MARGIN_SECONDS if len(stream.parts) < 2 else PARTS_MARGIN_SECONDS

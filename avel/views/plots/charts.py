@@ -69,7 +69,7 @@ def draw_curves(fig: Figure, panels: Mapping[str, Sequence[Curve]]) -> None:
 
 
 def draw_sweep(fig: Figure, sweep: Sweep) -> None:
-    """Draws the score in % over a setting: mean and std over seeds, each seed a dot; writes the best mean beside it."""
+    """Draws the score in % over a setting: mean and std over seeds, each seed a dot; writes the best mean."""
     axes = fig.subplots()
     best = max(spread.mean or 0 for line in sweep.lines for spread in line.spreads)
     gap = min(0.06, 0.8 / len(sweep.lines))

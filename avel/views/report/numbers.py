@@ -147,7 +147,7 @@ def sweep_summaries(read: Sequence[HeadRun], split: str) -> list[dict[str, Any]]
 def cloud_summary(
     groups: Sequence[HeadRun], split: str, clip_of_sample: dict[int, int]
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Returns t-SNE panels, a set for the runs of one cache on the same samples; notes on what was left out."""
+    """Returns t-SNE panels, one set for each cache and its samples; notes on what was left out."""
     sets: dict[tuple[str, bytes], tuple[Embedding, HeadRun]] = {}
     labelled = [run for run in groups if run.has_labels(split)]
     notes = [] if labelled else ["t-SNE is left out: no sample has known events"]
