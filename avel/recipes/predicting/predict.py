@@ -27,7 +27,7 @@ from avel.heads.training.records import (
     trained_groups,
 )
 from avel.pipeline.media.refusal import ClipRefused
-from avel.progress import Progress, note
+from avel.progress import Progress
 from avel.recipes.predicting.events import FORMAT_OF, OF_ONE_VIDEO, WRITERS, VideoEvents, find_events
 from avel.recipes.predicting.overlay import write_preview
 from avel.recipes.predicting.video_encoder import VideoEncoder, VideoFeatures, merge_windows, window_starts
@@ -133,7 +133,6 @@ def predict(
                 found.append(_events(video, features, probabilities, task, seconds))
             except ClipRefused as refused:
                 failed[path_text(video)] = refused.message
-                note(f"{video}: {refused.message}")
             progress.advance(failed=int(path_text(video) in failed))
     written = _write(found, failed, out, format_name, preview)
     return Predicted(tuple(found), failed, tuple(record.name for record in chosen), written)
