@@ -1,5 +1,6 @@
 """`evaluate_checkpoint`: evaluates weights in a file without training, `avel evaluate FILE --cache CACHE`."""
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -48,7 +49,10 @@ def evaluate_checkpoint(
     opened, device = FeatureCache.open(cache), choose_device(config.device)
     present = set(opened.samples.split)
     if split not in present:
-        raise StoreError(f"{cache}: no samples of split {split!r}", hint=f"avel inspect {cache} lists them")
+        raise StoreError(
+            f"{cache}: no samples of split {split!r}",
+            hint=f"avel inspect {shlex.quote(str(cache))} lists them",
+        )
     with_statistics = config.standardise and "train" in present
     data = read_data(opened, config, device, (split, "train") if with_statistics else (split,))
     decoder = data.task.find_decoder(decoder)

@@ -76,7 +76,7 @@ class PSP(Head):
         fused = (fused_v + fused_a) / 2
         logits = self.classify(fused)
         if self.gate is not None:
-            extras["fused"] = fused  # for plots, which else take the input of the last Linear: here scores
+            extras["fused"] = fused  # for plots: the last Linear is the gate here, and reads scores
             logits = logits * torch.sigmoid(torch.relu(self.gate(logits)))
         return HeadOutput(logits, extras)
 
