@@ -32,7 +32,7 @@ class HeadInfo:
         tasks: names of the tasks that it can be trained for.
         weak: whether it can learn from video labels.
         takes_differing_lengths: whether the clips may differ in length.
-        segments: fewest and most segments that the longest clip may have; None for any number.
+        segments: numbers of segments that the longest clip may have, in words.
         parameters: number of them on AVE with the first of `reads`; on LLP if the head does parsing alone.
         source: the publication.
         published: what was reported for it on AVE.
@@ -43,7 +43,7 @@ class HeadInfo:
     tasks: tuple[str, ...]
     weak: bool
     takes_differing_lengths: bool
-    segments: tuple[int, int] | None
+    segments: str
     parameters: int
     source: str
     summary: str
@@ -109,19 +109,13 @@ def head_lines(heads: tuple[HeadInfo, ...]) -> list[str]:
             " ".join(head.reads),
             " ".join(head.tasks),
             "yes" if head.weak else "no",
-            _lengths(head),
+            head.segments if head.takes_differing_lengths else "one",
             f"{head.parameters:,}",
             head.source,
         )
         for head in heads
     ]
     return table(("head", "reads, best first", "tasks", "weak", "lengths", "parameters", "source"), rows)
-
-
-def _lengths(head: HeadInfo) -> str:
-    if not head.takes_differing_lengths:
-        return "one"
-    return "any" if head.segments is None else "{} to {}".format(*head.segments)
 
 
 def setting_lines(described: HeadDescription) -> list[str]:
@@ -159,7 +153,7 @@ def _info(name: str) -> HeadInfo:
         head.tasks,
         head.weak,
         head.takes_differing_lengths,
-        None if head.segments is None else (head.segments[0], head.segments[-1]),
+        "any" if head.segments is None else f"{head.segments[0]} to {head.segments[-1]}",
         sum(parameter.numel() for parameter in model.parameters()),
         head.source,
         (head.__doc__ or "").split("\n")[0],

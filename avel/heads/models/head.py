@@ -338,7 +338,7 @@ def code_digest(head: type[Head]) -> str:
     "+" and 16 more follow for the files of other heads from which it imports, and from which these import. A
     head without a file, such as one typed at a prompt, counts by its name alone.
     """
-    kinds = [kind for kind in head.__mro__ if issubclass(kind, Head) and kind is not Head]
+    kinds: list[type] = [kind for kind in head.__mro__ if issubclass(kind, Head) and kind is not Head]
     for kind in kinds:  # the list grows in the loop
         names = getattr(sys.modules.get(kind.__module__), "__dict__", {}).values()
         modules = {value.__module__ for value in names if inspect.isclass(value) or inspect.isfunction(value)}
@@ -349,7 +349,7 @@ def code_digest(head: type[Head]) -> str:
     return digest_of(own) + (f"+{digest_of(others)}" if others else "")
 
 
-def _derived(kind: type[Head]) -> Iterator[type[Head]]:
+def _derived(kind: type) -> Iterator[type]:
     for derived in kind.__subclasses__():
         yield derived
         yield from _derived(derived)

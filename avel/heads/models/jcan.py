@@ -87,9 +87,8 @@ class JCAN(Head):
 
     def layout(self) -> Layout:
         """Returns the names in Recursive-joint-co-attention."""
-        names = nested("video_attn.attn.", AGVA_NAMES, own="agva.") | {
-            "project": "video_attn.attn.affine_feat"
-        }
+        names = nested("video_attn.attn.", AGVA_NAMES, own="agva.")
+        names |= {"project": "video_attn.attn.affine_feat"}
         streams = {"audio": "audio_extract", "visual": "video_extract", "decode": "predict.Joint"}
         for own, theirs in streams.items():
             lstm = {"lstm.lstm": "rnn", "first": "init_hidden", "merge": "linear"}
