@@ -4,7 +4,7 @@ import difflib
 import inspect
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple, get_args
@@ -349,10 +349,9 @@ def code_digest(head: type[Head]) -> str:
     return digest_of(own) + (f"+{digest_of(others)}" if others else "")
 
 
-def _derived(kind: type) -> Iterator[type]:
-    for derived in kind.__subclasses__():
-        yield derived
-        yield from _derived(derived)
+def _derived(kind: type) -> list[type]:
+    direct: list[type] = kind.__subclasses__()
+    return direct + [each for derived in direct for each in _derived(derived)]
 
 
 def _code(kind: type) -> str:
