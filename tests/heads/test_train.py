@@ -163,8 +163,9 @@ def test_the_digest_of_a_head_covers_the_heads_whose_layers_it_has(
     before, real = {name: code_digest(HEADS[name]) for name in HEADS}, inspect.getfile
     edited = tmp_path / "cmran.py"
     edited.write_text("class AttentionLayer: pass")
-    monkeypatch.setattr("inspect.getfile", lambda kind: edited if "cmran" in kind.__module__ else real(kind))
-    changed = {name for name in HEADS if code_digest(HEADS[name]) != before[name]}
+    with monkeypatch.context() as patch:
+        patch.setattr("inspect.getfile", lambda kind: edited if "cmran" in kind.__module__ else real(kind))
+        changed = {name for name in HEADS if code_digest(HEADS[name]) != before[name]}
     assert changed == {"cmran", "cmbs", "cace", "lesp", "avt_style", "mpn_style"}
 
 
