@@ -32,6 +32,7 @@ class HeadInfo:
         tasks: names of the tasks that it can be trained for.
         weak: whether it can learn from video labels.
         takes_differing_lengths: whether the clips may differ in length.
+        segments: numbers of segments that the longest clip may have, in words.
         parameters: number of them on AVE with the first of `reads`; on LLP if the head does parsing alone.
         source: the publication.
         published: what was reported for it on AVE.
@@ -42,6 +43,7 @@ class HeadInfo:
     tasks: tuple[str, ...]
     weak: bool
     takes_differing_lengths: bool
+    segments: str
     parameters: int
     source: str
     summary: str
@@ -107,7 +109,7 @@ def head_lines(heads: tuple[HeadInfo, ...]) -> list[str]:
             " ".join(head.reads),
             " ".join(head.tasks),
             "yes" if head.weak else "no",
-            "any" if head.takes_differing_lengths else "one",
+            head.segments if head.takes_differing_lengths else "one",
             f"{head.parameters:,}",
             head.source,
         )
@@ -151,6 +153,7 @@ def _info(name: str) -> HeadInfo:
         head.tasks,
         head.weak,
         head.takes_differing_lengths,
+        "any" if head.segments is None else f"{head.segments[0]} to {head.segments[-1]}",
         sum(parameter.numel() for parameter in model.parameters()),
         head.source,
         (head.__doc__ or "").split("\n")[0],

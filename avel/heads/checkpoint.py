@@ -41,15 +41,13 @@ def evaluate_checkpoint(
 
     Raises:
         WeightsError, MissingPathError, StoreError: `file` or `cache` is missing or damaged; the cache has no
-            samples of the split, or no train samples to standardise by where the file holds no mean and std.
+            train samples to standardise by where the file holds no mean and std.
+        TrainingError: the cache has no samples of the split, or not the features that the head reads.
         ConfigError: the weights are not those of the head.
     """
     config = resolve(TrainConfig, "train-head", base=config, options=options)
     opened, device = FeatureCache.open(cache), choose_device(config.device)
-    present = set(opened.samples.split)
-    if split not in present:
-        raise StoreError(f"{cache}: no samples of split {split!r}", hint=f"avel inspect {cache} lists them")
-    with_statistics = config.standardise and "train" in present
+    with_statistics = config.standardise and "train" in opened.samples.split
     data = read_data(opened, config, device, (split, "train") if with_statistics else (split,))
     decoder = data.task.find_decoder(decoder)
     trial = Trial("checkpoint", replace(config, init=""))  # the weights of `file` take its place

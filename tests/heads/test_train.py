@@ -1,6 +1,7 @@
 """`train_head` and `sweep`: what a run folder holds, how it goes on, what stops it."""
 
 import dataclasses
+import inspect
 import json
 import shlex
 from pathlib import Path
@@ -154,6 +155,18 @@ def test_overwrite_removes_nothing_but_a_run_of_heads(cache: Path, tmp_path: Pat
 def test_heads_have_digests_of_their_own_code() -> None:
     digests = {name: code_digest(HEADS[name]) for name in HEADS}
     assert len(set(digests.values())) == len(digests)
+
+
+def test_the_digest_of_a_head_covers_the_heads_whose_layers_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, real = {name: code_digest(HEADS[name]) for name in HEADS}, inspect.getfile
+    edited = tmp_path / "cmran.py"
+    edited.write_text("class AttentionLayer: pass")
+    with monkeypatch.context() as patch:
+        patch.setattr("inspect.getfile", lambda kind: edited if "cmran" in kind.__module__ else real(kind))
+        changed = {name for name in HEADS if code_digest(HEADS[name]) != before[name]}
+    assert changed == {"cmran", "cmbs", "cace", "lesp", "avt_style", "mpn_style"}
 
 
 def test_an_interrupted_sweep_goes_on(cache: Path, tmp_path: Path, monkeypatch: Any) -> None:

@@ -76,8 +76,8 @@ class AVELNet(Head):
         return Layout("YapengTian/AVE-ECCV18, att_Net", names, changed=swapped)
 
     def loss(self, output: HeadOutput, labels: Tensor) -> Tensor:
-        """Returns `soft_margin` over all segments, as published: (B, T, K), (B, T) -> scalar."""
-        return soft_margin(*segments_of(output, labels))
+        """Returns `segment_soft_margin`, as published: (B, T, K), (B, T) -> scalar."""
+        return segment_soft_margin(output, labels)
 
     def weak_loss(self, output: HeadOutput, video_labels: Tensor) -> Tensor:
         """Returns `soft_margin` of the highest scores over time: (B, T, K), (B,) or (B, K) -> scalar.
@@ -101,11 +101,11 @@ class DMRN(nn.Module):
         return torch.tanh(audio + merged), torch.tanh(visual + merged)
 
 
-def segments_of(output: HeadOutput, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns scores and labels of all segments within clips: (B, T, K), (B, T) -> (R, K), (R,)."""
+def segment_soft_margin(output: HeadOutput, labels: Tensor) -> Tensor:
+    """Returns `soft_margin` over all segments within clips: (B, T, K), (B, T) -> scalar."""
     if output.mask is None:
-        return output.logits.flatten(0, 1), labels.flatten()
-    return output.logits[output.mask], labels[output.mask]
+        return soft_margin(output.logits.flatten(0, 1), labels.flatten())
+    return soft_margin(output.logits[output.mask], labels[output.mask])
 
 
 def soft_margin(logits: Tensor, classes: Tensor) -> Tensor:

@@ -73,7 +73,7 @@ class AVIN(Head):
         return HeadOutput(self.classify(joined), extras)
 
     def weak_loss(self, output: HeadOutput, video_labels: Tensor) -> Tensor:
-        """Returns `soft_margin` of the scores averaged over time: (B, T, K), (B,) -> scalar."""
+        """Returns `soft_margin` of the scores averaged over time: (B, T, K), (B,) or (B, K) -> scalar."""
         return soft_margin(mean_over_time(output.logits, output.mask), video_labels)
 
 

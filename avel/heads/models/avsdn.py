@@ -31,8 +31,8 @@ class AVSDN(RelevanceHead):
 
     source = "Lin et al. 2019, as in the code of Zhou et al. 2022"
     published = (
-        Published(72.8, "full", VGG, "as Ramaswamy 2020 quotes it"),
-        Published(66.5, "weak", VGG, "as Ramaswamy 2020 quotes it"),
+        Published(72.8, "full", VGG, "JustinYuu.github.io, notes on Ramaswamy 2020"),
+        Published(66.5, "weak", VGG, "JustinYuu.github.io, notes on Ramaswamy 2020"),
     )
     inputs = ("maps", "cnn", "encoded")
     attention_maps = (AGVA_MAP,)

@@ -78,14 +78,11 @@ class CACE(SuppressionHead):
 
     def loss(self, output: HeadOutput, labels: Tensor) -> Tensor:
         """Returns CMBS's loss and, with refinement, the contrastive loss: (B, T, K), (B, T) -> scalar."""
-        loss = super().loss(output, labels)
-        if not self.config.contrast_loss:
-            return loss
         event, extras = holds_event(labels, self.widths.classes), output.extras
         contrast = two_view_contrast(
             extras["refined"], extras["noisy"], event, self.config.temperature, output.mask
         )
-        return loss + self.config.contrast_loss * self.refines * contrast
+        return super().loss(output, labels) + self.config.contrast_loss * self.refines * contrast
 
     def layout(self) -> Layout:
         """Returns the names in CACE-Net; `refines` keeps its value, since that code does not save it."""

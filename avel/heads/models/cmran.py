@@ -106,12 +106,9 @@ def relation_names() -> dict[str, str]:
     for own, modality in (("a", "audio"), ("v", "video")):
         names |= {f"encode_{own}.project": f"{modality}_encoder.affine_matrix"}
         names |= {f"cross_{own}.project": f"{modality}_decoder.affine_matrix"}
-        for number in range(2):
-            layer = f"layers.{number}"
-            names[f"encode_{own}.{layer}"] = f"{modality}_encoder.encoder.{layer}"
-            names |= nested(
-                f"{modality}_encoder.encoder.{layer}.", ATTENTION_NAMES, own=f"encode_{own}.{layer}."
-            )
+        for layer in ("layers.0", "layers.1"):
+            ours, theirs = f"encode_{own}.{layer}", f"{modality}_encoder.encoder.{layer}"
+            names |= {ours: theirs} | nested(f"{theirs}.", ATTENTION_NAMES, own=f"{ours}.")
         crossed = f"{modality}_decoder.decoder.layers.0"
         names |= nested(f"{crossed}.", ATTENTION_NAMES, own=f"cross_{own}.layer.")
         names |= {f"cross_{own}.layer": crossed, f"cross_{own}.layer.attention": f"{crossed}.multihead_attn"}

@@ -87,24 +87,17 @@ class CPSP(RelevanceHead):
         config, classes, fused = self.config, self.widths.classes, output.extras["fused"]
         event = holds_event(labels, classes).to(fused.dtype)
         loss = super().loss(output, labels)
-        if config.pair_loss:
-            loss = loss + config.pair_loss * pair_loss(output.extras["similarity"], event, output.mask)
-        if config.segment_loss:
-            loss = loss + config.segment_loss * segment_contrast(fused, event, output.mask)
-        if config.video_loss:
-            videos = mean_over_time(fused, output.mask)
-            contrast = video_contrast(videos, clip_category(labels, classes), config.margin, 3)
-            loss = loss + config.video_loss * contrast
-        return loss
+        loss = loss + config.pair_loss * pair_loss(output.extras["similarity"], event, output.mask)
+        loss = loss + config.segment_loss * segment_contrast(fused, event, output.mask)
+        videos = mean_over_time(fused, output.mask)
+        contrast = video_contrast(videos, clip_category(labels, classes), config.margin, 3)
+        return loss + config.video_loss * contrast
 
     def weak_loss(self, output: HeadOutput, video_labels: Tensor) -> Tensor:
         """Returns `multiple_instance_loss` plus the loss on videos: (B, T, K), (B,) -> scalar."""
-        loss = super().weak_loss(output, video_labels)
-        if self.config.video_loss:
-            videos = mean_over_time(output.extras["fused"], output.mask)
-            contrast = video_contrast(videos, video_labels, self.config.margin, 4)
-            loss = loss + self.config.video_loss * contrast
-        return loss
+        videos = mean_over_time(output.extras["fused"], output.mask)
+        contrast = video_contrast(videos, video_labels, self.config.margin, 4)
+        return super().weak_loss(output, video_labels) + self.config.video_loss * contrast
 
 
 def segment_contrast(fused: Tensor, event: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -334,12 +335,23 @@ def weak_labels_of(config: TrainConfig, task: str) -> WeakLabels | None:
 def code_digest(head: type[Head]) -> str:
     """Returns 16 hex digits over the file in which a head is written.
 
-    "+" and 16 more follow for the files of heads that it is derived from. A head without a file, such as one
-    typed at a prompt, counts by its name alone.
+    "+" and 16 more follow for the files of other heads from which it imports, and from which these import. A
+    head without a file, such as one typed at a prompt, counts by its name alone.
     """
-    own, *bases = (kind for kind in head.__mro__ if issubclass(kind, Head) and kind is not Head)
-    others = dict.fromkeys(text for kind in bases if (text := _code(kind)) != _code(own))
-    return digest_of(_code(own)) + (f"+{digest_of(list(others))}" if others else "")
+    kinds: list[type] = [kind for kind in head.__mro__ if issubclass(kind, Head) and kind is not Head]
+    for kind in kinds:  # the list grows in the loop
+        names = getattr(sys.modules.get(kind.__module__), "__dict__", {}).values()
+        modules = {value.__module__ for value in names if inspect.isclass(value) or inspect.isfunction(value)}
+        modules -= {kind.__module__}
+        kinds += [other for other in _derived(Head) if other.__module__ in modules and other not in kinds]
+    own = _code(head)
+    others = sorted({_code(kind) for kind in kinds} - {own})
+    return digest_of(own) + (f"+{digest_of(others)}" if others else "")
+
+
+def _derived(kind: type) -> list[type]:
+    direct: list[type] = kind.__subclasses__()
+    return direct + [each for derived in direct for each in _derived(derived)]
 
 
 def _code(kind: type) -> str:

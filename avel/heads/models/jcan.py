@@ -10,7 +10,7 @@ from torch.nn import functional
 from avel.config import option
 from avel.errors import ConfigError
 from avel.heads.config import HEADS, HeadConfig
-from avel.heads.models.avel_net import segments_of, soft_margin
+from avel.heads.models.avel_net import segment_soft_margin
 from avel.heads.models.head import VGG, Head, HeadOutput, Published, Widths
 from avel.heads.models.layout import AGVA_NAMES, Layout, nested
 from avel.heads.models.parts import AGVA_MAP, BiLSTM, at_least_float32, attend_cells, xavier
@@ -87,9 +87,8 @@ class JCAN(Head):
 
     def layout(self) -> Layout:
         """Returns the names in Recursive-joint-co-attention."""
-        names = nested("video_attn.attn.", AGVA_NAMES, own="agva.") | {
-            "project": "video_attn.attn.affine_feat"
-        }
+        names = nested("video_attn.attn.", AGVA_NAMES, own="agva.")
+        names |= {"project": "video_attn.attn.affine_feat"}
         streams = {"audio": "audio_extract", "visual": "video_extract", "decode": "predict.Joint"}
         for own, theirs in streams.items():
             lstm = {"lstm.lstm": "rnn", "first": "init_hidden", "merge": "linear"}
@@ -109,8 +108,8 @@ class JCAN(Head):
         return Layout(code, names, changed=states)
 
     def loss(self, output: HeadOutput, labels: Tensor) -> Tensor:
-        """Returns `soft_margin` over all segments, as published: (B, T, K), (B, T) -> scalar."""
-        return soft_margin(*segments_of(output, labels))
+        """Returns `segment_soft_margin`, as published: (B, T, K), (B, T) -> scalar."""
+        return segment_soft_margin(output, labels)
 
 
 class ResLSTM(nn.Module):

@@ -18,7 +18,8 @@ class Layout:
 
     Attributes:
         code: the public repository, and the class in it.
-        names: module or tensor of the head -> its published name; of several that match the longest counts.
+        names: module or tensor of the head -> its published name; a tensor's own name counts before those of
+            the modules that hold it, an inner module before an outer one.
         unused: modules and tensors of the published network that reach no output, and are left out.
         head_only: tensors of the head that the published network does not have, and that keep their values.
         changed: tensor of the head -> function that makes it of the published one.

@@ -101,7 +101,7 @@ class LESP(RelevanceHead):
         return self.decided(self.margin - nearest, scores, extras)
 
     def recall(self, fused: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Compares with the banks of C events, M examples each: (B, T, 256) -> (B, C), (B, T, C, M).
+        """Compares clips with the banks of C events, M examples each: (B, T, 256) -> (B, C), (B, T, C, M).
 
         The scores (B, C) come from the distance of a clip to the mean example, the distances (B, T, C, M) are
         those of segments to all examples. For an event whose bank is empty they are `NEVER` and `-NEVER`.
@@ -226,7 +226,7 @@ class LESP(RelevanceHead):
 
     @torch.no_grad()
     def remember(self, audio: Tensor, cells: Tensor, quality: Tensor, event: Tensor) -> None:
-        """Keeps the best of the bank's examples and of the clips' best segments in the bank, none twice.
+        """Offers each clip's best segment to the bank of its event, which keeps the best, none twice.
 
         Two segments are the same if their audio has the same sum, as in the published code.
 

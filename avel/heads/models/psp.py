@@ -76,7 +76,7 @@ class PSP(Head):
         fused = (fused_v + fused_a) / 2
         logits = self.classify(fused)
         if self.gate is not None:
-            extras["fused"] = fused  # for plots, which else take the input of the last Linear: here scores
+            extras["fused"] = fused  # for plots: the last Linear is the gate here, and reads scores
             logits = logits * torch.sigmoid(torch.relu(self.gate(logits)))
         return HeadOutput(logits, extras)
 
@@ -93,11 +93,9 @@ class PSP(Head):
 
     def loss(self, output: HeadOutput, labels: Tensor) -> Tensor:
         """Returns cross-entropy plus the weighted pair loss: (B, T, K), (B, T) -> scalar."""
-        loss = super().loss(output, labels)
-        if not self.pair_loss:
-            return loss
         event = holds_event(labels, self.widths.classes)
-        return loss + self.pair_loss * pair_loss(output.extras["similarity"], event, output.mask)
+        pairs = pair_loss(output.extras["similarity"], event, output.mask)
+        return super().loss(output, labels) + self.pair_loss * pairs
 
     def weak_loss(self, output: HeadOutput, video_labels: Tensor) -> Tensor:
         """Returns binary cross-entropy of the softmax of mean scores: (B, T, K), (B, K) or (B,) -> scalar."""

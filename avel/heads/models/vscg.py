@@ -64,7 +64,9 @@ class VSCG(RelevanceHead):
             config.threshold, config.dropout, config.projection_dropout, renormalise=not weak
         )
         self.summary = ClipSummary()
-        self.audio_gru, self.visual_gru = gru(), gru()
+        self.audio_gru, self.visual_gru = (
+            nn.GRU(HIDDEN, 128, batch_first=True, bidirectional=True) for _ in range(2)
+        )
         if weak:
             self.cross_a, self.cross_v = (nn.Linear(128, 128, bias=False) for _ in range(2))
             self.out_a: nn.Module = nn.Dropout(config.out_dropout)
@@ -162,11 +164,6 @@ class ClipSummary(nn.Module):
         """Summarises: (B, T, 256) -> (2, B, 128), T from 8 to 11."""
         pooled: Tensor = self.layers(features.mT)
         return pooled.permute(2, 0, 1)
-
-
-def gru() -> nn.GRU:
-    """Builds a bidirectional GRU: (B, T, 256) -> (B, T, 256)."""
-    return nn.GRU(HIDDEN, 128, batch_first=True, bidirectional=True)
 
 
 def gru_states(gru: nn.GRU, features: Tensor, first: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -63,13 +63,12 @@ def find_head(run: Run, name: str, origin: str, digest: str) -> None:
         digest: its `code_digest` when the run was trained; before the "+" that of its own file.
 
     Raises:
-        StoreError: the head is not installed; the hint names its package and module, or its file.
+        StoreError: the head is not installed, or its file must not be run; says where it came from.
     """
     if name not in HEADS and not origin.endswith(".py"):
-        package, _, module = origin.rpartition("module ")
-        what = f"pip install {package.strip(', ')}, which has the module" if package else "import the module"
         raise StoreError(
-            f"{run.path}: its head {name!r} is not installed; it came from {origin}", hint=f"{what} {module}"
+            f"{run.path}: its head {name!r} is not installed; it came from {origin}",
+            hint="pip install that package, or import that module first",
         )
     if name not in HEADS:
         if problem := _why_not_run(Path(origin), digest.partition("+")[0]):
@@ -89,6 +88,8 @@ def _why_not_run(file: Path, digest: str) -> str:
     """
     if not file.is_file():
         return "is not there"
-    if file.resolve() != file or file.stat().st_uid != os.getuid():
+    if file.resolve() != file:
+        return "is a link or a relative path"
+    if file.stat().st_uid != os.getuid():
         return "is not yours"
     return "" if digest_of(file.read_text()) == digest else "has changed since"

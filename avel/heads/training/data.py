@@ -51,7 +51,8 @@ class Split:
         known: (R,) whether its events are known, so that predictions can be evaluated on it.
         has_video_label: (R,) whether the task has a label for the whole clip.
         videos: (R,) index into the cache's videos.
-        labels: (R, T, ...) as the task makes them; -1 where a sample's events are not known.
+        labels: (R, T, ...) as the task makes them; -1 where a sample's events are not known, -2 after the end
+            of its clip.
         video_labels: (R, ...) as the task makes them.
     """
 
@@ -211,7 +212,8 @@ def choose_inputs(cache: FeatureCache, config: TrainConfig) -> str:
 
     Raises:
         TrainingError: the cache holds none of them, or the head cannot read what was asked for.
-        ConfigError, StoreError: features are named that cannot be fine-tuned, or not joined.
+        ConfigError: features are named beside `inputs="fine_tuned"`.
+        StoreError: features that are named cannot be joined.
     """
     head, name = head_class(config), config.head.name
     if config.inputs == FINE_TUNED:
@@ -240,7 +242,7 @@ def _fine_tuned(cache: FeatureCache, config: TrainConfig) -> str:
     """Returns the inputs of a head whose Bi-LSTMs are fine-tuned.
 
     Raises:
-        ConfigError: features are named beside them.
+        ConfigError: features are named too.
         TrainingError: the head cannot read f_a and f_v, or the cache holds no Bi-LSTMs.
     """
     head = config.head.name

@@ -60,8 +60,8 @@ def find_settings(
         settings: the settings that are varied, with their values.
 
     Raises:
-        ConfigError: values that cannot be varied; a setting that only some of the heads have, or that is of
-            none of them; two keys that mean the same setting, or a key and an option that do.
+        ConfigError: values that cannot be varied; a setting that only some of the heads have, or one of a
+            head that is not chosen; two keys that mean the same setting, or a key and an option that do.
     """
     for key, values in settings.items():
         _check_values(key, values)

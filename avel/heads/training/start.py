@@ -6,7 +6,6 @@ from torch import Tensor, nn
 
 from avel.errors import ConfigError, WeightsError
 from avel.heads.models.head import Model
-from avel.heads.models.layout import load_layout
 from avel.stores.documents import SEAL
 from avel.stores.tensors import load_tensors, read_header, read_state
 
@@ -30,7 +29,7 @@ def start_from(model: Model, path: Path | str) -> str:
         layout = model.head.layout()
         if layout is None or set(state) == set(model.head.state_dict()):
             return _load_own(model.head, state)
-        load_layout(model.head, layout, state)
+        model.head.load_published(state)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error.message}", hint=error.hint) from None
     return layout.code

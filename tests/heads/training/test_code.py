@@ -129,31 +129,24 @@ def test_a_file_that_is_gone_or_of_another_user_is_not_run(
         patch.setattr("os.getuid", lambda: idea.stat().st_uid + 1)
         with pytest.raises(StoreError, match="which is not yours"):
             load_head(trained)
-    idea.unlink()
+    idea.rename(other := idea.with_name("other.py"))
     with pytest.raises(StoreError, match="which is not there"):
+        load_head(trained)
+    idea.symlink_to(other)
+    with pytest.raises(StoreError, match="which is a link"):
         load_head(trained)
     assert "idea" not in HEADS
 
 
-@pytest.mark.parametrize(
-    ("origin", "hint"),
-    [
-        ("gated==1.0, module gated.heads", "pip install gated==1.0, which has the module gated.heads"),
-        ("module lab.heads", "import the module lab.heads"),
-    ],
-)
 def test_a_head_that_is_not_installed_is_named_with_its_package(
-    trained: Path, entries: dict[str, object], monkeypatch: pytest.MonkeyPatch, origin: str, hint: str
+    trained: Path, entries: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    record = Run.open(trained).record
+    record, origin = Run.open(trained).record, "gated==1.0, module gated.heads"
     inputs = record.inputs | {"head_code": {"idea": origin}}
     write_document(trained / "run.json", vars(record) | {"inputs": inputs})
     forget(monkeypatch, entries)
-    with pytest.raises(
-        StoreError, match=rf"'idea' is not installed; it came from {re.escape(origin)}"
-    ) as refused:
+    with pytest.raises(StoreError, match=rf"'idea' is not installed; it came from {re.escape(origin)}"):
         load_head(trained)
-    assert refused.value.hint == hint
 
 
 def test_heads_say_where_they_come_from(idea: Path) -> None:

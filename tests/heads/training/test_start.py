@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from avel.cli import cli
 from avel.console import DONE, USAGE, run
-from avel.errors import ConfigError, MissingPathError, StoreError, WeightsError
+from avel.errors import ConfigError, MissingPathError, StoreError, TrainingError, WeightsError
 from avel.heads.checkpoint import evaluate_checkpoint
 from avel.heads.train import train_head
 from avel.heads.training.records import HeadInputs, load_head
@@ -160,10 +160,13 @@ def test_a_cache_of_test_samples_alone_is_enough_to_evaluate_weights(tmp_path: P
     weights = run / "trials" / "seed=0.safetensors"
     samples = FeatureCache.open(cache).samples
     split = np.where(samples.split == "test", "test", "")
-    alone = write_cache(tmp_path / "test.h5", split=split)
+    alone = write_cache(tmp_path / "test set.h5", split=split)
     assert evaluate_checkpoint(weights, alone, head="mlp", device="cpu").accuracy_percent == wanted
     save_file(load_head(run).head.state_dict(), tmp_path / "head.safetensors")
     with pytest.raises(StoreError, match="no train samples to standardise by"):
         evaluate_checkpoint(tmp_path / "head.safetensors", alone, head="mlp", device="cpu")
     bare = {"head": "mlp", "standardise": False, "device": "cpu"}
     assert evaluate_checkpoint(tmp_path / "head.safetensors", alone, **bare).samples == 12
+    with pytest.raises(TrainingError, match="no sample of split 'val'") as refused:
+        evaluate_checkpoint(weights, alone, split="val", head="mlp", device="cpu")
+    assert refused.value.hint == f"avel inspect '{alone}'"
