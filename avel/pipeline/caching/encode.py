@@ -249,10 +249,9 @@ class PartEncoder:
 
     @torch.inference_mode()
     def temporal(self, vectors: Mapping[str, Tensor], lengths: Tensor | None = None) -> dict[str, Tensor]:
-        """Runs the Bi-LSTMs on what `cnn` gave, each clip to its own end: f_a and f_v (B, T, D).
+        """Runs the Bi-LSTMs, if any, on what `cnn` gave, each clip to its own end: f_a and f_v (B, T, D).
 
-        Without Bi-LSTMs these are the CNN vectors. `lengths` (B,) are the segments of each clip where they
-        differ; after them features are 0.
+        `lengths` (B,) are the segments of each clip where they differ; after them features are 0.
         """
         if self.work.recipe["encoder"]["kind"] == "backbones":
             own = {"f_a": "cnn_a", "f_v": "cnn_v"}
