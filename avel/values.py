@@ -34,10 +34,10 @@ def coerce(kind: Any, value: Any) -> Any:
             raise ValueError(value)
         return by_name[str(value)]
     if origin is tuple:
-        items = value.split(",") if isinstance(value, str) else list(value)
+        items = [item for item in (value.split(",") if isinstance(value, str) else value) if item != ""]
         if len(arguments) == 2 and arguments[1] is not Ellipsis and len(items) != 2:
             raise ValueError(value)
-        return tuple(coerce(arguments[0], item) for item in items if item != "")
+        return tuple(coerce(arguments[0], item) for item in items)
     if kind is bool:
         word = str(value).lower()
         if word not in YES + NO:
