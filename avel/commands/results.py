@@ -109,8 +109,8 @@ def evaluate(
         found, then = avel.evaluate_checkpoint(run, cache, config, **options), ""
     elif settings:
         raise ConfigError(
-            f"--set {next(iter(settings))} needs --cache",
-            hint="leave --set out: a run has its own settings",
+            "--set and --config need --cache",
+            hint="leave them out: a run has its own settings",
         )
     else:
         found = avel.evaluate(run, **options)
