@@ -40,7 +40,7 @@ class SettingOption(click.Option):
         return record and (record[0], _help(setting, default))
 
     def help_records(self, context: click.Context) -> Iterator[tuple[str, tuple[str, str] | None]]:
-        """Yields its heading and record, and those of settings without option that a chosen component has."""
+        """Yields its heading and record, then those of the chosen component's settings without an option."""
         yield self._with_default(context)[0].heading or "Settings", self.get_help_record(context)
         options = {each.name: each for each in context.command.params if isinstance(each, SettingOption)}
         if self.setting.registry and any(each.setting.default_varies for each in options.values()):
@@ -51,13 +51,14 @@ class SettingOption(click.Option):
                     yield heading, (f"{each.name} {_metavar(each)}", _help(each, each.of(config)))
 
     def _with_default(self, context: click.Context) -> tuple[Setting, Any]:
+        """Returns the setting as the chosen component has it, and its default."""
         if not self.setting.default_varies:
             return self.setting, self.setting.default
         config = self._config(context)
         return next((each, each.of(config)) for each in settings_of(config) if each.name == self.name)
 
     def _config(self, context: click.Context) -> Any:
-        """Returns the config that results from the settings before `--help`, without those that vary."""
+        """Returns the config that results from the options before `--help` whose default is fixed."""
         options = [each for each in context.command.params if isinstance(each, SettingOption)]
         names = [each.name for each in options if not each.setting.default_varies]
         given = {name: value for name in names if (value := context.params.get(name)) is not None}
@@ -115,7 +116,7 @@ def settings(
 
             if not vary:
                 return command(config=check({}), **values)
-            sets, several = varied(sets)
+            sets, several = varied(sets)  # `check` reads these `sets`, too
             # What is varied wins over a preset and a file, as every --set does
             beneath = {
                 key: value
@@ -191,11 +192,12 @@ def loose_settings(
     *,
     config_type: type[Any] | None = None,
 ) -> Callable[[F], F]:
-    """Gives a command `--config` and `--set KEY=VALUE`; it receives the given values as `settings`, by name.
+    """Gives a command `--config`, `--set` and `--preset`; it gets the given values as `settings`, by name.
 
     They are checked when the settings of each head are resolved, since heads have different ones.
 
     Args:
+        presets: settings by the name of their preset; None for no `--preset`.
         config_type: config of one head; `--set` must then not name settings of other heads.
     """
 
