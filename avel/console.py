@@ -96,10 +96,10 @@ class Command(click.Command):
             if not isinstance(parameter, click.Option):
                 continue
             usual = EVERY_COMMAND if {"--json", "--help"} & set(parameter.opts) else "Options"
-            records = [(getattr(parameter, "heading", usual), parameter.get_help_record(context))]
+            shown = [(getattr(parameter, "heading", usual), parameter.get_help_record(context))]
             if hasattr(parameter, "help_records"):  # an option of a setting
-                records = parameter.help_records(context)
-            for heading, record in records:
+                shown = parameter.help_records(context)
+            for heading, record in shown:
                 listed.setdefault(heading, []).extend([record] if record else [])
         last = listed.pop(EVERY_COMMAND)
         for heading, records in (listed | {EVERY_COMMAND: last}).items():

@@ -132,7 +132,7 @@ def settings(
             names = f"--{flag}/--no-{flag}" if _metavar(each) == SWITCH else f"--{flag}"
             about = {"setting": each, "config_type": config_type}
             added.append(click.option(names, each.name, cls=SettingOption, **about))
-        return _with_options(command, call, added)
+        return with_options(command, call, added)
 
     return decorate
 
@@ -210,7 +210,7 @@ def loose_settings(
                 _check_used(sets, [resolve(config_type, stage, options=given)])
             return command(settings=given, **values)
 
-        return _with_options(command, call, _sources("KEY=VALUE", presets))
+        return with_options(command, call, _sources("KEY=VALUE", presets))
 
     return decorate
 
@@ -251,13 +251,13 @@ def stage_settings(
             return command(**values)
 
         listed = ", ".join(stage for stage, _ in stages.values())
-        return _with_options(command, call, _sources("STAGE.KEY=VALUE", names, f" of a stage ({listed})"))
+        return with_options(command, call, _sources("STAGE.KEY=VALUE", names, f" of a stage ({listed})"))
 
     return decorate
 
 
-def _with_options(command: F, call: Callable[..., Any], options: Sequence[Callable[[Any], Any]]) -> F:
-    """Returns `call`, which stands for a command, with these options in this order."""
+def with_options(command: F, call: Callable[..., Any], options: Sequence[Callable[[Any], Any]]) -> F:
+    """Returns `call`, which takes the place of a command, with options that help lists in this order."""
     for add in reversed(options):
         call = add(call)
     return typing.cast(F, call)
@@ -329,7 +329,7 @@ def dataset_options(command: F) -> F:
         settings = {key.replace("-", "_"): value for key, value in pairs}
         return command(format_settings=settings, **values)
 
-    return _with_options(command, call, options)
+    return with_options(command, call, options)
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
