@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from avel.config import Setting, flat, read_table, resolve, settings_of, to_toml
-from avel.errors import ConfigError, UnknownNameError
+from avel.errors import ConfigError
 from avel.progress import note
 from avel.stores.datasets.formats import FORMATS as DATASET_FORMATS
 from avel.stores.kinds import kind_of
@@ -237,7 +237,9 @@ def stage_settings(
             for item in sets:
                 stage, dot, setting = item.partition(".")
                 if not dot or stage not in by_stage:
-                    raise UnknownNameError("stage", stage, by_stage, where=f"--set {item}")
+                    raise ConfigError(
+                        f"--set {item} names no stage", hint=f"--set STAGE.KEY=VALUE; stages are {listed}"
+                    )
                 by_stage[stage].append(setting)
             for name, (stage, config_type) in stages.items():
                 chosen = presets.get(stage, {}).get(preset or "", {})

@@ -88,12 +88,10 @@ def parse_range(text: str) -> Range | None:
         ConfigError: the ends are the wrong way round or not finite, or a logarithm needs them above 0.
     """
     log = text.startswith("log:")
-    low, dots, high = text.removeprefix("log:").partition("..")
+    low, _, high = text.removeprefix("log:").partition("..")
     try:
         ends = [float(end) if not end.strip().lstrip("+-").isdigit() else int(end) for end in (low, high)]
-    except ValueError:
-        return None
-    if not dots:
+    except ValueError:  # without "..", too: `high` is then empty
         return None
     if not -math.inf < ends[0] < ends[1] < math.inf or (log and ends[0] <= 0):
         raise ConfigError(f"{text!r} is no range", hint="two numbers, the lower first, and above 0 for log:")
