@@ -20,6 +20,7 @@ from avel.stores.ave_files import (
     MAPS_FILE,
     NOT_READ,
     ORDERS,
+    OTHER_DATASET,
     VECTORS_FILE,
     Truth,
     check_label_files,
@@ -162,7 +163,7 @@ def import_features(
 def _import_published(
     files: dict[str, Path], cache: Path, dataset: Dataset, maps_dtype: str, any_size: bool
 ) -> Imported:
-    """Writes a new cache of the published AVE files, by name; raises as `import_features` does."""
+    """Writes a new cache of the published AVE files, name -> path; raises as `import_features` does."""
     orders = {split: read_order(files[name]) for name, split in ORDERS.items() if name in files}
     # The arrays of these files have T segments for every clip, whatever its own length is
     dataset = replace(_with_orders(dataset, orders), longest_seconds=None)
@@ -335,7 +336,7 @@ def _check_row_order(dataset: Dataset, file_arrays: FileArrays, without: Set[int
         raise DatasetError(
             f"row order: {differ} of the {len(several)} videos with several rows differ between them, so the "
             "files are in another order than the annotations",
-            hint="give the annotations that belong to these files with --dataset",
+            hint=OTHER_DATASET,
         )
     if differ:
         return f"row order: {differ} of {len(several)} videos differ between their rows; the first is taken"
