@@ -173,8 +173,7 @@ def _import_published(
             name: stack.enter_context(open_array(files[name], len(dataset.samples), any_size=any_size))
             for name in names
         }
-        grid = _common_grid(file_arrays)
-        vectors = _vectors(file_arrays)
+        grid, vectors = _common_grid(file_arrays), _vectors(file_arrays)
         without = _rows_not_finite(file_arrays, vectors)
         video_ids, first_row, reasons = _present_videos(dataset, without)
         present = dataset.samples.is_one_of("video_id", video_ids)
@@ -184,13 +183,12 @@ def _import_published(
         findings.append(_check_row_order(dataset, file_arrays, set(without)))
         findings += [f"{name}: {what}, left out" for name, what in NOT_READ.items() if name in files]
         samples, missing = samples_of_videos(dataset, video_ids, reasons)
-        arrays = _arrays(file_arrays, vectors, first_row, np.dtype(maps_dtype))
         written = write_features(
             cache,
             video_ids=video_ids,
             categories=dataset.categories,
             samples=samples,
-            arrays=arrays,
+            arrays=_arrays(file_arrays, vectors, first_row, np.dtype(maps_dtype)),
             segment_seconds=grid.segment_seconds,
             missing=missing,
             provenance=_provenance(files, file_arrays, orders, findings, maps_dtype),
@@ -224,14 +222,13 @@ def import_background(source: Path | str, cache: Path | str) -> Imported:
         grid, vectors = _common_grid(file_arrays), _vectors(file_arrays)
         without = _rows_not_finite(file_arrays, vectors)
         rows = np.array([row for row in range(audio.shape[0]) if row not in without], np.int64)
-        arrays = _arrays(file_arrays, vectors, rows, np.dtype(np.float16))
         findings = _shapes_found(file_arrays)
         written = write_features(
             cache,
             video_ids=tuple(f"background-{row}" for row in rows.tolist()),
             categories=(),
             samples=samples_of_videos(make_dataset("", folder, (), ()), (), {})[0],
-            arrays=arrays,
+            arrays=_arrays(file_arrays, vectors, rows, np.dtype(np.float16)),
             segment_seconds=grid.segment_seconds,
             missing=tuple(Missing(NO_SAMPLE, f"background-{row}", why) for row, why in without.items()),
             provenance=_provenance(files, file_arrays, {}, findings, "float16"),
