@@ -283,7 +283,7 @@ class ClipStore:
         if chunk is None:
             where = f"{self.location.url}: {self.video_ids[row]}"
             file = chunk_name(self.attributes, name, row, number, self.packing_of(row))
-            raise StoreError(f"{where}: {name} are missing: no {file}", hint=REPAIR)
+            raise StoreError(f"{where}: no {name}: {file} is missing", hint=REPAIR)
         return chunk
 
     def find_chunk(self, name: str, row: int, number: int) -> bytes | None:
