@@ -54,10 +54,10 @@ def build_encoder(config: PretrainConfig) -> Encoder:
 
 
 def model_folders(config: CacheConfig | PretrainConfig) -> dict[str, Path]:
-    """Returns for each modality where a config says that a model of another library lies, for `load_encoder`.
+    """Returns modality -> folder of a model of another library, as a config names it, for `load_encoder`.
 
-    It says so by the backbone's `model`, or by `weights` if a given encoder decides the backbone. Values that
-    are no folder do no harm: `load_encoder` looks only for models that were in one.
+    The backbone's `model` names it, or `weights` if a given encoder decides the backbone. Either may be no
+    folder, which does no harm: `load_encoder` looks only for models that were in one.
     """
     folders: dict[str, Path] = {}
     for modality in BACKBONES:

@@ -62,7 +62,7 @@ class CNNs(nn.Module):
         """Runs a CNN on audio, or on frames, uint8 or in [0, 1]; returns what its `method` returns.
 
         Batch norms that keep their statistics are folded into convolutions, at each call or, with `is_fixed`,
-        once. With `compiles` the rest is compiled. On a CPU without gradients a large batch is split.
+        once. With `compiles` the result is compiled. On a CPU without gradients a large batch is split.
         """
         module: nn.Module = getattr(self, cnn)
         key = (cnn, method, module.training)

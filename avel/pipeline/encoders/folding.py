@@ -62,7 +62,7 @@ def folded(cnn: nn.Module, method: str = "forward", is_fixed: bool = False) -> C
     except Exception:  # code outside avel may raise anything when it is traced
         return plain
     if any(node.op == "get_attr" for node in graph.nodes):
-        return plain  # a weight outside any module would not follow the CNN to another device
+        return plain  # a tensor that no layer holds would not follow the CNN to another device
     modules: dict[str, Any] = dict(cnn.named_modules())
     for norm in graph.nodes:
         if _calls(norm, modules, NORMS):

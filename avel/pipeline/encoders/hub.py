@@ -46,7 +46,7 @@ class HubBackbone(Backbone):
         folder = self.local_folder(config.model)
         if folder is not None and config.revision not in ("", found := folder_name(folder, weights=False)):
             raise StaleError(
-                f"{folder}: {SETTINGS_FILE} and {PREPROCESSING_FILE} are {found}, not {config.revision}",
+                f"{folder}: {SETTINGS_FILE}, {PREPROCESSING_FILE} have digest {found}, not {config.revision}",
                 hint="name the folder that has the model's own files",
             )
 

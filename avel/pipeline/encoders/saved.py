@@ -84,26 +84,26 @@ def load_encoder(path: Path | str, folders: Mapping[str, Path] | None = None) ->
     return channels_last(encoder).eval().requires_grad_(False)
 
 
-def _backbone_spec(kind: FeatureModality, kept: Mapping[str, Any], path: Path) -> BackboneSpec:
+def _backbone_spec(modality: FeatureModality, kept: Mapping[str, Any], path: Path) -> BackboneSpec:
     about = typed(BackboneHeader, {key: kept.get(key) for key in ("backbone", "variant")}, path, ANOTHER_RUN)
     settings = kept.get(about.backbone) or {}
-    own = BACKBONES[kind][about.backbone].Config
+    own = BACKBONES[modality][about.backbone].Config
     return BackboneSpec(read_config(own, about.backbone, settings, path), about.variant)
 
 
-def _backbone(kind: FeatureModality, spec: BackboneSpec, path: Path, folders: Mapping[str, Path]) -> Any:
+def _backbone(modality: FeatureModality, spec: BackboneSpec, path: Path, folders: Mapping[str, Path]) -> Any:
     """Builds the CNN of a spec. The folder of a model may be another one than the spec says, if moved."""
     config = spec.backbone
     if is_of_folder(as_dict(spec)):
         assert isinstance(config, ModelConfig)
-        folder = folders.get(kind, Path(config.model))
+        folder = folders.get(modality, Path(config.model))
         if not folder.is_dir():
             raise MissingPathError(
-                f"{folder}: no such folder, in which the {kind} model of {path} was",
-                hint=f"--{kind}-weights FOLDER says where it is now",
+                f"{folder}: no such folder, in which the {modality} model of {path} was",
+                hint=f"--{modality}-weights FOLDER says where it is now",
             )
         config = replace(config, model=str(folder))
-    backbone = BACKBONES[kind][config.name](config)
+    backbone = BACKBONES[modality][config.name](config)
     backbone.become(spec.variant)
     return backbone
 

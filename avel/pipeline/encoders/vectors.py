@@ -29,7 +29,7 @@ class VectorsConfig(ComponentConfig):
 
     @property
     def names(self) -> list[str]:
-        """Returns the names of the features, one each."""
+        """Returns the names of the features as a list."""
         return self.features.split("+")
 
 

@@ -45,7 +45,7 @@ class AudioReader:
         self.jitter_seconds = self.end_seconds = 0.0
 
     def faults(self) -> Iterator[str]:
-        """Yields what could not be decoded, and which time stamps do not simply follow the samples."""
+        """Yields what could not be decoded, and which time stamps leap or jitter."""
         if self.errors:
             yield f"audio packets not decoded: {self.errors}"
         if self.unmixed:

@@ -104,7 +104,7 @@ class InParts(Protocol):
 def follow_parts(streams: Sequence[InParts]) -> list[float] | None:
     """Moves the parts of all streams so that each begins where the one before ends: sets their `offset`.
 
-    Returns the seconds at which a part begins, without the first, on the container's clock; None where the
+    Returns the seconds on the container's clock at which each part after the first begins; None where the
     time stamps of one stream leap back alone, and nothing was moved.
     """
     groups = _grouped(streams)

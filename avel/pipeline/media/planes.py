@@ -49,7 +49,7 @@ class PlanesScaler:
     def _configure(
         self, wide: int, high: int, pixels: str, matrix: int, limits: int, width: int, height: int
     ) -> None:
-        """Builds the filter graph from the first five, which describe the source, to width x height."""
+        """Builds a filter graph that scales to width x height. The other arguments describe the source."""
         self._graph = Graph()
         self._graph.threads = 1
         self._source = self._graph.add(

@@ -175,7 +175,7 @@ class ScannedStream:
         if self.av_stream.type != "video" or packet.is_keyframe:
             return True
         if packet.pts == packet.dts and self.av_stream.codec_context.has_b_frames:
-            return False
+            return False  # a B picture, of which FFmpeg takes the time of presentation for that of decoding
         return part.is_far(packet.dts, self.tick_seconds, REORDERED_PICTURES * self.usual_ticks)
 
     def _step_of_codec(self) -> int:

@@ -47,7 +47,7 @@ class VideoReader:
 
     @property
     def covered_seconds(self) -> float:
-        """Returns the end of the last decoded picture, in seconds after the origin."""
+        """Returns the end of what was decoded, or need not be, in seconds after the origin."""
         end = self._covered_pts
         return 0.0 if end is None else max(0.0, float(end * self._stream.time_base - self._origin))
 
@@ -128,8 +128,8 @@ class VideoReader:
             self._cover(frame, pts)
             yield frame, pts
             if pts == last:
-                self._covered_pts = self._stream.end_pts
-                return  # no later picture is on screen within the grid
+                self._covered_pts = self._stream.end_pts  # as if all were decoded: the grid needs no more
+                return
 
     def _decode(self, needed: set[int]) -> Iterator[tuple[VideoFrame, int]]:
         """Yields decoded pictures with their time stamps.

@@ -94,7 +94,7 @@ def quiet() -> Iterator[None]:
             logging.getLogger(name).setLevel(level)
 
 
-def threads(scheduler: str) -> int:
+def worker_threads(scheduler: str) -> int:
     """Returns how many clips the workers of a running scheduler decode at once, at least 1.
 
     Raises:

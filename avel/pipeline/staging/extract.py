@@ -15,7 +15,7 @@ from avel.config import resolve, to_toml
 from avel.errors import AvelError, ConfigError
 from avel.pipeline.config import ExtractConfig
 from avel.pipeline.media.log_mel import MEL_SAMPLE_RATE, check_segments
-from avel.pipeline.staging.cluster import MixedVersionsError, threads, versions
+from avel.pipeline.staging.cluster import MixedVersionsError, versions, worker_threads
 from avel.pipeline.staging.forecast import Forecast, forecast
 from avel.pipeline.staging.plan import Plan, RestageOptions, make_plan
 from avel.pipeline.staging.summary import DoneClips, ExtractSummary, summarize
@@ -129,7 +129,7 @@ def extract(
         plan = _plan(location, data, config, read_manifest(location), restage)
         _staged_with(location, plan, mixed_versions)  # refuses what the run itself would
         _note_changes(location, data)
-        expected = forecast(plan, config, threads(scheduler) if scheduler else workers)
+        expected = forecast(plan, config, worker_threads(scheduler) if scheduler else workers)
         seconds = time.monotonic() - began
         return summarize(str(store), plan.videos, plan.unchanged, DoneClips(), seconds, expected)
     with ExitStack() as stack:
@@ -141,7 +141,7 @@ def extract(
             plan = _plan(location, data, config, manifest.entries, restage)
             staged_with = _staged_with(location, plan, mixed_versions)
             if len(plan.todo) >= FORECAST_FROM:
-                expected = forecast(plan, config, threads(scheduler) if scheduler else workers)
+                expected = forecast(plan, config, worker_threads(scheduler) if scheduler else workers)
                 _check_room(location, plan, expected)
             _note_changes(location, data)
             _begin(location, run, manifest, plan, data, config, staged_with)

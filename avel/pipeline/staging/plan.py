@@ -99,7 +99,7 @@ def make_plan(
 
     Raises:
         ConfigError: new settings would delete staged clips. With `overwrite` they are deleted.
-        MissingPathError: they would, and the files of some cannot be read.
+        MissingPathError: new settings would delete staged clips whose files cannot be read.
     """
     ids, entry_ids = (each.table["video_id"].combine_chunks() for each in (dataset.videos, entries))
     # An id's row is its place among the distinct ids. The manifest of a killed run may have rows of videos
@@ -180,18 +180,18 @@ def _compare_files(
     at = places[undecided]
     old = entries.table.select(["source_path", "source_bytes", "source_mtime_ns"]).take(pa.array(at))
     files = old.set_column(0, "source_path", paths.take(pa.array(undecided)))
-    changed = as_bools(pc.not_equal(files["source_path"], old["source_path"])) | restage.overwrite
+    unclear = as_bools(pc.not_equal(files["source_path"], old["source_path"])) | restage.overwrite
     if restage.damaged:
-        changed |= entries.is_one_of("video_id", sorted(restage.damaged))[at]
-    for begin in () if restage.overwrite else range(0, len(changed), BLOCK_RECORDS):
+        unclear |= entries.is_one_of("video_id", sorted(restage.damaged))[at]
+    for begin in () if restage.overwrite else range(0, len(unclear), BLOCK_RECORDS):
         block = files.slice(begin, BLOCK_RECORDS)
         rows = zip(*(column.to_pylist() for column in block.columns), strict=True)
-        changed[begin : begin + len(block)] |= [_status(path) != (size, mtime) for path, size, mtime in rows]
+        unclear[begin : begin + len(block)] |= [_status(path) != (size, mtime) for path, size, mtime in rows]
     if restage.retry_failed:
-        causes[undecided[~changed & entries.holds(state="failed")[at]]] = "retry-failed"
-    numbers, redated, unreadable = undecided[changed], list[Entry](), 0
-    changed_paths, changed_entries = paths.take(pa.array(numbers)).to_pylist(), entries.take(places[numbers])
-    for number, path, entry in zip(numbers.tolist(), changed_paths, changed_entries.records(), strict=True):
+        causes[undecided[~unclear & entries.holds(state="failed")[at]]] = "retry-failed"
+    numbers, redated, unreadable = undecided[unclear], list[Entry](), 0
+    unclear_paths, unclear_entries = paths.take(pa.array(numbers)).to_pylist(), entries.take(places[numbers])
+    for number, path, entry in zip(numbers.tolist(), unclear_paths, unclear_entries.records(), strict=True):
         cause = _cause(entry, path, restage)
         if cause is not None:
             causes[number] = cause

@@ -32,7 +32,7 @@ from avel.stores.manifest import Entry, Manifest
 THREADS_PER_DECODER = 2
 """Threads for each decoder: one watches the child while the other waits for the disk."""
 TASK_CLIPS = 32
-"""Most clips of a task. The work of dask and of the manifest for one task is then small for each clip."""
+"""Most clips of a task, which share the work that dask and the manifest have with each task."""
 TASK_SECONDS = 5.0
 """Seconds after which a task begins no further clip."""
 LEAST_TASKS = 256
@@ -45,7 +45,7 @@ LOOK_SECONDS = 10.0
 
 
 class Decoders:
-    """Children in which one run decodes clips from this process, `most` at once.
+    """Children of this process that decode the clips of one run, `most` at once.
 
     A clip occupies a child while it is decoded, but not while it is flushed to the disk: meanwhile the child
     decodes the next clip.

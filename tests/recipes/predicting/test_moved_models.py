@@ -130,7 +130,7 @@ def test_an_encoder_on_a_moved_model_is_told_where_it_is(store: Path, tmp_path: 
     assert cache_features(store, cache, encoder=avbt, visual_weights=str(moved), device="cpu").encoded == 0
     assert found(head, video, visual_weights=moved) == before
     other = with_other_pixels(write_model(tmp_path / "pixels"))
-    with pytest.raises(StaleError, match=r"preprocessor_config.json are folder-\w+, not folder-"):
+    with pytest.raises(StaleError, match=r"preprocessor_config.json have digest folder-\w+, not folder-"):
         cache_features(store, cache, encoder=avbt, visual_weights=str(other), overwrite=True, device="cpu")
     with pytest.raises(StaleError, match="pixels: has hash folder-"):
         found(head, video, visual_weights=other)
