@@ -43,9 +43,9 @@ class Vectors(Backbone):
         self.width = config.dimensions
 
     def refuse(self) -> NoReturn:
-        """Raises a ConfigError, since it reads neither frames nor sound."""
+        """Raises a ConfigError, since it reads neither frames nor audio."""
         raise ConfigError(
-            f"this encoder reads vectors of a feature cache ({self.config.features}), not frames or sound",
+            f"this encoder reads vectors of a feature cache ({self.config.features}), not frames or audio",
             hint="avel cache-features CACHE NEW_CACHE --encoder RUN encodes them",
         )
 
