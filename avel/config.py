@@ -229,7 +229,7 @@ def resolve(
     """Makes the config of one stage from all sources.
 
     Keys are names or places of settings; values may be text, or whole groups and components. Errors name the
-    source, `options_from` that of `options`.
+    source; `options_from` is what they call `options`.
 
     Raises:
         ConfigError: an unknown key or a value of the wrong type or out of bounds, with its source.
@@ -346,7 +346,7 @@ def _settings_of_another(key: str, choices: list[Setting], config: Any) -> dict[
 
 
 def _alike(key: str, known: Collection[str]) -> Collection[str]:
-    """Returns the names that an unknown key may stand for: places in tables if it is one, and if any are."""
+    """Returns the names to suggest for a key: those with a dot if it has one, else the rest; all if none."""
     return [name for name in known if ("." in name) == ("." in key)] or known
 
 

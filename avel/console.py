@@ -96,9 +96,10 @@ class Command(click.Command):
             if not isinstance(parameter, click.Option):
                 continue
             usual = EVERY_COMMAND if {"--json", "--help"} & set(parameter.opts) else "Options"
-            one = [(getattr(parameter, "heading", usual), parameter.get_help_record(context))]
-            several = getattr(parameter, "help_records", lambda _, one=one: one)
-            for heading, record in several(context):
+            shown = [(getattr(parameter, "heading", usual), parameter.get_help_record(context))]
+            if hasattr(parameter, "help_records"):  # an option of a setting
+                shown = parameter.help_records(context)
+            for heading, record in shown:
                 listed.setdefault(heading, []).extend([record] if record else [])
         last = listed.pop(EVERY_COMMAND)
         for heading, records in (listed | {EVERY_COMMAND: last}).items():
@@ -144,9 +145,11 @@ def _narrow(record: tuple[str, str]) -> tuple[str, str]:
     """Returns flags and help of an option, made to fit into 80 columns, and with a default in any case."""
     flags, help = record
     flags = re.sub(r"--([\w-]+) / --no-\1", r"--[no-]\1", flags).replace(" RANGE", "")
+    # click writes bounds as [x>=1]
     help = re.sub(r"x>=(\S+)\]", r"at least \1]", help)
     help = re.sub(r"x>(\S+)\]", r"above \1]", help)
     help = re.sub(r"(\S+)<=x<=(\S+)\]", r"from \1 to \2]", help)
+    # An option that takes a value, and has no default
     if re.match(r"-.* [A-Z[]", flags) and not re.search(r"\[(default:|required)", help):
         help = re.sub(r"(  \[[^]]*\])?$", r"  [default: none]\1", help, count=1)
     help = re.sub(r"(\[default: .*)\]  \[", r"\1; ", help)
@@ -174,9 +177,9 @@ class EveryCommandOption(click.Option):
 
 def _for_every_command() -> list[click.Option]:
     quiet, verbose = "Print errors and results only (-q).", "Print the traceback of an error (-v)."
-    threads, one = "Threads that compute and read.  [default: one per core]", click.IntRange(1)
+    threads = "Threads that compute and read.  [default: one per core]"
     return [
-        EveryCommandOption("--threads", threads, limit_threads, type=one, metavar="N"),
+        EveryCommandOption("--threads", threads, limit_threads, type=click.IntRange(1), metavar="N"),
         EveryCommandOption("--quiet", quiet, lambda _: set_verbosity(0), is_flag=True),
         EveryCommandOption("--verbose", verbose, lambda _: set_verbosity(2), is_flag=True),
     ]

@@ -37,7 +37,7 @@ def choose_device(name: str) -> torch.device:
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= there:
         found = plural(there, "GPU") if there else "no GPU"
-        hint = f"--device cuda:{there - 1} is the last, or auto" if there else "--device cpu, or auto"
+        hint = f"--device auto; the last GPU is cuda:{there - 1}" if there else "--device cpu, or auto"
         raise ConfigError(f"device {name!r} is not there: torch finds {found}", hint=hint)
     return device
 
@@ -57,7 +57,8 @@ def choose_dtype(name: str, device: torch.device) -> str:
     """Returns the number format of a name; auto is bfloat16 on a GPU that computes it, else float32."""
     if name != "auto":
         return name
-    return "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported(False) else "float32"
+    computes_it = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bfloat16" if computes_it else "float32"
 
 
 def hardware_of(device: torch.device) -> str:

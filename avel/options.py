@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from avel.config import Setting, flat, read_table, resolve, settings_of, to_toml
-from avel.errors import ConfigError, UnknownNameError
+from avel.errors import ConfigError
 from avel.progress import note
 from avel.stores.datasets.formats import FORMATS as DATASET_FORMATS
 from avel.stores.kinds import kind_of
@@ -40,7 +40,7 @@ class SettingOption(click.Option):
         return record and (record[0], _help(setting, default))
 
     def help_records(self, context: click.Context) -> Iterator[tuple[str, tuple[str, str] | None]]:
-        """Yields its heading and record, and those of settings without option that a chosen component has."""
+        """Yields its heading and record, then those of the chosen component's settings without an option."""
         yield self._with_default(context)[0].heading or "Settings", self.get_help_record(context)
         options = {each.name: each for each in context.command.params if isinstance(each, SettingOption)}
         if self.setting.registry and any(each.setting.default_varies for each in options.values()):
@@ -51,13 +51,14 @@ class SettingOption(click.Option):
                     yield heading, (f"{each.name} {_metavar(each)}", _help(each, each.of(config)))
 
     def _with_default(self, context: click.Context) -> tuple[Setting, Any]:
+        """Returns the setting as the chosen component has it, and its default."""
         if not self.setting.default_varies:
             return self.setting, self.setting.default
         config = self._config(context)
         return next((each, each.of(config)) for each in settings_of(config) if each.name == self.name)
 
     def _config(self, context: click.Context) -> Any:
-        """Returns the config that results from the settings before `--help`, without those that vary."""
+        """Returns the config that results from the options before `--help` whose default is fixed."""
         options = [each for each in context.command.params if isinstance(each, SettingOption)]
         names = [each.name for each in options if not each.setting.default_varies]
         given = {name: value for name in names if (value := context.params.get(name)) is not None}
@@ -115,7 +116,7 @@ def settings(
 
             if not vary:
                 return command(config=check({}), **values)
-            sets, several = varied(sets)
+            sets, several = varied(sets)  # `check` reads these `sets`, too
             # What is varied wins over a preset and a file, as every --set does
             beneath = {
                 key: value
@@ -131,7 +132,7 @@ def settings(
             names = f"--{flag}/--no-{flag}" if _metavar(each) == SWITCH else f"--{flag}"
             about = {"setting": each, "config_type": config_type}
             added.append(click.option(names, each.name, cls=SettingOption, **about))
-        return _with_options(command, call, added)
+        return with_options(command, call, added)
 
     return decorate
 
@@ -191,11 +192,12 @@ def loose_settings(
     *,
     config_type: type[Any] | None = None,
 ) -> Callable[[F], F]:
-    """Gives a command `--config` and `--set KEY=VALUE`; it receives the given values as `settings`, by name.
+    """Gives a command `--config`, `--set` and `--preset`; it gets the given values as `settings`, by name.
 
     They are checked when the settings of each head are resolved, since heads have different ones.
 
     Args:
+        presets: settings by the name of their preset; None for no `--preset`.
         config_type: config of one head; `--set` must then not name settings of other heads.
     """
 
@@ -208,7 +210,7 @@ def loose_settings(
                 _check_used(sets, [resolve(config_type, stage, options=given)])
             return command(settings=given, **values)
 
-        return _with_options(command, call, _sources("KEY=VALUE", presets))
+        return with_options(command, call, _sources("KEY=VALUE", presets))
 
     return decorate
 
@@ -235,7 +237,9 @@ def stage_settings(
             for item in sets:
                 stage, dot, setting = item.partition(".")
                 if not dot or stage not in by_stage:
-                    raise UnknownNameError("stage", stage, by_stage, where=f"--set {item}")
+                    raise ConfigError(
+                        f"--set {item} names no stage", hint=f"--set STAGE.KEY=VALUE; stages are {listed}"
+                    )
                 by_stage[stage].append(setting)
             for name, (stage, config_type) in stages.items():
                 chosen = presets.get(stage, {}).get(preset or "", {})
@@ -249,13 +253,13 @@ def stage_settings(
             return command(**values)
 
         listed = ", ".join(stage for stage, _ in stages.values())
-        return _with_options(command, call, _sources("STAGE.KEY=VALUE", names, f" of a stage ({listed})"))
+        return with_options(command, call, _sources("STAGE.KEY=VALUE", names, f" of a stage ({listed})"))
 
     return decorate
 
 
-def _with_options(command: F, call: Callable[..., Any], options: Sequence[Callable[[Any], Any]]) -> F:
-    """Returns `call`, which stands for a command, with these options in this order."""
+def with_options(command: F, call: Callable[..., Any], options: Sequence[Callable[[Any], Any]]) -> F:
+    """Returns `call`, which takes the place of a command, with options that help lists in this order."""
     for add in reversed(options):
         call = add(call)
     return typing.cast(F, call)
@@ -327,7 +331,7 @@ def dataset_options(command: F) -> F:
         settings = {key.replace("-", "_"): value for key, value in pairs}
         return command(format_settings=settings, **values)
 
-    return _with_options(command, call, options)
+    return with_options(command, call, options)
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")

@@ -34,10 +34,10 @@ def coerce(kind: Any, value: Any) -> Any:
             raise ValueError(value)
         return by_name[str(value)]
     if origin is tuple:
-        items = value.split(",") if isinstance(value, str) else list(value)
+        items = [item for item in (value.split(",") if isinstance(value, str) else value) if item != ""]
         if len(arguments) == 2 and arguments[1] is not Ellipsis and len(items) != 2:
             raise ValueError(value)
-        return tuple(coerce(arguments[0], item) for item in items if item != "")
+        return tuple(coerce(arguments[0], item) for item in items)
     if kind is bool:
         word = str(value).lower()
         if word not in YES + NO:
@@ -88,12 +88,10 @@ def parse_range(text: str) -> Range | None:
         ConfigError: the ends are the wrong way round or not finite, or a logarithm needs them above 0.
     """
     log = text.startswith("log:")
-    low, dots, high = text.removeprefix("log:").partition("..")
+    low, _, high = text.removeprefix("log:").partition("..")
     try:
         ends = [float(end) if not end.strip().lstrip("+-").isdigit() else int(end) for end in (low, high)]
-    except ValueError:
-        return None
-    if not dots:
+    except ValueError:  # without "..", too: `high` is then empty
         return None
     if not -math.inf < ends[0] < ends[1] < math.inf or (log and ends[0] <= 0):
         raise ConfigError(f"{text!r} is no range", hint="two numbers, the lower first, and above 0 for log:")

@@ -18,7 +18,8 @@ EPOCHS, WARMUP_EPOCHS, BATCH = 100, 10, 128  # Section 4.1, Optimization
 LR_WEIGHTS, LR_BIASES = 0.2, 0.0048  # of Barlow Twins [23], for a batch of 256
 LR_SCALE = 2e-4  # for the pretrained CNNs alone; with it, random weights would hardly move
 MOMENTUM, TRUST, WEIGHT_DECAY = 0.9, 1e-3, 1e-6  # LARS [55], as in [23]
-AREA, ASPECT, BLUR_PROBABILITY, SIGMA = (0.08, 1.0), (3 / 4, 4 / 3), 0.5, (0.1, 2.0)  # as in [23]
+AREA, ASPECT, SIGMA = (0.08, 1.0), (3 / 4, 4 / 3), (0.1, 2.0)  # as in [23]
+BLUR_PROBABILITY = 0.5  # not in the paper; [23] has 1 for one view and 0.1 for the other
 
 
 def preprocess(frames: Tensor, size: int = 224) -> Tensor:

@@ -348,7 +348,7 @@ def test_the_page_of_the_docs_shows_the_same_defaults() -> None:
     formatter = context.make_formatter()
     click.Command.format_options(command, context, formatter)
     shown = " ".join(formatter.getvalue().split())
-    assert "Learning rate of Adam at the start. [default: 0.0001; at least 0]" in shown
+    assert "Learning rate of Adam, before it falls. [default: 0.0001; at least 0]" in shown
     assert (
         "--[no-]standardise Shift and scale each feature by its mean and std over train. [default: on,"
         in shown

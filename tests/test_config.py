@@ -69,6 +69,7 @@ def test_a_table_of_a_file_is_a_table(tmp_path: Path) -> None:
         ("routing=both", ["routing", "cross, printed"]),
         ("blur=perhaps", ["blur", "true or false"]),
         ("crop_scale=1", ["crop_scale"]),
+        ("crop_scale=1,", ["--set: crop_scale='1,'", "a list of 2"]),
         ("epochs", ["not key=value"]),
     ],
 )

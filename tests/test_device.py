@@ -31,8 +31,8 @@ def test_a_device_that_avel_cannot_use_is_refused(name: str) -> None:
     [
         (0, "cuda", "no GPU", "--device cpu, or auto"),
         (0, "cuda:9", "no GPU", "--device cpu, or auto"),
-        (1, "cuda:9", "1 GPU", "--device cuda:0 is the last, or auto"),
-        (2, "cuda:2", "2 GPUs", "--device cuda:1 is the last, or auto"),
+        (1, "cuda:9", "1 GPU", "--device auto; the last GPU is cuda:0"),
+        (2, "cuda:2", "2 GPUs", "--device auto; the last GPU is cuda:1"),
     ],
 )
 def test_a_gpu_that_is_not_there_is_refused_with_the_count_of_those_that_are(
@@ -92,7 +92,9 @@ def test_bfloat16_without_instructions_for_it_is_said_to_be_slow(
 def test_gpus_that_compute_bfloat16_take_it_unless_asked_otherwise(
     asked: str, place: str, has_it: bool, chosen: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda emulated: has_it and not emulated)
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation: has_it and not including_emulation
+    )
     assert choose_dtype(asked, torch.device(place)) == chosen
 
 

@@ -29,7 +29,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 COMMANDS = {
     "inspect features.h5": r"features.h5: a feature cache, 60 samples of 59 clips, 3 classes and background",
     "inspect runs/mlp": r"runs/mlp: a run, avel train-head of head mlp, finished",
-    "diff features.h5 features.h5": "the two caches hold the same",
+    "diff features.h5 features.h5": "A and B hold the same",
     "train-head features.h5 runs/mlp --head mlp --epochs 30 --lr 3e-3 --seeds 2": "better than always",
     "sweep features.h5 runs/theta --set theta=0,0.03 --epochs 1": r"theta=0\.\d*: test accuracy",
     "evaluate runs/mlp": r"test accuracy [\d.]+ ± [\d.]+ % over 2 seeds \(validation .*an oracle\)",

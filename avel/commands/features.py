@@ -23,7 +23,7 @@ from avel.commands.group import (
 )
 from avel.console import DONE, SOME_FAILED, PathTo, path_of, show
 from avel.errors import ConfigError
-from avel.options import dataset_options, json_option, settings
+from avel.options import dataset_options, json_option, settings, with_options
 from avel.pipeline.config import CacheConfig, ExtractConfig, PretrainConfig
 from avel.pipeline.pretraining.presets import PRESETS
 from avel.stores.datasets.sample import SPLITS
@@ -155,32 +155,31 @@ def features_options(command: Callable[..., int]) -> Callable[..., int]:
                 )
         return command(**values)
 
-    for modality in ("visual", "audio"):
-        seconds = click.FloatRange(0)
-        for add in (
-            click.option(
-                f"--{modality}-hop",
-                type=seconds,
-                help="Seconds from one vector to the next.  [default: one vector a segment]",
-            ),
-            click.option(
-                f"--{modality}-window",
-                type=seconds,
-                help="Seconds that one vector covers, 0 for a frame.  [default: the hop]",
-            ),
-            click.option(f"--{modality}-name", help="Add them under this name to the CACHE that is there."),
-            click.option(
-                f"--{modality}-key", help="Name of the array in a file of several.  [default: the only one]"
-            ),
+    added: list[Callable[[Any], Any]] = []
+    for modality in ("audio", "visual"):
+        added += [
             click.option(
                 f"--{modality}",
                 type=FEATURES,
                 help=f"{modality.capitalize()} features by video id: a folder or pattern of files, or one "
                 "file; one vector for each segment unless a hop or window is given.  [default: SOURCE's]",
             ),
-        ):
-            call = add(call)
-    return call
+            click.option(
+                f"--{modality}-key", help="Name of the array in a file of several.  [default: the only one]"
+            ),
+            click.option(f"--{modality}-name", help="Add them under this name to the CACHE that is there."),
+            click.option(
+                f"--{modality}-window",
+                type=click.FloatRange(0),
+                help="Seconds that one vector covers, 0 for a frame.  [default: the hop]",
+            ),
+            click.option(
+                f"--{modality}-hop",
+                type=click.FloatRange(0),
+                help="Seconds from one vector to the next.  [default: one vector a segment]",
+            ),
+        ]
+    return with_options(command, call, added)
 
 
 @command(

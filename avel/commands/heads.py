@@ -153,19 +153,9 @@ def sweep(
 @click.argument("out", type=PathTo("runs", made=True))
 @click.option("--heads", default="all", help="all, or names separated by commas.")
 @click.option("--seeds", type=click.IntRange(1), default=5, help="Trials of each head.")
-@click.option(
-    "--supervision",
-    type=click.Choice(["full", "weak"]),
-    default="full",
-    help=HELP["supervision"],
-)
+@click.option("--supervision", type=click.Choice(["full", "weak"]), default="full", help=HELP["supervision"])
 @click.option("--against", help="Head to compare all with.  [default: the best on validation]")
-@click.option(
-    "--negatives",
-    default="",
-    show_default=False,
-    help=f"{HELP['negatives']}  [default: none]",
-)
+@click.option("--negatives", default="", show_default=False, help=f"{HELP['negatives']}  [default: none]")
 @loose_settings("train-head", HEAD_PRESETS)
 @json_option
 def leaderboard(

@@ -145,7 +145,7 @@ def plot(run: Path, kind: str, out: Path, as_json: bool, **options: Any) -> int:
 )
 @click.option("--preview", type=PATH, help="Draw the events of one video: .png, or .mp4 with a timeline.")
 @click.option(
-    "--trial", help="One trial of the run.  [default: the mean over the trials of its best settings]"
+    "--trial", help="One trial, such as seed=0.  [default: the mean over the trials of its best settings]"
 )
 @click.option("--encoder", type=ENCODER, help="Run of avel pretrain.  [default: where the cache says]")
 @click.option(

@@ -44,13 +44,13 @@ class HeadConfig(ComponentConfig):
     weak_defaults: ClassVar[Mapping[str, Any]] = {}
     standardise: ClassVar[bool] = False
 
-    lr: float = option(1e-3, "Learning rate of Adam at the start.", low=0)
+    lr: float = option(1e-3, "Learning rate of Adam, before it falls.", low=0)
     weight_decay: float = option(0.0, "Weight decay of Adam (L2, as torch.optim.Adam takes it).", low=0)
     clip_norm: float = option(0.0, "Largest norm of a step's gradient; 0 does not clip.", low=0)
     lr_decay: float = option(1.0, "Factor on the learning rate at each step of the schedule.", low=0)
     lr_decay_every: int = option(0, "Epochs between two steps of the schedule; 0 for none.", low=0)
     milestones: tuple[int, ...] = option((), "Epochs after which the schedule steps.", low=1)
-    warmup_epochs: int = option(0, "Epochs in which the learning rate rises to its start.", low=0)
+    warmup_epochs: int = option(0, "Epochs in which the learning rate rises evenly to lr.", low=0)
     cosine: bool = option(False, "Let the learning rate fall to 0 along a cosine after the warm-up.")
     batch_size: int = option(64, "Clips in a batch; the last, smaller one is trained on too.", low=1)
     epochs: int = option(100, "Passes over the train samples.", low=1)

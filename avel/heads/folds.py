@@ -236,10 +236,11 @@ class FoldCache(LoadedCache):
 
 
 def deal(group: NDArray[Any], samples: Split, folds: int, seed: int) -> NDArray[np.int64]:
-    """Returns the fold of each sample, (R,): groups stay whole, and every class is dealt evenly.
+    """Returns the fold of each sample, (R,): groups stay whole, and every label is dealt evenly.
 
-    A group goes to the fold with the fewest samples of the group's most frequent class; of several such
-    folds, to the smallest. Groups without a sample whose events are known are in train in every fold: -1.
+    A label is the class of a video, in video parsing all of its classes. A group goes to the fold with the
+    fewest samples of the group's most frequent label; of several such folds, to the smallest. Groups without
+    a sample whose events are known are in train in every fold: -1.
 
     Raises:
         TrainingError: fewer groups with known events than folds.
@@ -260,12 +261,12 @@ def deal(group: NDArray[Any], samples: Split, folds: int, seed: int) -> NDArray[
     order = order[np.isin(order, dealt)]
     for each in sorted(order.tolist(), key=lambda number: -sizes[number]):
         chosen = np.flatnonzero(of_group == each)
-        of_class = Counter(label[sample] for sample in chosen)
-        usual = of_class.most_common(1)[0][0]
+        of_label = Counter(label[sample] for sample in chosen)
+        usual = of_label.most_common(1)[0][0]
         place = int(np.lexsort((total, counts[usual]))[0])
         fold[chosen] = place
         total[place] += len(chosen)
-        for name, count in of_class.items():
+        for name, count in of_label.items():
             counts[name][place] += count
     return fold
 

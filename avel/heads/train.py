@@ -162,7 +162,7 @@ class LoadedCache:
 
     def __init__(self, cache: FeatureCache, device: torch.device) -> None:
         self.cache, self.device = cache, device
-        # Inputs, task and path of negatives, "" without -> data
+        # (inputs, task, path of negatives or "") -> data
         self._loaded: dict[tuple[str, str, str], Data] = {}
         self._noted: set[str] = set()
 

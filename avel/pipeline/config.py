@@ -49,7 +49,7 @@ class ExtractConfig:
     """Settings of staging: the grid, the frames' encoding, limits for bad clips.
 
     Attributes:
-        set_by_option: names that a file may take for tables, and the option that gives their settings.
+        set_by_option: dataset formats, of which a file has no tables; the option that gives their settings.
     """
 
     set_by_option: ClassVar[tuple[Iterable[str], str]] = (DATASET_FORMATS, "--format-set")
@@ -330,7 +330,7 @@ class PretrainConfig(FromClipsOrCache):
 
     @property
     def idle(self) -> tuple[str, ...]:
-        """Returns the keys of settings that `start_from` leaves without effect: its run has what they set."""
+        """Returns the keys of settings without effect: a run in `start_from` decides what they would set."""
         return ("visual.weights", "audio.weights", "standardise") if self.start_from else ()
 
 

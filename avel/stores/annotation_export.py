@@ -124,8 +124,8 @@ def _check(samples: Sequence[Sample], kind: str, store: Path | str) -> None:
             f"{without_ending(others[0].strip())!r}",
             hint="write ActivityNet's JSON, which keeps ids: name a file that ends in .json",
         )
-    uses = Counter(video_id for video_id, _ in {(each.video_id, each.split) for each in samples})
-    video_id, count = uses.most_common(1)[0]
+    split_counts = Counter(video_id for video_id, _ in {(each.video_id, each.split) for each in samples})
+    video_id, count = split_counts.most_common(1)[0]
     if count > 1:
         where = sorted(each.split or "no split" for each in samples if each.video_id == video_id)
         raise ConfigError(

@@ -98,8 +98,8 @@ def _wrong_value(table: pa.Table, schema: pa.Schema, choices: Mapping[str, Seque
 def _difference(schema: pa.Schema, wanted: pa.Schema) -> str:
     """Says in which column a table differs from its schema; "" where it does not."""
     for field in wanted:
-        if schema.names.count(field.name) != 1:
-            return f"column {field.name} is missing"
+        if (count := schema.names.count(field.name)) != 1:
+            return f"column {field.name} is {'there twice' if count else 'missing'}"
         if schema.field(field.name).type != field.type:
             return f"column {field.name} is {schema.field(field.name).type}, not {field.type}"
     others = [name for name in schema.names if name not in wanted.names]

@@ -140,7 +140,7 @@ def check_samples(samples: CachedSamples, videos: int, categories: int) -> None:
         raise StoreError("a class is of a sample whose events are known, or whose classes are not known")
     if not samples.known[events.sample].all():
         raise StoreError("an event is of a sample whose events are not known")
-    if not (np.isfinite(events.offset_seconds) & (events.onset_seconds >= 0)).all():
+    if not (np.isfinite(events.onset_seconds + events.offset_seconds) & (events.onset_seconds >= 0)).all():
         raise StoreError("an event's onset or offset is not a time")
 
 

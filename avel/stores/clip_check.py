@@ -39,15 +39,15 @@ def damaged_clips(store: ClipStore) -> dict[str, list[str]]:
         StoreError: an array is missing, or of another form than the store's settings say.
     """
     _check_shapes(store)
-    faults, row_of, suspects = defaultdict[str, list[str]](list), dict[int, str](), list[str]()
+    faults, video_of, suspects = defaultdict[str, list[str]](list), dict[int, str](), list[str]()
     with Progress(len(store.entries), "clips", of="verifying") as progress:
         for entry in store.entries.records():
             video_id, has_row = entry.video_id, entry.row < len(store.video_ids)
             if not has_row or store.video_ids[entry.row] != video_id:
                 faults[video_id].append(f"the manifest says row {entry.row}, but {ROWS} does not")
-            if entry.row in row_of:
-                faults[video_id].append(f"shares row {entry.row} with {row_of[entry.row]}")
-            row_of[entry.row] = video_id
+            if entry.row in video_of:
+                faults[video_id].append(f"shares row {entry.row} with {video_of[entry.row]}")
+            video_of[entry.row] = video_id
             if has_row and _faults_of_video(store, entry):
                 suspects.append(video_id)
             progress.advance()
@@ -75,7 +75,7 @@ def _check_shapes(store: ClipStore) -> None:
     if any(array.shape[0] <= last for array in store.packed_arrays.values()):
         raise StoreError(
             f"{store.location.url}: the shards have too few rows",
-            hint=f"avel pack {store.location.url} goes on",
+            hint=f"avel pack {store.location.url} adds them",
         )
 
 
@@ -110,9 +110,10 @@ def _chunk_files(store: ClipStore, entry: Entry, name: str) -> dict[str, bool]:
 
 
 def _faults_of_array(store: ClipStore, entry: Entry, name: str) -> list[str]:
-    """Reads one video's chunks one by one, so that a film takes no more memory than a clip.
+    """Returns the first fault of one video's chunks, read one by one to spare memory; [] for none.
 
-    Looks for the files only after that: a chunk that `avel pack` moves away meanwhile reads as fill values.
+    A chunk that `avel pack` moves away meanwhile reads as fill values, which may look whole. So the files are
+    looked for after reading: then that one is missing.
     """
     step, total = chunk_shape(store.attributes, name)[0], row_shape(store.attributes, name)[0]
     try:

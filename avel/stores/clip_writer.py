@@ -126,8 +126,8 @@ class ClipWriter:
             raise _stale(location)
         self.location, self.attributes, self._run = location, attributes, run
         self._checked = -CHECK_SECONDS
-        # zarr would leave out chunks of an all-black video. It reads this setting when it opens an array.
         self._counting = _Counting(location.zarr())
+        # zarr would leave out chunks of an all-black video. It reads this setting when it opens an array.
         with zarr.config.set({"array.write_empty_chunks": True}):
             group = zarr.open_group(self._counting, mode="r+", use_consolidated=False)
             self._arrays: dict[str, Any] = {name: group[name] for name in attributes.arrays}

@@ -53,7 +53,7 @@ F = TypeVar("F")
 
 STAGE_REST = "the same avel extract command stages the rest; --retry-failed tries failed clips again"
 REPAIR = "the same avel extract command with --repair stages damaged clips again"
-CHANGED_BY_PACK = "entries staged_entries staged _rows packing packed_arrays _packed_rows".split()  # noqa: SIM905
+CHANGED_BY_PACK = ("entries", "staged_entries", "staged", "_rows", "packing", "packed_arrays", "_packed_rows")
 """Cached attributes of a store that are out of date once `avel pack` has run."""
 DATASET_AGAIN = "remove the folder dataset/ of the store, and give the avel extract command again"
 
@@ -283,7 +283,7 @@ class ClipStore:
         if chunk is None:
             where = f"{self.location.url}: {self.video_ids[row]}"
             file = chunk_name(self.attributes, name, row, number, self.packing_of(row))
-            raise StoreError(f"{where}: {name} are missing: no {file}", hint=REPAIR)
+            raise StoreError(f"{where}: no {name}: {file} is missing", hint=REPAIR)
         return chunk
 
     def find_chunk(self, name: str, row: int, number: int) -> bytes | None:
@@ -337,7 +337,7 @@ class ClipStore:
 
     @contextmanager
     def _damage(self, name: str, row: int) -> Iterator[None]:
-        """Turns errors of failed checksums (avel's and zarr's) into StoreError."""
+        """Turns the errors that damaged bytes raise in avel, zarr and decoders into StoreError."""
         try:
             yield
         except (ValueError, RuntimeError, struct.error) as error:

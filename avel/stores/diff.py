@@ -82,25 +82,25 @@ class CacheDifference:
     def headline(self) -> str:
         """Returns the result in one line."""
         if self.same:
-            return "the two caches hold the same"
+            return "A and B hold the same"
         differences = [
             f"{name} differs in {each.clips - each.equal:,} of {plural(each.clips, 'clip')}"
             for name, each in self.arrays.items()
             if each.equal < each.clips
         ]
         differences += [f"{name} cannot be compared ({why})" for name, why in self.incomparable.items()]
-        counts = {
-            "clips only in A": len(self.only_in_a),
-            "clips only in B": len(self.only_in_b),
-            "clips of another length": len(self.lengths_differ),
-            "samples only in one, or of another clip or tag": len(self.samples_differ),
-            "samples with other events": len(self.events_differ),
-            "samples in another split": len(self.splits_differ),
-        }
-        differences += [f"{count:,} {what}" for what, count in counts.items() if count]
+        counts = (
+            (self.only_in_a, "clip", "only in A"),
+            (self.only_in_b, "clip", "only in B"),
+            (self.lengths_differ, "clip", "of another length"),
+            (self.samples_differ, "sample", "only in one, or of another clip or tag"),
+            (self.events_differ, "sample", "with other events"),
+            (self.splits_differ, "sample", "in another split"),
+        )
+        differences += [f"{plural(len(some), what)} {how}" for some, what, how in counts if some]
         if self.provenance_differs:
             differences.append(plural(len(self.provenance_differs), "difference") + " in the provenance")
-        return f"the two caches differ: {'; '.join(differences)}"
+        return f"A and B differ: {'; '.join(differences)}"
 
     def lines(self) -> list[str]:
         """Returns a table of the arrays, and one of the differing entries of the provenance."""

@@ -20,6 +20,7 @@ from avel.stores.ave_files import (
     MAPS_FILE,
     NOT_READ,
     ORDERS,
+    OTHER_DATASET,
     VECTORS_FILE,
     Truth,
     check_label_files,
@@ -162,7 +163,7 @@ def import_features(
 def _import_published(
     files: dict[str, Path], cache: Path, dataset: Dataset, maps_dtype: str, any_size: bool
 ) -> Imported:
-    """Writes a new cache of the published AVE files, by name; raises as `import_features` does."""
+    """Writes a new cache of the published AVE files, name -> path; raises as `import_features` does."""
     orders = {split: read_order(files[name]) for name, split in ORDERS.items() if name in files}
     # The arrays of these files have T segments for every clip, whatever its own length is
     dataset = replace(_with_orders(dataset, orders), longest_seconds=None)
@@ -172,8 +173,7 @@ def _import_published(
             name: stack.enter_context(open_array(files[name], len(dataset.samples), any_size=any_size))
             for name in names
         }
-        grid = _common_grid(file_arrays)
-        vectors = _vectors(file_arrays)
+        grid, vectors = _common_grid(file_arrays), _vectors(file_arrays)
         without = _rows_not_finite(file_arrays, vectors)
         video_ids, first_row, reasons = _present_videos(dataset, without)
         present = dataset.samples.is_one_of("video_id", video_ids)
@@ -183,13 +183,12 @@ def _import_published(
         findings.append(_check_row_order(dataset, file_arrays, set(without)))
         findings += [f"{name}: {what}, left out" for name, what in NOT_READ.items() if name in files]
         samples, missing = samples_of_videos(dataset, video_ids, reasons)
-        arrays = _arrays(file_arrays, vectors, first_row, np.dtype(maps_dtype))
         written = write_features(
             cache,
             video_ids=video_ids,
             categories=dataset.categories,
             samples=samples,
-            arrays=arrays,
+            arrays=_arrays(file_arrays, vectors, first_row, np.dtype(maps_dtype)),
             segment_seconds=grid.segment_seconds,
             missing=missing,
             provenance=_provenance(files, file_arrays, orders, findings, maps_dtype),
@@ -223,14 +222,13 @@ def import_background(source: Path | str, cache: Path | str) -> Imported:
         grid, vectors = _common_grid(file_arrays), _vectors(file_arrays)
         without = _rows_not_finite(file_arrays, vectors)
         rows = np.array([row for row in range(audio.shape[0]) if row not in without], np.int64)
-        arrays = _arrays(file_arrays, vectors, rows, np.dtype(np.float16))
         findings = _shapes_found(file_arrays)
         written = write_features(
             cache,
             video_ids=tuple(f"background-{row}" for row in rows.tolist()),
             categories=(),
             samples=samples_of_videos(make_dataset("", folder, (), ()), (), {})[0],
-            arrays=arrays,
+            arrays=_arrays(file_arrays, vectors, rows, np.dtype(np.float16)),
             segment_seconds=grid.segment_seconds,
             missing=tuple(Missing(NO_SAMPLE, f"background-{row}", why) for row, why in without.items()),
             provenance=_provenance(files, file_arrays, {}, findings, "float16"),
@@ -335,7 +333,7 @@ def _check_row_order(dataset: Dataset, file_arrays: FileArrays, without: Set[int
         raise DatasetError(
             f"row order: {differ} of the {len(several)} videos with several rows differ between them, so the "
             "files are in another order than the annotations",
-            hint="give the annotations that belong to these files with --dataset",
+            hint=OTHER_DATASET,
         )
     if differ:
         return f"row order: {differ} of {len(several)} videos differ between their rows; the first is taken"

@@ -33,7 +33,7 @@ from avel.text import listed, plural
 
 @dataclass(frozen=True)
 class Imported:
-    """Result of an import; `missing` counts samples, and videos without samples, without usable features."""
+    """Result of an import; `missing` counts the samples, and the videos of no sample, that were left out."""
 
     cache: str
     digest: str

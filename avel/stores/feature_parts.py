@@ -72,7 +72,7 @@ class Parts:
         return cls(parts_folder(cache) / digest_of(recipe))
 
     def finished(self, sources: Mapping[str, str]) -> dict[str, Row]:
-        """Returns the place of each video in a part, if it was made from the file that `sources` has now."""
+        """Returns video id -> place in a part, of the videos whose SHA-256 there is the one in `sources`."""
         places = {}
         for path, part in self._read().items():
             for index, (name, source) in enumerate(zip(part.video_ids, part.sources, strict=True)):

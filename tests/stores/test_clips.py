@@ -179,7 +179,7 @@ def test_missing_and_cut_chunks_are_found(store: ClipStore) -> None:
     (root / "frames/c/2/1").write_bytes((root / "frames/c/2/1").read_bytes()[:-9])
     (root / "frames/c/1").mkdir()
     (root / "frames/c/1/0").write_bytes(b"left over")
-    with pytest.raises(StoreError, match="frames are missing"):
+    with pytest.raises(StoreError, match="no frames: frames/c/0/0 is missing"):
         store.jpegs("-a", [0])
     missing, left, cut = verify_clips(store)
     assert missing == "-a: staged, but frames/c/0/0 is missing"

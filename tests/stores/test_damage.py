@@ -141,6 +141,7 @@ MANIFEST, TABLES = "s.zarr/manifest/part-00000003.parquet", "s.zarr/dataset"
 WRONG_TABLES = [
     (MANIFEST, lambda table: table.drop_columns(["state"]), "column state is missing"),
     (MANIFEST, lambda table: table.append_column("more", table["row"]), "column more is not known"),
+    (MANIFEST, lambda table: table.append_column("row", table["row"]), "column row is there twice"),
     (MANIFEST, null("source_sha256"), "column source_sha256 lacks 3 values"),
     (MANIFEST, other("row", lambda count: ["1"] * count), "column row is string, not int64"),
     (MANIFEST, other("state", lambda count: ["gone"] * count), "column state holds 'gone', not one of"),
@@ -256,6 +257,7 @@ WRONG_CACHES = [
     (set_dataset("video", np.zeros(3, np.int64)), "video has 3 values, not 12"),
     (set_dataset("event_category", np.full((2, 2), 9)), "event_category has 2 dimensions, not 1"),
     (set_dataset("event_onset_seconds", np.zeros(3, np.float32)), "event_onset_seconds is float32"),
+    (set_dataset("event_onset_seconds", np.full(12, np.inf)), "onset or offset is not a time"),
     (set_dataset("f_a_crc32c", None), "f_a_crc32c is missing"),
     (set_dataset("f_a", np.zeros((11, 3, 12))), "f_a is float64, not float32"),
     (set_dataset("f_a", np.zeros((11, 3), np.float32)), r"f_a is \(11, 3\)"),

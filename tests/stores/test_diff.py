@@ -138,7 +138,7 @@ def test_caches_of_the_same_features_are_not_the_same_where_their_samples_or_seg
         ("f_a", "f_v"), "segments of 1 s and of 0.5 s"
     )
     assert not any(each.same for each in found.values())
-    assert found["another length"].headline() == "the two caches differ: 1 clips of another length"
+    assert found["another length"].headline() == "A and B differ: 1 clip of another length"
 
 
 def test_zero_vectors_agree_and_no_shared_video_is_an_error(tmp_path: Path) -> None:

@@ -195,7 +195,7 @@ def _add(
                     f"is {first!r}: {why}",
                     hint=f"{look} names them, and what fixes them",
                 )
-            made = request.recipe | _made_with(cache, parts, "the same command makes them again")
+            made = request.recipe | _made_with(cache, parts, "the same command computes the features again")
             new |= named_features(name, modality, [(rows | now)[each] for each in sources], made)
             encoded |= {*now}
         refuse_replaced(target)

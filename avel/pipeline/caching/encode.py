@@ -29,7 +29,7 @@ from avel.stores.clips import ClipStore
 from avel.stores.feature_parts import Arrays, Parts
 
 AHEAD = 2
-"""Batches that are read while one is computed."""
+"""Batches that are read while one is computed; each thread after the first reads one more."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Encoded:
 
 
 def chosen_encoder(work: Work) -> CNNs:
-    """Returns the encoder of a run, one built on backbones, or one CNN alone; all of them fixed."""
+    """Returns the encoder of a run, one built on backbones, or one CNN alone; in eval mode."""
     if work.encoder is not None:
         return load_encoder(work.encoder, folders=model_folders(work.config))
     config, wanted = work.config.pretraining(), [kind for kind in BACKBONES if kind in work.recipe["encoder"]]
@@ -116,7 +116,7 @@ class PartEncoder:
         self.waveform = None if audio is None else audio.reads(audio.config)
 
     @cached_property
-    def clips(self) -> ClipStore:
+    def store(self) -> ClipStore:
         """Opens the store of the work when a clip of it is asked for."""
         return ClipStore.open(self.work.store)
 
@@ -146,14 +146,14 @@ class PartEncoder:
             yield Encoded(tuple(names), arrays, failures, self.cnn_digest, hardware_of(self.device))
 
     def read(self, batch: tuple[int, tuple[str, ...]]) -> Clips:
-        """Reads and decodes one batch of a part; damaged clips are left out by name."""
+        """Reads and decodes one batch of a part; damaged clips are left out and named in `failures`."""
         part, video_ids = batch
         read_of = {"visual": self._frames, "audio": self._audio}
-        own = self.clips.lengths if self._own_lengths else None
+        own = self.store.lengths if self._own_lengths else None
         clips: dict[str, dict[str, NDArray[Any]]] = {}
         failures: dict[str, str] = {}
         for video_id in video_ids:
-            length = self.clips.grid.segments if own is None else own[video_id]
+            length = self.store.grid.segments if own is None else own[video_id]
             try:
                 clips[video_id] = {name: read_of[name](video_id, length) for name in self.modalities}
             except StoreError as error:
@@ -171,18 +171,18 @@ class PartEncoder:
 
     def _frames(self, video_id: str, length: int) -> NDArray[np.uint8]:
         """Reads those frames of a clip's first segments that the CNN sees: (length * N, H, W, 3)."""
-        wanted = self.clips.grid.frames_at(self.frames)[: length * len(self.frames)]
-        return self.cropped(self.clips.frames(video_id, wanted))
+        wanted = self.store.grid.frames_at(self.frames)[: length * len(self.frames)]
+        return self.cropped(self.store.frames(video_id, wanted))
 
     def _audio(self, video_id: str, length: int) -> NDArray[Any]:
         """Reads the patches of a clip's first segments, or its waveform, silent after them."""
         if self.waveform is None:
-            return self.clips.log_mel(video_id)[:length]
-        waveform = self.clips.waveform(video_id)
-        if length == self.clips.grid.segments:
+            return self.store.log_mel(video_id)[:length]
+        waveform = self.store.waveform(video_id)
+        if length == self.store.grid.segments:
             return waveform
         silent = waveform.copy()
-        silent[length * len(waveform) // self.clips.grid.segments :] = 0
+        silent[length * len(waveform) // self.store.grid.segments :] = 0
         return silent
 
     def cropped(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -197,7 +197,7 @@ class PartEncoder:
         lengths = None if clips.lengths is None else torch.tensor(clips.lengths, device=self.device)
         vectors = self.cnn(clips.inputs, lengths=lengths)
         if lengths is not None:
-            mask = mask_of(lengths, self.clips.grid.segments)
+            mask = mask_of(lengths, self.store.grid.segments)
             vectors = {name: put_inside(values[0], mask) for name, values in vectors.items()}
         every = vectors | self.temporal(vectors, lengths)
         return {name: every[name] for name in self._arrays}
@@ -233,7 +233,7 @@ class PartEncoder:
         if self.waveform is not None:
             staged = self.work.recipe["staging"]["settings"]
             rate, seconds = staged["sample_rate"], staged["segment_seconds"]
-            wanted = segments or range(self.clips.grid.segments)
+            wanted = segments or range(self.store.grid.segments)
             audio = windows(given["audio"], rate, seconds, wanted, self.waveform)
             given["audio"] = audio if lengths is None else audio[mask_of(lengths, len(wanted))][None]
         if "visual" in given:
@@ -249,7 +249,7 @@ class PartEncoder:
 
     @torch.inference_mode()
     def temporal(self, vectors: Mapping[str, Tensor], lengths: Tensor | None = None) -> dict[str, Tensor]:
-        """Runs the Bi-LSTMs on what `cnn` gave, each clip to its own end: f_a and f_v (B, T, D).
+        """Runs the Bi-LSTMs, if any, on what `cnn` gave, each clip to its own end: f_a and f_v (B, T, D).
 
         `lengths` (B,) are the segments of each clip where they differ; after them features are 0.
         """

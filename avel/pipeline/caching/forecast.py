@@ -29,8 +29,8 @@ def check_batch_fits(encoder: PartEncoder, names: Sequence[str]) -> None:
     Raises:
         ConfigError: they do not.
     """
-    config, grid, free = encoder.work.config, encoder.clips.grid, free_memory()
-    batches = AHEAD + reading_threads(config.workers) + 1
+    config, grid, free = encoder.work.config, encoder.store.grid, free_memory()
+    batches = AHEAD + reading_threads(config.workers) + 1  # in `read_ahead`, and the one that is encoded
     first = encoder.read((0, tuple(names[:1])))
     if first.failures:
         return
@@ -80,7 +80,7 @@ def note_long_encoding(encoder: PartEncoder, names: Sequence[str]) -> None:
             return
         encoder.encode(first)
         seconds = time.perf_counter() - began
-    lengths = encoder.clips.lengths
+    lengths = encoder.store.lengths
     if first.lengths is not None and lengths is not None:  # the first may be shorter than most
         seconds *= sum(lengths[name] for name in names) / len(names) / first.lengths[0]
     note_long(

@@ -61,7 +61,7 @@ def encode_vectors(
     loaded = load_encoder(encoder, folders=model_folders(config))
     device = torch.device(devices_of(config.device)[0])
     read = _read_by(loaded.audio, "cnn_a"), _read_by(loaded.visual, "cnn_v")
-    if read == (loaded.audio.config, loaded.visual.config):
+    if read == (loaded.audio.config, loaded.visual.config):  # trained on vectors of a cache
         names = [name for each in read for name in each.names]
         made: dict[str, Any] = {
             VECTORS: {"cache_digest": vectors.digest, "provenance": _source_provenance(vectors, names)},

@@ -219,9 +219,9 @@ def change_some(frames: Tensor, turns: Sequence[tuple[Change, Sequence[tuple[int
     if not listed:
         return
     sizes = [len(groups) for _, groups in turns]
-    columns = pinned(torch.tensor(listed, dtype=torch.float64).mT.contiguous(), frames.device)
+    columns = pinned(torch.tensor(listed, dtype=torch.float32).mT.contiguous(), frames.device)
     places, factors = columns.to(frames.device, non_blocking=True)
-    parts = torch.split(places.long(), sizes), torch.split(factors.float(), sizes)
+    parts = torch.split(places.long(), sizes), torch.split(factors, sizes)
     for (change, groups), place, factor in zip(turns, *parts, strict=True):
         if groups:
             changed = change(frames.index_select(0, place), factor.view(-1, 1, 1, 1, 1))

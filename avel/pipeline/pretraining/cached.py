@@ -25,7 +25,7 @@ def vector_config(
 
     Raises:
         ConfigError: AGVA or probes, which need maps and a clip store.
-        StoreError: no such features of that modality, or maps.
+        StoreError: no such features of that modality, or they are maps.
     """
     if config.encoder.agva:
         raise ConfigError("--agva with vectors of a cache, which have no cells", hint="leave out --agva")

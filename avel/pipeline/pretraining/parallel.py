@@ -27,7 +27,7 @@ def world_size() -> int:
 
 
 def rank() -> int:
-    """Returns the number of this process among them."""
+    """Returns the number of this process, from 0; 0 where there is no process group."""
     return dist.get_rank() if world_size() > 1 else 0
 
 

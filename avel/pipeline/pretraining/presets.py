@@ -1,4 +1,4 @@
-"""Named sets of pretraining options: the paper, its literal reading, the rows of Tables 4 and 5."""
+"""Named sets of pretraining options: the paper, 2e-4 on all rates, the rows of Tables 4 and 5."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -76,7 +76,7 @@ def pretrain(
         visual_features: the same of its visual features.
 
     Raises:
-        ConfigError: names of features, and `store` has clips; or it is a cache, and settings need clips.
+        ConfigError: settings that cannot be used, or not on this kind of `store`.
         WeightsError: weights of the CNNs that are missing or do not fit.
         TrainingError: nothing to train on, or a loss that is not finite.
         StoreError: `run` holds something else.

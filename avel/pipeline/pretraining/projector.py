@@ -73,7 +73,7 @@ class ProjectedEncoder(nn.Module):
             visual = self.visual_projector or self.projector
             return self.project(f_a, self.projector, mask), self.project(f_v, visual, mask)
 
-    def learning_statistics(self) -> list[nn.Module]:
+    def cnns_with_batch_statistics(self) -> list[nn.Module]:
         """Lists the CNNs whose batch norms, if they have any, take the statistics of the batch."""
         learned = {} if self.frozen else self.encoder.batch_statistics
         return [getattr(self.encoder, name) for name, batch in learned.items() if batch]
@@ -81,7 +81,7 @@ class ProjectedEncoder(nn.Module):
     @property
     def learns_statistics(self) -> bool:
         """Says whether a CNN has batch norms that take the statistics of the batch."""
-        parts = [part for cnn in self.learning_statistics() for part in cnn.modules()]
+        parts = [part for cnn in self.cnns_with_batch_statistics() for part in cnn.modules()]
         return any(isinstance(part, _BatchNorm) for part in parts)
 
     @staticmethod

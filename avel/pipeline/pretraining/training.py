@@ -121,7 +121,7 @@ def move_to_device(
     projected: ProjectedEncoder, config: PretrainConfig, device: torch.device
 ) -> ProjectedEncoder:
     """Moves the model to the device, in the form in which it trains there."""
-    for part in (projected.projector, projected.visual_projector, *projected.learning_statistics()):
+    for part in (projected.projector, projected.visual_projector, *projected.cnns_with_batch_statistics()):
         if part is not None:
             synchronise_batch_norms(part)
     projected.to(device)

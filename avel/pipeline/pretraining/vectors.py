@@ -35,8 +35,8 @@ class FrozenVectors(Batches):
     """cnn_v (V, T, k, Dv) of k frames a segment and cnn_a (V, T, Da), in batches like a `ClipLoader`'s.
 
     Kept in float16, whose rounding is far below the difference between frames. `together` draws one of the k
-    for all segments of a clip, so that they have the same augmentation. On a GPU with room for them they lie
-    there; else a thread gathers each batch while the one before is used. `lengths` (V,) are the segments
+    for all segments of a clip, so that they have the same augmentation. They lie on the GPU if it has room;
+    if not, a thread gathers each batch for it while the one before is used. `lengths` (V,) are the segments
     of each video where these have lengths of their own.
     """
 

@@ -220,10 +220,14 @@ def test_table_5_with_frozen_cnns_keeps_the_vectors_of_each_augmentation(store: 
     assert [row.accuracy_percent for row in again.rows] == [row.accuracy_percent for row in found.rows]
 
 
-def test_a_set_without_its_stage_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["reproduce", "table2", str(tmp_path / "s.zarr"), str(tmp_path), "--set", "epochs=3"]
+@pytest.mark.parametrize("item", ["lr=0.5", "epochs=3", "pretrain=3", "train.lr=3"])
+def test_a_set_without_its_stage_is_refused(
+    item: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["reproduce", "table2", str(tmp_path / "s.zarr"), str(tmp_path), "--set", item]
     assert run(cli, command) == USAGE
-    assert "pretrain" in capsys.readouterr().err
+    refused = f"--set {item} names no stage\n  next: --set STAGE.KEY=VALUE; stages are pretrain, "
+    assert refused in capsys.readouterr().err
 
 
 def test_frozen_cnns_see_no_augmentation(tmp_path: Path) -> None:
