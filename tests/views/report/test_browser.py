@@ -189,6 +189,9 @@ def test_scores_of_classes_are_those_of_the_evaluation_and_sort(page: Any, made:
     page.execute_script("document.querySelectorAll('#classes .sort')[3].click()")
     recalls = [float(cells[3]) for cells in page.execute_script(row)]
     assert recalls == sorted(recalls, reverse=True)
+    for order in (list(recall), list(recall)[::-1]):  # by class means in the order of the dataset
+        page.execute_script("document.querySelectorAll('#classes .sort')[0].click()")
+        assert [cells[0] for cells in page.execute_script(row)] == order
     events = page.execute_script("return avel.data.summary.runs[0].mistakes.test.events")
     assert events["events"] == 4  # one in each of the four clips of test
     assert f"{events['missed']:g}" in page.find_element("id", "classes").text

@@ -4,7 +4,7 @@
 const decimal = (value) => (value === null || value === undefined ? "–" : value.toFixed(1));
 
 const CLASS_COLUMNS = [
-  ["class", (row) => row.name, (value) => value],
+  ["class"],
   ["segments", (row) => row.segments, String],
   ["precision", (row) => row.precision_percent, decimal],
   ["recall", (row) => row.recall_percent, decimal],
@@ -36,9 +36,9 @@ function drawClasses() {
   avel.listen(redraw);
 }
 
-/** Rows sorted by the chosen column, those without a figure last. The page begins with the classes in dataset order. */
+/** Rows sorted by the chosen column, those without a figure last; the column of classes is in dataset order. */
 function sortedRows(rows, { column, ascending }) {
-  if (column === 0 && ascending) return rows;
+  if (column === 0) return ascending ? rows : [...rows].reverse();
   const read = CLASS_COLUMNS[column][1];
   const of = (row) => (read(row) === null ? (ascending ? Infinity : -Infinity) : read(row));
   const sign = ascending ? 1 : -1;
