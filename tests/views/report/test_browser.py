@@ -399,6 +399,26 @@ def test_filter_of_mistakes(page: Any, made: Made, mistakes: str, test: Callable
     assert page.find_element("class name", "count").text.startswith(f"{len(wanted)} of ")
 
 
+def test_a_class_lists_its_clips_whatever_was_filtered_before(page: Any, made: Made) -> None:
+    page.execute_script(
+        "showClips({ text: 'no such video' }); document.querySelectorAll('#classes .link')[1].click()"
+    )
+    assert sorted(shown_samples(page)) == samples_where(made, 0, lambda label, found: True, category=1)
+
+
+@pytest.mark.parametrize(("clip", "alike"), [("[0, 1]", True), ("[1, 0]", False)])
+def test_tsne_panels_are_called_of_the_same_segments_only_if_they_are(
+    page: Any, clip: str, alike: bool
+) -> None:
+    page.execute_script(f"""
+        const one = {{ clip: [0, 1], segment: [0, 1], class: [0, 1], panels: [] }};
+        avel.data.summary.clouds = [one, {{ ...one, clip: {clip} }}];
+        drawClouds();
+    """)
+    text = page.execute_script("return document.getElementById('clouds').textContent")
+    assert ("The same segments in each panel." in text) == alike
+
+
 def test_filters_of_class_split_and_text(page: Any, made: Made) -> None:
     choose(page, "filter-category", "1")
     assert sorted(shown_samples(page)) == samples_where(made, 0, lambda label, found: True, category=1)

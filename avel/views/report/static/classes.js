@@ -63,7 +63,7 @@ function classTable(view, redraw) {
   const rows = sortedRows(found.classes, view).map((row) => {
     const cells = CLASS_COLUMNS.slice(1).map(([, read, text]) => h("td", {}, text(read(row))));
     const place = names.indexOf(row.name);
-    const name = place < names.length - 1 ? h("button", { class: "link", click: () => showClips({ category: String(place) }) }, row.name) : row.name;
+    const name = place < names.length - 1 ? h("button", { class: "link", click: () => showClips({ ...NO_FILTERS, category: String(place) }) }, row.name) : row.name;
     return h("tr", {}, h("th", { scope: "row" }, name), cells);
   });
   const header = ["class", "segments", "precision_percent", "recall_percent", "f1_percent"];
