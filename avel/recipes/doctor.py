@@ -210,9 +210,8 @@ def _weights() -> Check:
     files = [next(iter(each.published.values())) for each in chosen]
     name = "published weights"
     missing = [each for each in files if not each.cached_at.is_file()]
-    here = " and ".join(each.file_name for each in files if each not in missing)
     if not missing:
-        return Check(name, True, f"{here} are here", needed=False)
+        return Check(name, True, f"{' and '.join(each.file_name for each in files)} are here", needed=False)
     unreachable = [each for each in missing if not _reachable(each.url)]
     names = " and ".join(each.file_name for each in missing)
     if not unreachable:

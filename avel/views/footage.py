@@ -26,9 +26,10 @@ class Footage:
 
     @cached_property
     def videos(self) -> dict[str, Path]:
-        """Returns video id -> its file, for those that are there, below the folder of the dataset."""
+        """Returns video id -> its file, where there is one below the folder of the dataset."""
         if self.store is None:
             return {}
+        # A store that somebody sent must not make a report link or copy other files of this machine
         root = os.path.abspath(self.store.dataset.root)
         paths = ((video.video_id, Path(video.path)) for video in self.store.dataset.videos if video.path)
         return {

@@ -137,7 +137,7 @@ class Leaderboard:
             if line.head in self.level and line.difference
         ]
         if needed:
-            notes.append(f"to show differences of this size it takes: {'; '.join(needed)}")
+            notes.append(f"to show the measured differences it takes: {'; '.join(needed)}")
         notes += [f"left out: {each.head}: {each.reason}" for each in self.skipped]
         if self.waiting:
             notes.append(f"not trained yet: {', '.join(self.waiting)}; the same command trains them")

@@ -97,7 +97,7 @@ def page(board: Leaderboard) -> str:
 EXPLAINED = (
     "Differences are paired, clip by clip; their intervals are a bootstrap over videos and seeds. A hollow"
     " mark is level: the interval holds 0, so these clips and seeds cannot tell the heads apart.",
-    "Many heads on one test split: of twenty that are really equal, one is expected outside its interval.",
+    "Many heads on one test split: of twenty that are really equal, about one is not level, by chance.",
     "* what choosing the epoch on the test split would have claimed",
 )
 

@@ -50,7 +50,7 @@ from avel.stores.provenance import (
 from avel.stores.runs import read_config
 
 Windows = Sequence[Mapping[str, Tensor]]
-"""Vectors and maps of W windows: for each of the networks, in order of `place`, name -> (W, T, ...)."""
+"""Vectors and maps of W windows: for each `StagedNetworks`, in order of `place`, name -> (W, T, ...)."""
 
 
 @dataclass(frozen=True)
@@ -324,7 +324,7 @@ class Networks:
             return recorded
         return self._given(origin, kind, wanted, "FOLDER", f", that were in {recorded}")
 
-    def _given(self, origin: Origin, kind: str, wanted: str, what: str, before: str = "") -> Path:
+    def _given(self, origin: Origin, kind: str, wanted: str, what: str, old_place: str = "") -> Path:
         """Returns the path of weights that were given, by their name in the provenance.
 
         Raises:
@@ -337,13 +337,14 @@ class Networks:
             return given[wanted]
         if not given:
             raise MissingPathError(
-                f"{origin.where}: was made with {kind} weights of hash {wanted[:16]}{before}",
+                f"{origin.where}: was made with {kind} weights of hash {wanted[:16]}{old_place}; "
+                "they must be given",
                 hint=f"--{kind}-weights {what}",
             )
         other, path = next(iter(given.items()))
         raise StaleError(
             f"{path}: has hash {other[:16]}, but {origin.where} was made with {kind} weights of {wanted[:16]}"
-            f"{before}",
+            f"{old_place}",
             hint=f"--{kind}-weights {what}, once for each",
         )
 

@@ -87,12 +87,7 @@ def plot(
     return Picture(kind, str(target), shows)
 
 
-def demo_picture(
-    runs: Mapping[str, Path | str],
-    out: Path | str,
-    *,
-    shown: tuple[str, ...],
-) -> Picture:
+def demo_picture(runs: Mapping[str, Path | str], out: Path | str, *, shown: tuple[str, ...]) -> Picture:
     """Draws a test clip with some runs' predictions, beside all runs' accuracy and the trivial baselines.
 
     Args:

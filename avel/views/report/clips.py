@@ -181,16 +181,16 @@ def details(browsed: BrowsedClips) -> Iterator[tuple[str, list[Any]]]:
 
 def _detail(browsed: BrowsedClips, insides: list[list[Inside]], clip: int, row: int | None) -> list[Any]:
     """Returns the detail of each run for a clip; `row` is its row in `insides`, None without one."""
-    of_runs: list[Any] = []
-    for run, places, trials in zip(browsed.runs, browsed.places, insides, strict=True):
-        place = int(places[clip])
-        length = run.lengths[place]
-        shown = [
-            _trial(run.probability[number, place, :length], inside, row)
+    places = [int(of_run[clip]) for of_run in browsed.places]
+    return [
+        [
+            _trial(run.probability[number, place, : run.lengths[place]], inside, row)
             for number, inside in enumerate(trials)
         ]
-        of_runs.append(shown if place >= 0 else None)
-    return of_runs
+        if place >= 0
+        else None
+        for run, place, trials in zip(browsed.runs, places, insides, strict=True)
+    ]
 
 
 def _trial(probability: NDArray[np.float32], inside: Inside, row: int | None) -> dict[str, Any]:

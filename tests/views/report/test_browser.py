@@ -189,6 +189,9 @@ def test_scores_of_classes_are_those_of_the_evaluation_and_sort(page: Any, made:
     page.execute_script("document.querySelectorAll('#classes .sort')[3].click()")
     recalls = [float(cells[3]) for cells in page.execute_script(row)]
     assert recalls == sorted(recalls, reverse=True)
+    for order in (list(recall), list(recall)[::-1]):  # by class means in the order of the dataset
+        page.execute_script("document.querySelectorAll('#classes .sort')[0].click()")
+        assert [cells[0] for cells in page.execute_script(row)] == order
     events = page.execute_script("return avel.data.summary.runs[0].mistakes.test.events")
     assert events["events"] == 4  # one in each of the four clips of test
     assert f"{events['missed']:g}" in page.find_element("id", "classes").text
@@ -394,6 +397,26 @@ def test_filter_of_mistakes(page: Any, made: Made, mistakes: str, test: Callable
     wanted = samples_where(made, 0, test)
     assert sorted(shown_samples(page)) == wanted
     assert page.find_element("class name", "count").text.startswith(f"{len(wanted)} of ")
+
+
+def test_a_class_lists_its_clips_whatever_was_filtered_before(page: Any, made: Made) -> None:
+    page.execute_script(
+        "showClips({ text: 'no such video' }); document.querySelectorAll('#classes .link')[1].click()"
+    )
+    assert sorted(shown_samples(page)) == samples_where(made, 0, lambda label, found: True, category=1)
+
+
+@pytest.mark.parametrize(("clip", "alike"), [("[0, 1]", True), ("[1, 0]", False)])
+def test_tsne_panels_are_called_of_the_same_segments_only_if_they_are(
+    page: Any, clip: str, alike: bool
+) -> None:
+    page.execute_script(f"""
+        const one = {{ clip: [0, 1], segment: [0, 1], class: [0, 1], panels: [] }};
+        avel.data.summary.clouds = [one, {{ ...one, clip: {clip} }}];
+        drawClouds();
+    """)
+    text = page.execute_script("return document.getElementById('clouds').textContent")
+    assert ("The same segments in each panel." in text) == alike
 
 
 def test_filters_of_class_split_and_text(page: Any, made: Made) -> None:

@@ -22,8 +22,8 @@ const AGREEMENT = {
     const all = avel.data.clips.predictions.map((_, run) => predicted(run, clip)).filter(Boolean);
     return all.some((found) => someSegment(all[0], found, (one, other) => !same(one, other)));
   }],
-  right: ["every run is all right", (clip) => scoredRuns(clip).length && scoredRuns(clip).every(({ score }) => score === 1)],
-  none: ["no run is all right", (clip) => scoredRuns(clip).length && scoredRuns(clip).every(({ score }) => score < 1)],
+  right: ["no run has a mistake", (clip) => scoredRuns(clip).length && scoredRuns(clip).every(({ score }) => score === 1)],
+  none: ["every run has a mistake", (clip) => scoredRuns(clip).length && scoredRuns(clip).every(({ score }) => score < 1)],
 };
 
 /** Runs with their score of a clip whose events are known. */
@@ -185,7 +185,7 @@ function sparkline(clip) {
   const runs = clips.label[clip] ? clips.predictions.map((_, run) => predicted(run, clip)).filter(Boolean) : [];
   const svg = s("svg", { class: "spark", viewBox: `0 0 ${summary.segments} ${Math.max(runs.length, 1)}`, preserveAspectRatio: "none" });
   runs.forEach((found, line) => {
-    for (const { first, end, value } of runsOf(rightParts(found, clips.label[clip]))) {
+    for (const { first, end, value } of stretchesOf(rightParts(found, clips.label[clip]))) {
       const bar = (height, kind) => s("rect", { x: first, y: line + 0.9 - height, width: end - first, height, class: kind });
       if (value < 1) svg.append(bar(0.8, "bad"));
       if (value > 0) svg.append(bar(0.8 * value, "ok"));

@@ -4,7 +4,7 @@
 const decimal = (value) => (value === null || value === undefined ? "–" : value.toFixed(1));
 
 const CLASS_COLUMNS = [
-  ["class", (row) => row.name, (value) => value],
+  ["class"],
   ["segments", (row) => row.segments, String],
   ["precision", (row) => row.precision_percent, decimal],
   ["recall", (row) => row.recall_percent, decimal],
@@ -36,9 +36,9 @@ function drawClasses() {
   avel.listen(redraw);
 }
 
-/** Rows sorted by the chosen column, those without a figure last. The page begins with the classes in dataset order. */
+/** Rows sorted by the chosen column, those without a figure last; the column of classes is in dataset order. */
 function sortedRows(rows, { column, ascending }) {
-  if (column === 0 && ascending) return rows;
+  if (column === 0) return ascending ? rows : [...rows].reverse();
   const read = CLASS_COLUMNS[column][1];
   const of = (row) => (read(row) === null ? (ascending ? Infinity : -Infinity) : read(row));
   const sign = ascending ? 1 : -1;
@@ -63,7 +63,7 @@ function classTable(view, redraw) {
   const rows = sortedRows(found.classes, view).map((row) => {
     const cells = CLASS_COLUMNS.slice(1).map(([, read, text]) => h("td", {}, text(read(row))));
     const place = names.indexOf(row.name);
-    const name = place < names.length - 1 ? h("button", { class: "link", click: () => showClips({ category: String(place) }) }, row.name) : row.name;
+    const name = place < names.length - 1 ? h("button", { class: "link", click: () => showClips({ ...NO_FILTERS, category: String(place) }) }, row.name) : row.name;
     return h("tr", {}, h("th", { scope: "row" }, name), cells);
   });
   const header = ["class", "segments", "precision_percent", "recall_percent", "f1_percent"];

@@ -24,8 +24,9 @@ function drawClouds() {
   const shown = frequentClasses(groups[0].class);
   const chips = h("p", { class: "chips" });
   const box = h("div", { class: "panels" });
+  const alike = groups.every((group) => ["clip", "segment"].every((key) => same(group[key], groups[0][key])));
   $("clouds").append(
-    h("p", { class: "note" }, "The same segments in each panel. Choose up to seven classes; click a point to open its clip."),
+    h("p", { class: "note" }, `${alike ? "The same segments in each panel. " : ""}Choose up to seven classes; click a point to open its clip.`),
     chips,
     box
   );

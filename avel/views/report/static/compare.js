@@ -31,7 +31,7 @@ function comparison(runs, { a, b }) {
   const { clips, seeds, resolved_points: resolved, needed } = pair[metrics[0][0]];
   const ofSeeds = seeds[0] === seeds[1] ? plural(seeds[0], "seed") : `${(sign > 0 ? seeds : [...seeds].reverse()).join(" and ")} seeds`;
   const told = `${plural(clips, "clip")} and ${ofSeeds} resolve ${resolved.toFixed(1)} points of ${avel.data.summary.measure}.`;
-  const takes = needed && ` To show a difference of this size it takes ${needed}.`;
+  const takes = needed && ` To show the measured difference it takes ${needed}.`;
   const note = "A − B in points of percent; intervals (95 %) are a bootstrap over videos and seeds. Level: the interval holds 0. ";
   const shown = metrics.map(([name, title]) => ({ title, ...signed(pair[name], sign) }));
   const drawn = {

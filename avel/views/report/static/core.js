@@ -112,7 +112,7 @@ function tip(event, text) {
 
 const tipped = (text) => ({ pointermove: (event) => tip(event, text), pointerleave: () => tip() });
 
-/** Numbers a chart may put on an axis: about `count` round ones that cover [low, high]. */
+/** Numbers a chart may put on an axis: about `count` round ones within [low, high]. */
 function ticks(low, high, count) {
   const rough = (high - low || 1) / count;
   const power = 10 ** Math.floor(Math.log10(rough));
@@ -143,8 +143,8 @@ const sum = (values) => values.reduce((total, each) => total + each, 0);
 /** Whether any segment of any track passes `test(label, found)`. */
 const someSegment = (labels, found, test) => labels.some((track, at) => track.some((label, segment) => test(label, found[at][segment])));
 
-/** Runs over which a value stays the same: {first, end, value}. */
-function runsOf(values) {
+/** Stretches over which a value stays the same: {first, end, value}. */
+function stretchesOf(values) {
   const found = [];
   values.forEach((value, place) => {
     const last = found[found.length - 1];
@@ -154,8 +154,8 @@ function runsOf(values) {
   return found;
 }
 
-/** What is shown of one track: a block for each run of a class (null: background) that is right or wrong, in lanes. Where
- *  `labels` are null, all is right. `Task.blocks` does the same in Python, for `avel plot`. */
+/** What is shown of one track: a block for each stretch of a class (null: background) that is right or wrong, in lanes.
+ *  Where `labels` are null, all is right. `Task.blocks` does the same in Python, for `avel plot`. */
 function blocks(found, labels) {
   const classes = [...new Set(found.flat())].sort((a, b) => a - b);
   const each = [null, ...classes].flatMap((number) => {
@@ -164,7 +164,7 @@ function blocks(found, labels) {
       const right = labels === null || (held.length ? labels[segment].includes(number) : !labels[segment].length);
       return right ? "right" : "wrong";
     });
-    return runsOf(states).filter((run) => run.value).map(({ first, end, value }) => ({ first, end, class: number, right: value === "right" }));
+    return stretchesOf(states).filter(({ value }) => value).map(({ first, end, value }) => ({ first, end, class: number, right: value === "right" }));
   });
   each.sort((a, b) => a.first - b.first || a.end - b.end);
   const ends = [];

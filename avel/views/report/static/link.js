@@ -31,7 +31,7 @@ function writeLink() {
 /** Shows what an address names, and defaults in place of names that this page does not have. */
 function followLink(hash) {
   const words = new URLSearchParams(hash.slice(1));
-  if (![...words.keys()].some((key) => ["split", "clip", "run"].includes(key))) return;
+  if (![...words.keys()].some((key) => ["split", "clip", "run"].includes(key))) return; // the address of a section, such as #curves
   const { clips, summary } = avel.data;
   const placeOf = (names, name) => (names.includes(name) ? names.indexOf(name) : null);
   const clip = placeOf(clips.sample, Number(words.get("clip") || NaN));

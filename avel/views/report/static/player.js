@@ -2,7 +2,7 @@
 // Figure 8 as a player: the video, and below it frames, spectrogram, labels and predictions on one time axis, with the
 // playhead in step; beside it the attention maps of the clip.
 
-const player = { clip: null, seconds: 0, segment: 0, video: null, detail: null, attended: null };
+const player = { clip: null, seconds: 0, segment: 0, video: null, detail: null, attentionRun: null };
 
 function drawPlayer(box) {
   player.box = box;
@@ -218,16 +218,16 @@ function readOut() {
 function drawAttention() {
   const runs = avel.data.clips.predictions.map((_, run) => run).filter((run) => ((trialDetail(run) || {}).maps || []).length);
   if (!runs.length) return player.attention.replaceChildren();
-  if (!runs.includes(player.attended)) player.attended = runs[runs.length - 1];
+  if (!runs.includes(player.attentionRun)) player.attentionRun = runs[runs.length - 1];
   const choose = (value) => {
-    player.attended = Number(value);
+    player.attentionRun = Number(value);
     drawAttention();
   };
-  const chosen = choice(runs.map((run) => [run, avel.data.summary.runs[run].name]), player.attended, choose, { id: "attention-run" });
+  const chosen = choice(runs.map((run) => [run, avel.data.summary.runs[run].name]), player.attentionRun, choose, { id: "attention-run" });
   player.attention.replaceChildren(
     h("p", { class: "choices" }, h("label", {}, "attention of ", chosen)),
-    h("p", { class: "note" }, "A row is a segment, or the whole clip; a column is a segment that it attends to, or a cell of its picture, row by row. The playhead's row is framed."),
-    h("div", { class: "maps" }, trialDetail(player.attended).maps.map((map) => attentionMap(...map)))
+    h("p", { class: "note" }, "A row is a segment, or the whole clip; a column is a segment that it attends to, or a cell of its frame, numbered from left to right, then down. The row at the playhead has a red border."),
+    h("div", { class: "maps" }, trialDetail(player.attentionRun).maps.map((map) => attentionMap(...map)))
   );
   markAttention();
 }
