@@ -20,9 +20,7 @@ Z_95 = 1.96
 """Standard errors from the middle of a 95 % interval to its end."""
 WOULD_SHOW = "would show it"
 """Title of a column that has `Difference.needed`."""
-WOULD_SHOW_NOTE = (
-    f"{WOULD_SHOW}: with so many clips or seeds, a level difference of this size would no longer be level"
-)
+WOULD_SHOW_NOTE = f"{WOULD_SHOW}: with so many clips or seeds, the measured difference is no longer level"
 """Line below a table with this column."""
 
 
@@ -38,7 +36,7 @@ class Difference:
         level: whether 0 is within the interval, so that the difference may be chance.
         clips, seeds: number of samples, and of trials of A and of B.
         resolved_points: half the width of the interval: about the smallest difference that can be shown.
-        clips_needed: number of samples that would show a difference of this size, with these seeds; None if
+        clips_needed: number of samples that would show the measured difference, with these seeds; None if
             no number would.
         seeds_needed: number of trials of each that would show it, with these samples; None if no number
             would, or if A or B has one seed.
@@ -64,7 +62,7 @@ class Difference:
         return interval + " level" * self.level
 
     def explained(self) -> str:
-        """Says how many clips or seeds it takes to show a difference of this size.
+        """Says how many clips or seeds it takes to show the measured difference.
 
         >>> Difference(1.62, -0.44, 3.71, True, 402, (5, 5), 2.1, 640, None).explained()
         '402 clips and 5 seeds resolve 2.1 points, the difference is 1.6: 640 clips with these seeds would do'
@@ -83,7 +81,7 @@ class Difference:
 
     @property
     def needed(self) -> str:
-        """Returns how many clips or seeds would show a level difference of this size, for a table's cell.
+        """Returns how many clips or seeds would show a difference that is level, for a table's cell.
 
         >>> Difference(1.62, -0.44, 3.71, True, 402, (5, 5), 2.1, 640, 12).needed
         '640 clips or 12 seeds'
