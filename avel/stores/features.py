@@ -130,9 +130,8 @@ class FeatureCache:
     def __repr__(self) -> str:
         arrays = ", ".join(f"{name} {shape}" for name, shape in self.shapes.items())
         counts = f"{plural(len(self), 'clip')}, {plural(len(self.samples), 'sample')}"
-        return (
-            f"<FeatureCache {self.path}: {counts}, {classes_and_background(len(self.categories))}; {arrays}>"
-        )
+        classes = classes_and_background(len(self.categories))
+        return f"<FeatureCache {self.path}: {counts}, {classes}; {arrays}>"
 
     def __len__(self) -> int:
         """Returns the number of clips, V."""
@@ -160,7 +159,7 @@ class FeatureCache:
 
     @property
     def annotation_rows(self) -> int:
-        """Returns the number of annotation rows, by the highest number of a sample, cached or missing."""
+        """Returns how many rows the annotations have at least: 1 + the highest number of a sample."""
         return 1 + max(int(self.samples.number.max(initial=-1)), *(item.sample for item in self.missing), -1)
 
     @property
@@ -304,11 +303,9 @@ class FeatureCache:
         return MODALITY_OF_OWN[name] if name in OWN_ARRAYS else self.named[name].modality
 
     def digest_with(self, names: Iterable[str]) -> str:
-        """Returns a digest of the cache and its named features in `names`; if none are, the cache's own."""
-        named = sorted({*names} & {*self.named})
-        return (
-            digest_of([self.digest, *(self.named[name].digest for name in named)]) if named else self.digest
-        )
+        """Returns a digest of the cache and of its named features in `names`; without any, its own."""
+        digests = [self.named[name].digest for name in sorted({*names} & {*self.named})]
+        return digest_of([self.digest, *digests]) if digests else self.digest
 
     def command(self, *more: str) -> str:
         """Returns the command that made the cache, with more options; "" where it was imported."""
@@ -414,6 +411,7 @@ def write_features(
         math.prod(source.shape) * np.dtype(_dtype(source)).itemsize + 4 * len(video_ids)
         for source in features.values()
     )
+    # twice the length of the provenance, to be safe
     room += 2 * len(json.dumps([plain, *(dict(each.made) for each in new.values())])) + ARRAY_BYTES * len(new)
     weights = temporal or {}
     room += sum(values.nbytes + 4 * len(values) for values in weights.values()) + ARRAY_BYTES * len(weights)

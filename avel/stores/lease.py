@@ -24,7 +24,7 @@ The watching run measures this itself, so the clocks of two machines are never c
 WATCH_SECONDS = 1.0
 """Time between two looks at another run's lock."""
 UNSURE_SECONDS = 2 * RENEW_SECONDS
-"""Age of the last renewal from which the holder renews the lock before it writes."""
+"""If the last renewal is older than this, the holder renews the lock before it writes."""
 
 
 @contextmanager
@@ -134,13 +134,8 @@ class _Lease:
             self._renewed = began
 
     def _put(self, mode: Any) -> dict[str, Any]:
-        holder = {
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "pids": _pid_space(),
-            "token": self._token,
-        }
-        data = json.dumps(holder | {"seconds": time.time()}).encode()
+        process = {"host": socket.gethostname(), "pid": os.getpid(), "pids": _pid_space()}
+        data = json.dumps(process | {"token": self._token, "seconds": time.time()}).encode()
         return _version(self._store.put(LOCK, data, mode=mode))
 
     def _read_holder(self) -> tuple[dict[str, Any], Any]:
@@ -159,13 +154,13 @@ class _Lease:
 _UNKNOWN = {"host": "unknown", "pid": "unknown", "pids": "", "token": "", "seconds": 0}
 
 
-def _version(put: Any) -> dict[str, Any]:
+def _version(meta: Any) -> dict[str, Any]:
     """Returns what a conditional put compares: e_tag on S3 and Azure, version on Google."""
-    return {name: put[name] for name in ("e_tag", "version") if put[name] is not None}
+    return {name: meta[name] for name in ("e_tag", "version") if meta[name] is not None}
 
 
 def _runs(holder: dict[str, Any]) -> bool | None:
-    """Returns whether the holder is a process of this machine that runs; None for one of another machine."""
+    """Returns whether the process that holds the lock runs; None if that cannot be told from this machine."""
     import psutil  # here, since it takes 40 ms
 
     pid, seconds = holder["pid"], holder["seconds"]

@@ -275,7 +275,8 @@ class RemoteLocation:
                 piece = find(last, meta["size"])
                 if piece is None:
                     return None
-                options = {"range": (piece[0], sum(piece)), "if_match": meta["e_tag"]}
+                start, length = piece
+                options = {"range": (start, start + length), "if_match": meta["e_tag"]}
                 return self._insist(partial(self._get, name, options))[0]  # type: ignore[no-any-return]
             except FileNotFoundError:
                 return None

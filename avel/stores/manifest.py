@@ -253,7 +253,7 @@ class ManifestWriter:
             self._merge(list(self._rows))
 
     def _alike(self) -> list[str]:
-        """Lists the last parts below the first power of 16 that is above the newest's rows, oldest first."""
+        """Lists the last parts with fewer rows than `most`, the next power of 16 above the newest's."""
         names, most = list(self._rows), MERGE_AT_PARTS
         while most <= self._rows[names[-1]]:
             most *= MERGE_AT_PARTS

@@ -35,7 +35,7 @@ from avel.stores.clips import ClipStore
 from avel.stores.documents import parse
 from avel.stores.location import Location, RemoteLocation
 from avel.stores.manifest import Entry, Manifest, ManifestWriter, read_manifest
-from avel.stores.shards import NO_PLACE, PACK_AGAIN, PACKED, Packing, index_of, read_packing
+from avel.stores.shards import NO_PLACE, PACK_AGAIN, PACKED, SHARDS_AGAIN, Packing, index_of, read_packing
 from avel.text import duration, plural
 
 CLIPS = 64
@@ -162,9 +162,10 @@ def _prepare(store: ClipStore, entries: Manifest, clips: int | None) -> Packing:
         wanted, before = _array_json(store.attributes, name, packing), location.read(file)
         if before is not None and has_packed:
             where = f"{location.url}/{file}"
-            grid = parse(before, where, PACK_AGAIN).get("chunk_grid")
-            if grid != parse(wanted, where, PACK_AGAIN)["chunk_grid"]:
-                raise _other_room(location, _room(grid, where), packing.clips)
+            again = PACK_AGAIN if store.packing is None else SHARDS_AGAIN
+            grid = parse(before, where, again).get("chunk_grid")
+            if grid != parse(wanted, where, again)["chunk_grid"]:
+                raise _other_room(location, _room(grid, where, again), packing.clips)
         if before != wanted:
             location.write(file, wanted)
     if store.packing is None:
@@ -172,12 +173,12 @@ def _prepare(store: ClipStore, entries: Manifest, clips: int | None) -> Packing:
     return packing
 
 
-def _room(grid: Any, where: str) -> object:
+def _room(grid: Any, where: str, hint: str) -> object:
     """Returns how many clips a shard has room for by the `chunk_grid` of an array."""
     try:
         return grid["configuration"]["chunk_shape"][0]
     except (TypeError, LookupError):
-        raise StoreError(f"{where}: its chunk_grid has no chunk_shape", hint=PACK_AGAIN) from None
+        raise StoreError(f"{where}: its chunk_grid has no chunk_shape", hint=hint) from None
 
 
 def _other_room(location: Location, room: object, clips: int) -> ConfigError:

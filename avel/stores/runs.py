@@ -300,9 +300,8 @@ class Run:
         size = path.stat().st_size
         if size != about.bytes:
             return f"has {size} bytes instead of {about.bytes}"
-        return (
-            "bytes have changed since avel wrote it" if verify and sha256_file(path) != about.sha256 else ""
-        )
+        changed = verify and sha256_file(path) != about.sha256
+        return "bytes have changed since avel wrote it" if changed else ""
 
 
 @dataclass(frozen=True)
@@ -393,9 +392,10 @@ def _same_run(run: Run, asked: RunRecord, may_differ: set[str]) -> Run:
     }
     for part, (before, now, ignored) in compared.items():
         old, new = flat(before), flat(now)
-        changed = {key for key in {*old, *new} - ignored if old.get(key) != new.get(key)}
-        names = sorted(key for key in changed if key.partition(".")[0] not in ignored)
-        # Another head or backbone has other settings of its own: leave those out where more differs
+        changed = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
+        # An ignored key may be that of a table: "head_code" stands for "head_code.tacma", too
+        names = [key for key in changed if ignored.isdisjoint((key, key.partition(".")[0]))]
+        # Another head or backbone brings its own settings: name those only if no common setting differs
         names = [key for key in names if key in old and key in new] or names
         if names:
             shown = ", ".join(f"{key} was {old.get(key)!r}, is now {new.get(key)!r}" for key in names)

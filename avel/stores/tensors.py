@@ -62,12 +62,12 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], **header: str) -> No
 
 
 def _sorted_header(data: bytes) -> bytes:
-    """Returns a file's header with its texts sorted: safetensors writes them in another order each time."""
+    """Returns a file's header with sorted texts, as safetensors writes them in another order each time."""
     (size,) = struct.unpack_from("<Q", data)
     header = parse(data[8 : 8 + size], "the header", "")
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(size)
-    return data[:8] + (text if len(text) == size else data[8 : 8 + size])  # any order is right
+    return data[:8] + (text if len(text) == size else data[8 : 8 + size])  # too long: leave it unsorted
 
 
 def load_tensors(path: Path, hint: str) -> tuple[dict[str, Tensor], dict[str, str]]:

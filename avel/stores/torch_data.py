@@ -51,7 +51,7 @@ def as_torch(
 class CachedSample(NamedTuple):
     """One sample of a cache: audio and visual (T, D) or maps (T, H, W, C), float32, and labels (T,).
 
-    `length` are its segments, T unless clips have lengths of their own; `number` is that in its dataset.
+    `length` counts segments, T unless clips have lengths of their own; `number` is that of the sample.
 
     Labels are class ids, background is the last; -1 where the events are not known, -2 after the clip's end.
     """

@@ -342,8 +342,14 @@ def test_shards_of_another_number_of_clips_are_refused(store: ClipStore, built: 
             pack(other, clips)
     array = Path(store.location.url) / "packed/frames/zarr.json"
     array.write_text('{"chunk_grid": {}}')
-    with pytest.raises(StoreError, match=r"packed/frames/zarr\.json: its chunk_grid has no chunk_shape"):
+    with pytest.raises(
+        StoreError, match=r"packed/frames/zarr\.json: its chunk_grid has no chunk_shape"
+    ) as damaged:
         pack(store.location.url)
+    assert "avel pack STORE writes it again" in damaged.value.hint
+    array.unlink()
+    assert pack(store.location.url).now == 0
+    assert "chunk_shape" in array.read_text()
 
 
 def test_two_runs_do_not_pack_at_once_nor_beside_a_run_that_stages(store: ClipStore) -> None:

@@ -165,9 +165,9 @@ def audit(dataset: Dataset) -> Audit:
     inside = _inside(dataset, grid)
     holds_event = _event_segments(table, len(samples), grid) & inside
     known = np.array([sample.events is not None for sample in samples], bool)
-    lengths = holds_event.sum(axis=1)
+    event_segments = holds_event.sum(axis=1)
     evaluated, is_parsing = _evaluated_samples(dataset, known), bool(table.modality.any())
-    events = int(lengths.sum())
+    total = int(event_segments.sum())
     shared = _shared(dataset)
     return Audit(
         name=dataset.name,
@@ -190,13 +190,13 @@ def audit(dataset: Dataset) -> Audit:
         samples_of_events=dict(
             sorted(Counter(len(sample.events) for sample in samples if sample.events is not None).items())
         ),
-        samples_of_length=dict(sorted(Counter(lengths[known].tolist()).items())),
+        samples_of_length=dict(sorted(Counter(event_segments[known].tolist()).items())),
         samples_of_split=dict(Counter(sample.split for sample in samples)),
         samples_of_tag=dict(Counter(sample.tag for sample in samples if sample.tag)),
-        event_segments=events,
-        background_segments=int(inside[known].sum()) - events,
-        whole_clip_samples=int((lengths == inside.sum(1)).sum()),
-        empty_samples=_numbers(dataset, known & (lengths == 0)),
+        event_segments=total,
+        background_segments=int(inside[known].sum()) - total,
+        whole_clip_samples=int((event_segments == inside.sum(1)).sum()),
+        empty_samples=_numbers(dataset, known & (event_segments == 0)),
         unknown_samples=_numbers(dataset, ~known),
         weak_samples=tuple(sample.number for sample in samples if sample.categories is not None),
         overlapping_samples=tuple(samples[found.sample].number for found in overlaps(table, grid.seconds)),

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def changes(before: Mapping[str, pa.Table], dataset: Dataset) -> list[str]:
     """Lists in words what differs between a dataset and the tables "samples" and "events" of a store.
 
-    The format and its settings are listed only where the tables or the classes differ, too; [] if none does.
+    The format and its settings are listed only where the tables or the classes differ, too.
 
     Raises:
         DatasetError: the table "samples" of the store is damaged.
@@ -34,7 +34,9 @@ def changes(before: Mapping[str, pa.Table], dataset: Dataset) -> list[str]:
     if about.categories != dataset.categories:
         found.append(f"classes: {len(about.categories):,} before, {len(dataset.categories):,} now")
     formats = [_reading(each) for each in (about, dataset)]
-    return [f"{formats[0]} before, {formats[1]} now"] * (bool(found) and formats[0] != formats[1]) + found
+    if found and formats[0] != formats[1]:
+        found.insert(0, f"{formats[0]} before, {formats[1]} now")
+    return found
 
 
 def _reading(read: Dataset | Description) -> str:
