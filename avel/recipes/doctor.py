@@ -213,7 +213,7 @@ def _weights() -> Check:
     if not missing:
         return Check(name, True, f"{' and '.join(each.file_name for each in files)} are here", needed=False)
     unreachable = [each for each in missing if not _reachable(each.url)]
-    names = " and ".join(each.file_name for each in missing)
+    names = " and ".join(each.file_name for each in unreachable or missing)
     if not unreachable:
         return Check(name, True, f"{names} will be downloaded when they are needed", needed=False)
     steps = [f"download {each.url} elsewhere and put it at {each.cached_at}" for each in unreachable]

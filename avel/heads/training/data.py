@@ -212,13 +212,20 @@ def choose_inputs(cache: FeatureCache, config: TrainConfig) -> str:
 
     Raises:
         TrainingError: the cache holds none of them, or the head cannot read what was asked for.
-        ConfigError: features are named beside `inputs="fine_tuned"`.
+        ConfigError: features are named beside `inputs` that leave nothing to name.
         StoreError: features that are named cannot be joined.
     """
     head, name = head_class(config), config.head.name
+    named = [features for features in (config.audio, config.visual) if features]
+    # `inputs` may say what the other modality is read as, but only one that is not fine-tuned
+    if config.inputs != "auto" and len(named) > (0 if config.inputs == FINE_TUNED else 1):
+        raise ConfigError(
+            f"cannot take inputs={config.inputs!r} and features {' and '.join(map(repr, named))} together",
+            hint=f"give --inputs {config.inputs} alone, or the names of features alone",
+        )
     if config.inputs == FINE_TUNED:
         return _fine_tuned(cache, config)
-    if config.audio and config.visual:
+    if len(named) == 2:
         return _named_inputs(cache, config, config.audio, config.visual)
     if config.inputs != "auto" and config.inputs not in head.inputs:
         raise TrainingError(
@@ -232,7 +239,7 @@ def choose_inputs(cache: FeatureCache, config: TrainConfig) -> str:
             f"{cache.path}: head {name!r} needs {needs}, the cache holds {', '.join(cache.shapes)}",
             hint="avel cache-features STORE CACHE --help names the option that adds them",
         )
-    if config.audio or config.visual:
+    if named:
         audio, visual = ARRAYS_OF[cached[0]]
         return _named_inputs(cache, config, config.audio or audio, config.visual or visual)
     return cached[0]
@@ -242,15 +249,9 @@ def _fine_tuned(cache: FeatureCache, config: TrainConfig) -> str:
     """Returns the inputs of a head whose Bi-LSTMs are fine-tuned.
 
     Raises:
-        ConfigError: features are named too.
         TrainingError: the head cannot read f_a and f_v, or the cache holds no Bi-LSTMs.
     """
     head = config.head.name
-    if config.audio or config.visual:
-        raise ConfigError(
-            f"cannot take inputs={FINE_TUNED!r} and features {config.audio or config.visual!r} together",
-            hint=f"give --inputs {FINE_TUNED} alone, or the names of features alone",
-        )
     if "encoded" not in head_class(config).inputs:
         raise TrainingError(
             f"head {head!r} reads no f_a and f_v, so it has no Bi-LSTMs of AV-BT to fine-tune",

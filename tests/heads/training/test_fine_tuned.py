@@ -144,4 +144,6 @@ def test_what_cannot_be_fine_tuned_is_refused(tmp_path: Path) -> None:
         train_head(kept, run, head="bilstm", inputs="fine_tuned")
     with pytest.raises(ConfigError, match="inputs='fine_tuned' and features 'cnn_a' together"):
         train_head(kept, run, head="mlp", inputs="fine_tuned", audio="cnn_a")
+    with pytest.raises(ConfigError, match="inputs='cnn' and features 'f_a' and 'f_v' together"):
+        train_head(kept, run, head="mlp", inputs="cnn", audio="f_a", visual="f_v")
     assert not run.exists()
