@@ -34,13 +34,13 @@ def read_text(path: Path) -> str:
         is_utf16 = data.startswith((b"\xff\xfe", b"\xfe\xff"))
         raise DatasetError(
             f"{_place(path, data, error.start)}: not UTF-8: 0x{data[error.start]:02x}",
-            hint=_convert(path, "UTF-16" if is_utf16 else "LATIN1"),
+            hint=_utf8_hint(path, "UTF-16" if is_utf16 else "LATIN1"),
         ) from None
     if "\0" in text:
         is_utf16 = data.count(0) > len(data) // 4  # ASCII text in UTF-16: every second byte is 0
         raise DatasetError(
             f"{_place(path, data, data.index(0))}: a NUL, which is not text",
-            hint=_convert(path, "UTF-16BE" if data[0] == 0 else "UTF-16LE") if is_utf16 else "take it out",
+            hint=_utf8_hint(path, "UTF-16BE" if data[0] == 0 else "UTF-16LE") if is_utf16 else "take it out",
         )
     return text.removeprefix("\ufeff")
 
@@ -163,7 +163,7 @@ def _place(path: Path, data: bytes, offset: int) -> str:
     return f"{path}: line {line}, byte {offset + 1} of the file"
 
 
-def _convert(path: Path, encoding: str) -> str:
+def _utf8_hint(path: Path, encoding: str) -> str:
     wanted = path.with_name(f"{path.stem}-utf8{path.suffix}")
     command = f"iconv -f {encoding} -t UTF-8 {shlex.quote(str(path))} > {shlex.quote(str(wanted))}"
     return f"save it as UTF-8; if it is {encoding}: {command}"

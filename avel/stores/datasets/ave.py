@@ -36,7 +36,7 @@ class AVE(DatasetFormat[None]):
         if found is None:
             raise MissingPathError(f"{folder}: holds no {ANNOTATIONS}", hint="name the folder that holds it")
         samples = read_annotations(found / ANNOTATIONS)
-        split_of = _split_files(found, samples) or _order_files(found, len(samples))
+        split_of = _read_split_files(found, samples) or _read_order_files(found, len(samples))
         samples = tuple(replace(each, split=split_of.get(each.number, "")) for each in samples)
         media = found / "AVE" if (found / "AVE").is_dir() else found
         videos, extra = match_media(samples, media_files(media, below=False))
@@ -80,8 +80,8 @@ def _parse(fields: list[str], number: int, where: str) -> Sample:
         ) from None
 
 
-def _split_files(folder: Path, samples: tuple[Sample, ...]) -> dict[int, str]:
-    """Reads number of a sample -> split from trainSet.txt, valSet.txt and testSet.txt, where they are."""
+def _read_split_files(folder: Path, samples: tuple[Sample, ...]) -> dict[int, str]:
+    """Reads sample number -> split from trainSet.txt, valSet.txt and testSet.txt, if they exist."""
     numbers_of: dict[tuple[str, tuple[Event, ...] | None], list[int]] = {}
     for sample in samples:
         numbers_of.setdefault((sample.video_id, sample.events), []).append(sample.number)
@@ -100,8 +100,8 @@ def _split_files(folder: Path, samples: tuple[Sample, ...]) -> dict[int, str]:
     return split_of
 
 
-def _order_files(folder: Path, count: int) -> dict[int, str]:
-    """Reads number of a sample -> split from train_order.h5 and those of val and test, where they are."""
+def _read_order_files(folder: Path, count: int) -> dict[int, str]:
+    """Reads sample number -> split from train_order.h5, val_order.h5 and test_order.h5, if they exist."""
     split_of: dict[int, str] = {}
     for split in SPLITS:
         path = folder / f"{split}_order.h5"
@@ -118,7 +118,7 @@ def _order_files(folder: Path, count: int) -> dict[int, str]:
 
 
 def read_order(path: Path) -> list[int]:
-    """Reads the numbers of samples in the sequence of an order file.
+    """Reads the sample numbers of a split from its order file, in the order of that file.
 
     Raises:
         StoreError: damaged, or no order file.

@@ -59,7 +59,8 @@ def _names(path: Path) -> dict[str, str]:
     for row in read_rows(path, ("class_id", "class_name")):
         number, name = row.fields["class_id"], row.fields["class_name"]
         if number in names or name in names.values():
-            raise DatasetError(f"{row.where}: class {number} {name!r} is there twice", hint="take one out")
+            twice = f"class_id {number}" if number in names else f"class_name {name!r}"
+            raise DatasetError(f"{row.where}: {twice} is there twice", hint="take one out")
         names[number] = name
     return names
 

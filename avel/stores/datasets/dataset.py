@@ -34,7 +34,7 @@ class Dataset:
         extra_files: video files that lie there without being in the dataset; neither stored nor compared.
         longest_seconds: None where every clip fills the grid, by padding if need be. Else clips have lengths
             of their own, up to this one.
-        stated_seconds: video id -> its length by the annotations, where they say so; not stored either.
+        stated_seconds: video id -> its length as annotated, if it is; neither stored nor compared.
         format: format that it was read as; "" for one that was made in Python.
         format_settings: the settings of that format, as `--format-set` takes them.
     """
@@ -87,10 +87,10 @@ class Dataset:
         return max(1, math.ceil(self.longest_seconds / segment_seconds - 1e-6))
 
     def stated_lengths(self, grid: Grid, samples: Sequence[Sample]) -> np.ndarray | None:
-        """Returns the segments of each sample's video by the annotations: int64 (R,); None where all have T.
+        """Returns how many segments each video has by its annotated length: int64 (R,); None if all have T.
 
         Raises:
-            DatasetError: clips have lengths of their own, and the annotations do not say one.
+            DatasetError: clips have lengths of their own, and the annotations do not give that of a video.
         """
         if self.longest_seconds is None:
             return None
@@ -112,7 +112,7 @@ class Dataset:
     ) -> np.ndarray:
         """Returns the class of every segment of samples, of all by default: int64 (R, T).
 
-        `lengths` (R,) are the segments of each one's video, by default `stated_lengths`.
+        `lengths` (R,) says how many segments each sample's video has, by default `stated_lengths`.
 
         Raises:
             DatasetError: a sample with overlapping events of two classes, or with events of one modality;
@@ -130,7 +130,7 @@ class Dataset:
         """Returns whether segments hold classes, for each of M modalities: int8 (R, T, M, C).
 
         -1 (UNKNOWN) where the events are not known, -2 (PADDED) after the clip's end. `modalities` are places
-        in `MODALITIES`; an event of both is in each. `lengths` are as in `labels`.
+        in `MODALITIES`; an event of both is in each. `lengths` is as in `labels`.
 
         Raises:
             DatasetError: a video of unknown length.
@@ -289,7 +289,7 @@ def split_sizes(splits: Iterable[str]) -> str:
 
 
 def no_sample(what: str, split: str | None, splits: Iterable[str]) -> StoreError:
-    """Returns the error that a split, or for None the whole dataset, has no sample."""
+    """Returns the error for a split without samples; if `split` is None, for a dataset without any."""
     of_split = "" if split is None else f" of split {split!r}"
     return StoreError(what + of_split, hint=f"samples by split: {split_sizes(splits)}")
 

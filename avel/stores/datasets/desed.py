@@ -63,7 +63,7 @@ class DESED(DatasetFormat["DESED.Config"]):
         single = self.config.annotations
         tables, others = _tables(folder) if single is None else ({single: SPLIT_OF.get(single.stem, "")}, [])
         if others:
-            note(f"{folder}: tables without onset and offset are left out: {', '.join(others)}")
+            note(f"{folder}: tables without all of {' '.join(COLUMNS)} are left out: {', '.join(others)}")
         if not tables:
             raise MissingPathError(
                 f"{folder}: no table of {' '.join(COLUMNS)}", hint="name it with --annotations FILE"
@@ -96,7 +96,7 @@ def desed_text(clips: Iterable[Annotated]) -> str:
 
 
 def _tables(folder: Path) -> tuple[dict[Path, str], list[str]]:
-    """Returns table -> split for the tables of events in a folder, and the names of tables without times."""
+    """Returns table -> split for the tables of events in a folder, and the names of other tables."""
     paths = sorted({*folder.glob("*.tsv"), *(folder / "metadata").rglob("*.tsv")})
     found: dict[Path, str] = {}
     others = []
@@ -105,14 +105,14 @@ def _tables(folder: Path) -> tuple[dict[Path, str], list[str]]:
         split = next((SPLIT_OF[name] for name in names if name in SPLIT_OF), None)
         if split is None:
             continue
-        if _has_times(path):
+        if _has_columns(path):
             found[path] = split
         else:
             others.append(path.name)
     return found, others
 
 
-def _has_times(path: Path) -> bool:
+def _has_columns(path: Path) -> bool:
     """Returns True for a table with all of `COLUMNS`; DESED has others, of clips' classes without times."""
     header = read_text(path).partition("\n")[0].strip().split("\t")
     return {name.strip() for name in header} >= set(COLUMNS)

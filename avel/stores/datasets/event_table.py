@@ -113,8 +113,8 @@ def read_events(path: Path) -> TableRows:
 
     Raises:
         MissingPathError: no such file.
-        DatasetError: no such table, a column that is absent or there twice, a time that is no number, no such
-            modality.
+        DatasetError: neither CSV nor Parquet, a column that is absent or there twice, a time that is no
+            number, an unknown modality.
     """
     import pyarrow as pa
     import pyarrow.compute as pc

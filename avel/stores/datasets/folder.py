@@ -273,8 +273,7 @@ def _one_below(name: str, roots: Iterable[str]) -> str:
 
 
 def _ending(path: str) -> str:
-    name = path[path.rfind("/") + 1 :].lstrip(".")
-    return name[name.rfind(".") :].lower() if "." in name else ""
+    return os.path.splitext(path)[1].lower()
 
 
 def _without_ending(paths: pa.Array) -> pa.Array:

@@ -53,8 +53,8 @@ class DatasetFormat(ABC, Generic[C]):
     it, or None for a format without settings.
 
     Attributes:
-        annotations_ending: such as ".json", where this ending of the annotations alone tells the format; its
-            `Config` then needs a setting `annotations`.
+        annotations_ending: ending of annotation files that alone tells the format, such as ".json"; "" for
+            none. With one, `Config` needs a setting `annotations`.
     """
 
     annotations_ending: ClassVar[str] = ""

@@ -1,7 +1,7 @@
 """Turns events into labels of segments; the only place that does so.
 
-A segment has a class if the events of that class cover at least half of it. Where two classes each cover
-exactly half, it has the one that begins first in the sample.
+A segment has a class if the events of that class cover at least half of it. If it may have one label only and
+two classes each cover exactly half, it has the one that begins first in the sample.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""OV-AVEBench's layout: `ovave_dataset_meta.csv` has the split of each clip, a JSON its ten 0 or 1.
+"""OV-AVEBench's layout: a CSV has the split of each clip, a JSON a 0 or 1 for each of its ten seconds.
 
 Source: folder meta_anno_files of https://github.com/jasongief/OV-AVEL, the authors' (Zhou et al. 2025).
 """
@@ -22,7 +22,7 @@ COLUMNS = ("split", "cls_name", "cls_type", "vid_name")
 LABELS = ("released_ovavel_dataset_anno.json", "ovavel_dataset_anno.json")
 """Files of labels, the better first: the authors' code reads the released ones, which correct the others."""
 TAGS = {"close": "seen", "open": "unseen"}
-"""Word of the table -> whether the class is in train."""
+"""cls_type in the table -> tag of the sample."""
 
 
 @FORMATS.register("ov-avebench")

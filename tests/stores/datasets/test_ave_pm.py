@@ -87,9 +87,10 @@ def test_a_row_that_cannot_be_used_is_named(tmp_path: Path, rows: str, words: st
 
 def test_what_is_absent_or_there_twice_is_named(tmp_path: Path) -> None:
     root = layout(tmp_path)
-    (root / "class_name_mapping.csv").write_text(CLASSES + "0,barking\n")
-    with pytest.raises(DatasetError, match="line 4: class 0 'barking' is there twice"):
-        read_dataset(root)
+    for row, words in (("0,purring", "class_id 0"), ("7,meowing", "class_name 'meowing'")):
+        (root / "class_name_mapping.csv").write_text(f"{CLASSES}{row}\n")
+        with pytest.raises(DatasetError, match=f"line 4: {words} is there twice"):
+            read_dataset(root)
     (root / "class_name_mapping.csv").write_text("id,class_name\n")
     with pytest.raises(DatasetError, match="no column class_id; it has id, class_name"):
         read_dataset(root)

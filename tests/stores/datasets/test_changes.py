@@ -28,11 +28,14 @@ def test_what_changes_is_named_with_the_format_that_changes_it() -> None:
         "format ave val_every=2 before, format ave val_every=3 now",
         "samples: 2 before, 1 now",
         "events: 2 before, 1 now",
-        "splits: test 1, train 1 before, val 1 now",
         "classes: 2 before, 1 now",
+        "splits: test 1, train 1 before, val 1 now",
     ]
     later = dataset(replace(SAMPLES[0], events=(Event("bark", 1, 2),)), SAMPLES[1], settings=("val_every=2",))
     assert changes(before, later) == ["events: 2 as before, but not the same"]
+    howl = dataset(replace(SAMPLES[0], events=(Event("howl", 0, 2),)), SAMPLES[1], settings=("val_every=2",))
+    same_count = [f"{name}: 2 as before, but not the same" for name in ("events", "classes")]
+    assert changes(before, howl) == same_count
 
 
 def test_the_format_of_a_dataset_that_names_none_is_unknown() -> None:

@@ -44,7 +44,7 @@ def test_lines_of_one_clip_are_its_events(tmp_path: Path, capsys: pytest.Capture
     ]
     assert {video.video_id for video in dataset.videos if not video.path} == {"9"}
     said = capsys.readouterr().err
-    assert said.count("tables without onset and offset are left out: weak.tsv") == 1
+    assert said.count("tables without all of filename onset offset event_label are left out: weak.tsv") == 1
     found = audit(dataset)
     assert (found.samples_of_split, found.overlapping_samples) == ({"test": 1, "train": 2, "val": 1}, (1,))
 
