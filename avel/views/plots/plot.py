@@ -65,7 +65,7 @@ def plot(
         split: split whose segments are shown.
         setting: setting on the axis of a `sweep`; by default the only one that was swept.
         video: clip of the timeline; by default one that is partly right and holds background.
-        store: clip store with the frames and sound, where it is not the one that the cache names.
+        store: clip store with the frames and audio, where it is not the one that the cache names.
 
     Raises:
         UnknownNameError: no such kind.
