@@ -88,7 +88,7 @@ def preview(store: str, video_id: str, out: Path) -> int:
     required=True,
     help="Folder of the page: a new one, or that of an older report, which is replaced.",
 )
-@click.option("--store", help="Clip store with frames and sound.  [default: the one the cache names]")
+@click.option("--store", help="Clip store with frames and audio.  [default: the one the cache names]")
 @click.option("--copy-videos", is_flag=True, help="Copy the videos beside the page instead of linking them.")
 @click.option(
     "--tsne/--no-tsne",

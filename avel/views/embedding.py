@@ -80,7 +80,7 @@ def obstacle(vectors: NDArray[np.float32]) -> str:
 
 
 def _vectors(run: HeadRun, places: NDArray[np.int64], cached: bool) -> dict[str, NDArray[np.float32]]:
-    """Returns the vectors of each panel: title -> (R, T, D)."""
+    """Returns the vectors of each panel, the fused ones of the first trial: title -> (R, T, D)."""
     videos = videos_of(run, places)
     names = {"audio, f_a": "f_a", "visual, f_v": "f_v"} if cached else {}
     own = {title: run.cache.read(name, videos) for title, name in names.items() if name in run.cache.shapes}
@@ -88,7 +88,9 @@ def _vectors(run: HeadRun, places: NDArray[np.int64], cached: bool) -> dict[str,
 
 
 def tsne(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Reduces vectors by std 1, 50 principal components, t-SNE and scaling to [0, 1]: (n, D) -> (n, 2).
+    """Maps vectors to the plane: (n, D) -> (n, 2), each axis scaled to [0, 1].
+
+    The steps are features of mean 0 and std 1, at most 50 principal components, t-SNE.
 
     Raises:
         ConfigError: scikit-learn is not installed.

@@ -1,4 +1,4 @@
-"""Reads frames, sound and videos of clips from the clip store of a feature cache."""
+"""Reads frames, audio and videos of clips from the clip store of a feature cache."""
 
 import os
 import shlex
@@ -19,7 +19,7 @@ from avel.text import plural
 
 @dataclass(frozen=True)
 class Footage:
-    """Frames, sound and videos of clips; None or empty where there is no store."""
+    """Frames, audio and videos of clips; None or empty where there is no store."""
 
     store: ClipStore | None
     segments: int
@@ -46,7 +46,7 @@ class Footage:
 
     @cached_property
     def staged(self) -> frozenset[str]:
-        """Returns the ids of the clips whose frames and sound can be shown."""
+        """Returns the ids of the clips whose frames and audio can be shown."""
         return frozenset(self.store.staged) if self.store else frozenset()
 
     def frames(self, video_id: str) -> NDArray[np.uint8] | None:
@@ -82,17 +82,17 @@ def open_footage(cache: FeatureCache, store: Path | str | None = None) -> Footag
         opened = _open(store, cache)
     elif place is not None and "://" in place:
         # A file that somebody sent must not make this machine connect anywhere
-        note(f"frames, sound and videos are left out: --store {shlex.quote(place)} reads them from there")
+        note(f"frames, audio and videos are left out: --store {shlex.quote(place)} reads them from there")
     elif place is not None:
         try:
             opened = _open(place, cache)
         except AvelError as error:
-            note(f"frames, sound and videos are left out: {error.message}")
+            note(f"frames, audio and videos are left out: {error.message}")
     return Footage(opened, cache.grid_segments)
 
 
 def _open(place: Path | str, cache: FeatureCache) -> ClipStore:
-    """Opens a store, and checks that its segments are those of the cache, or that it has more of them."""
+    """Opens a store; its segments must be as long as those of the cache, and as many or more."""
     store = ClipStore.open(place)
     grid, seconds = store.grid, cache.segment_seconds
     if grid.segment_seconds != seconds or grid.segments < cache.grid_segments:

@@ -157,8 +157,8 @@ def sweep_of(runs: Sequence[HeadRun], split: str, setting: str | None = None) ->
                 own = {name: _text(known[name].of(config)) for name in others if name in known}
                 own |= {"cache": cache} if len(set(caches)) > 1 else {}
                 line = lines.setdefault(" ".join(f"{name}={value}" for name, value in own.items()), {})
-                line.setdefault(known[chosen].of(config), []).append(100 * float(score))
                 definition = known[chosen]
+                line.setdefault(definition.of(config), []).append(100 * float(score))
     values = list(dict.fromkeys(value for line in lines.values() for value in line))
     ordered = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
     values = sorted(values) if ordered else values

@@ -83,7 +83,7 @@ def test_pictures_and_page_end_where_a_clip_does(run: Path, tmp_path: Path) -> N
     assert made.video_id[choose_clip(made, "test")] in ("g", "h")
     clip = clip_of({"tacma": made}, int(made.number[made.place_of("h")]))
     assert clip.segments == 2 == len(clip.frames) == len(clip.log_mel)  # type: ignore[arg-type]
-    assert all(track.blocks[-1].end == 2 for track in clip.tracks)
+    assert all(bar.blocks[-1].end == 2 for bar in clip.bars)
     drawn = embed(made, "val")
     assert len(drawn.segment) == SECONDS["e"] + SECONDS["f"]
     attention = look_inside(made, 0, np.array([made.place_of("h")])).attention

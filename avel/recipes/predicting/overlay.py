@@ -19,7 +19,7 @@ from avel.recipes.predicting.band import Band
 from avel.recipes.predicting.events import VideoEvents
 from avel.stores.files import atomic_path, file_at
 from avel.views.plots.style import figure, save
-from avel.views.plots.timeline import Clip, Track, draw_clip
+from avel.views.plots.timeline import Bar, Clip, draw_clip
 
 PICTURES, PICTURE_PIXELS = 12, 160
 LARGEST_WIDTH = 1280
@@ -60,20 +60,20 @@ def _picture(video: VideoEvents, out: Path) -> None:
         title=Path(video.video).name,
         segments=length,
         segment_seconds=seconds,
-        tracks=_tracks(video),
+        bars=_bars(video),
         frames=frames[evenly_spaced(length, PICTURES)],
         log_mel=np.concatenate(patches),
     )
-    with figure(10, 2.5 + 0.4 * sum(track.lanes for track in clip.tracks)) as fig:
+    with figure(10, 2.5 + 0.4 * sum(bar.lanes for bar in clip.bars)) as fig:
         draw_clip(fig, clip)
     save(fig, out)
 
 
-def _tracks(video: VideoEvents) -> tuple[Track, ...]:
+def _bars(video: VideoEvents) -> tuple[Bar, ...]:
     """Returns a bar of the events of each track that has any."""
     categories = tuple(dict.fromkeys(event.category for event in video.events))
     names = sorted({event.track for event in video.events}) or [""]
-    tracks = []
+    bars = []
     for name in names:
         own = [event for event in video.events if event.track == name]
         # The middle of the last segment may lie at the end of the video, or after it, where no event is
@@ -83,8 +83,8 @@ def _tracks(video: VideoEvents) -> tuple[Track, ...]:
             for at in np.minimum(middles, video.valid_seconds - 1e-3).tolist()
         ]
         blocks = track_blocks(categories, shown, None, "prediction")
-        tracks.append(Track(f"predicted, {name}" if name else "predicted", blocks))
-    return tuple(tracks)
+        bars.append(Bar(f"predicted, {name}" if name else "predicted", blocks))
+    return tuple(bars)
 
 
 def _copy(video: VideoEvents, partial: Path) -> None:

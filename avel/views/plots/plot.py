@@ -24,7 +24,7 @@ from avel.views.plots.charts import (
     draw_sweep,
 )
 from avel.views.plots.style import SERIES, figure, picture_path, save
-from avel.views.plots.timeline import Clip, Track, draw_clip
+from avel.views.plots.timeline import Bar, Clip, draw_clip
 from avel.views.reading import HeadRun, read_run
 from avel.views.series import curves_of, runs_below, sweep_of
 
@@ -65,7 +65,7 @@ def plot(
         split: split whose segments are shown.
         setting: setting on the axis of a `sweep`; by default the only one that was swept.
         video: clip of the timeline; by default one that is partly right and holds background.
-        store: clip store with the frames and sound, where it is not the one that the cache names.
+        store: clip store with the frames and audio, where it is not the one that the cache names.
 
     Raises:
         UnknownNameError: no such kind.
@@ -116,28 +116,28 @@ def clip_of(runs: dict[str, HeadRun], sample: int, store: Path | str | None = No
     footage = open_footage(first.cache, store)
     place = int(np.flatnonzero(first.number == sample)[0])
     task, video_id, label = first.task, first.video_id[place], first.label[place]
-    tracks = named_tracks("label", task, task.blocks(label)) if first.known[place] else []
+    bars = named_bars("label", task, task.blocks(label)) if first.known[place] else []
     for name, run in runs.items():
         at = np.flatnonzero(run.number == sample)
         if not len(at):
             raise StoreError(
                 f"{run.run.path}: no predictions of sample {sample}", hint="compare runs of one cache"
             )
-        tracks += named_tracks(name, task, task.blocks(run.prediction[0, int(at[0])], label))
+        bars += named_bars(name, task, task.blocks(run.prediction[0, int(at[0])], label))
     return Clip(
         title=f"{video_id}   {task.title(label)}",
         segments=int(first.lengths[place]),
         segment_seconds=first.cache.segment_seconds,
-        tracks=tuple(tracks),
+        bars=tuple(bars),
         frames=footage.frames(video_id),
         log_mel=footage.log_mel(video_id),
     )
 
 
-def named_tracks(name: str, task: Task, blocks: Sequence[tuple[Block, ...]]) -> list[Track]:
+def named_bars(name: str, task: Task, blocks: Sequence[tuple[Block, ...]]) -> list[Bar]:
     """Returns a bar for each track of the task."""
     pairs = zip(task.tracks, blocks, strict=True)
-    return [Track(f"{name}, {track}" if track else name, own) for track, own in pairs]
+    return [Bar(f"{name}, {track}" if track else name, own) for track, own in pairs]
 
 
 def choose_clip(run: HeadRun, split: str) -> int:
@@ -201,6 +201,6 @@ def _timeline(run: HeadRun, split: str, video: str | None, store: Path | str | N
     place = choose_clip(run, split) if video is None else run.place_of(video)
     clip = clip_of({run.name: run}, int(run.number[place]), store)
     tall = 1.2 + 0.9 * (clip.frames is not None) + 0.8 * (clip.log_mel is not None)
-    with figure(8.6, tall + 0.4 * sum(track.lanes for track in clip.tracks)) as fig:
+    with figure(8.6, tall + 0.4 * sum(bar.lanes for bar in clip.bars)) as fig:
         draw_clip(fig, clip)
     return fig, f"{run.video_id[place]} with its labels and predictions"

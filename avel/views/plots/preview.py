@@ -11,7 +11,7 @@ from avel.stores.clips import ClipStore
 from avel.stores.datasets.labels import EventTable, class_segments
 from avel.stores.datasets.sample import Event, Sample
 from avel.views.plots.style import figure, picture_path, save
-from avel.views.plots.timeline import Clip, Track, draw_clip
+from avel.views.plots.timeline import Bar, Clip, draw_clip
 
 MOST_FRAMES = 10
 """Most frames in the picture."""
@@ -31,14 +31,14 @@ def preview(store: ClipStore | Path | str, video_id: str, out: Path | str) -> Pa
     """
     path = picture_path(out)
     clip = staged_clip(store if isinstance(store, ClipStore) else ClipStore.open(store), video_id)
-    with figure(13, 3.5 + 0.5 * len(clip.tracks)) as fig:
+    with figure(13, 3.5 + 0.5 * len(clip.bars)) as fig:
         draw_clip(fig, clip)
     save(fig, path)
     return path
 
 
 def staged_clip(store: ClipStore, video_id: str) -> Clip:
-    """Returns a clip of a store with a track for each event of its samples, MOST_BARS at most.
+    """Returns a clip of a store with a bar for each event of its samples, MOST_BARS at most.
 
     Raises:
         StoreError: the clip is not staged.
@@ -62,21 +62,21 @@ def staged_clip(store: ClipStore, video_id: str) -> Clip:
         title="  ·  ".join([video_id, *filter(None, notes)]),
         segments=segments,
         segment_seconds=seconds,
-        tracks=tuple(_track(sample, event, segments, seconds) for sample, event in events[:MOST_BARS]),
+        bars=tuple(_bar(sample, event, segments, seconds) for sample, event in events[:MOST_BARS]),
         frames=store.frames(video_id, [segment * per_segment + per_segment // 2 for segment in shown]),
         log_mel=patches[:segments],
     )
 
 
-def _track(sample: Sample, event: Event | None, segments: int, segment_seconds: float) -> Track:
+def _bar(sample: Sample, event: Event | None, segments: int, segment_seconds: float) -> Bar:
     """Returns the bar of an event, named as the annotations say; an empty one for a sample without events."""
     split = f" ({sample.split})" if sample.split else ""
     if event is None:
-        return Track(f"{'no event' if sample.events is not None else 'events unknown'}{split}", ())
+        return Bar(f"{'no event' if sample.events is not None else 'events unknown'}{split}", ())
     only = "" if event.modality == "both" else f"{event.modality}, "
     name = f"{event.category}{split}\n{only}{event.onset_seconds:g}-{event.offset_seconds:g} s"
     classes = [(0,) if covered else () for covered in _covers(event, segments, segment_seconds)]
-    return Track(name, track_blocks((event.category,), classes, None, "label"))
+    return Bar(name, track_blocks((event.category,), classes, None, "label"))
 
 
 def _covers(event: Event, segments: int, segment_seconds: float) -> NDArray[np.bool_]:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from avel.heads.tasks.task import Block
 from avel.views.plots.style import BLUE, EMPTY, INK, MUTED, PAPER, VERMILLION, bare
 
-BAR, STRIP, SOUND = 0.42, 1.0, 0.8
-"""Relative heights of a bar of segments, the frames, the spectrogram."""
+LANE, STRIP, SOUND = 0.42, 1.0, 0.8
+"""Relative heights of a lane of a bar, the frames, the spectrogram."""
 WRONG = "#fbe3d6"
 """Fill of wrong segments, under their hatching."""
 LETTERS_A_LINE = 84
@@ -23,8 +23,8 @@ COLOURS = {"label": INK, "right": BLUE, "prediction": BLUE, "wrong": WRONG, "bac
 
 
 @dataclass(frozen=True)
-class Track:
-    """One bar below the spectrogram, of labels or predictions; `Task.blocks` makes its blocks."""
+class Bar:
+    """A bar of segments below the spectrogram, of labels or predictions; `Task.blocks` makes its blocks."""
 
     name: str
     blocks: tuple[Block, ...]
@@ -43,30 +43,30 @@ class Clip:
         segments: T.
         frames: (n, H, W, C) uint8, evenly spaced over the clip, or None.
         log_mel: (T, 96, 64), or None.
-        tracks: labels first, then predictions.
+        bars: labels first, then predictions.
     """
 
     title: str
     segments: int
     segment_seconds: float
-    tracks: tuple[Track, ...]
+    bars: tuple[Bar, ...]
     frames: NDArray[np.uint8] | None = None
     log_mel: NDArray[np.float32] | None = None
 
 
 def draw_clip(fig: Figure | SubFigure, clip: Clip) -> list[Axes]:
-    """Draws frames, spectrogram and a bar for each track, all over the same seconds."""
+    """Draws frames, spectrogram and the bars, all over the same seconds."""
     heights = [STRIP] * (clip.frames is not None) + [SOUND] * (clip.log_mel is not None)
-    count = len(heights) + len(clip.tracks)
-    heights += [BAR * track.lanes for track in clip.tracks]
+    count = len(heights) + len(clip.bars)
+    heights += [LANE * bar.lanes for bar in clip.bars]
     column = fig.subplots(count, 1, sharex=True, height_ratios=heights, squeeze=False)[:, 0]
     rest: list[Axes] = list(column)
     if clip.frames is not None:
         _strip(rest.pop(0), clip.frames, clip.segments * clip.segment_seconds / len(clip.frames))
     if clip.log_mel is not None:
         _sound(rest.pop(0), clip.log_mel, clip.segment_seconds)
-    for axes, track in zip(rest, clip.tracks, strict=True):
-        _bar(axes, track, clip)
+    for axes, bar in zip(rest, clip.bars, strict=True):
+        _bar(axes, bar, clip)
     seconds = clip.segments * clip.segment_seconds
     for axes in column:
         axes.set_xlim(0, seconds)
@@ -77,7 +77,7 @@ def draw_clip(fig: Figure | SubFigure, clip: Clip) -> list[Axes]:
     last.tick_params(bottom=False, labelbottom=True)
     last.set_xlabel("seconds")
     column[0].set_title(clip.title)
-    if any(block.kind in ("right", "wrong") for track in clip.tracks for block in track.blocks):
+    if any(block.kind in ("right", "wrong") for bar in clip.bars for block in bar.blocks):
         legend(column[0])
     return list(column)
 
@@ -111,11 +111,11 @@ def _sound(axes: Axes, log_mel: NDArray[np.float32], segment_seconds: float) -> 
     _name(axes, "log-mel")
 
 
-def _bar(axes: Axes, track: Track, clip: Clip) -> None:
+def _bar(axes: Axes, bar: Bar, clip: Clip) -> None:
     bare(axes)
-    axes.set_ylim(track.lanes, 0)
+    axes.set_ylim(bar.lanes, 0)
     seconds = clip.segments * clip.segment_seconds
-    for block in track.blocks:
+    for block in bar.blocks:
         begin, width = block.first * clip.segment_seconds, (block.end - block.first) * clip.segment_seconds
         wrong = block.kind == "wrong"
         axes.add_patch(
@@ -132,7 +132,7 @@ def _bar(axes: Axes, track: Track, clip: Clip) -> None:
         ink = VERMILLION if wrong else MUTED if block.kind == "background" else PAPER
         middle = (begin + width / 2, block.lane + 0.52)
         _fit(axes, block.text, middle, width, seconds, ink, boxed=wrong)
-    _name(axes, track.name)
+    _name(axes, bar.name)
 
 
 def _fit(

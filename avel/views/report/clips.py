@@ -17,7 +17,7 @@ from avel.views.reading import HeadRun
 from avel.views.report.pictures import link_video, write_pictures
 
 DETAIL_CLIPS, DETAIL_FILES = 32, 150
-"""Least clips in one detail file; most detail files, so that each holds more clips if there are many."""
+"""Fewest clips in a detail file, and most detail files: if there are many clips, each file holds more."""
 BROWSED_RUNS, BROWSED_TRIALS, BROWSED_SEGMENTS = 8, 5, 4_000_000
 """Limits of what the page shows clip by clip: runs, trials of each run, and segments of these together.
 Where there would be more segments, it shows fewer runs and trials. Charts show all."""
@@ -37,7 +37,7 @@ class BrowsedClips:
         first: (C,) the first run that has the sample, and the sample's index in its arrays.
         runs: runs whose predictions are shown, of `trials` trials each at most.
         pictured: videos that are shown with pictures and attention maps.
-        places: run -> (C,) index of each clip in its arrays, -1 where it has none.
+        places: for each of `runs`, (C,) the index of each clip in its arrays, -1 for a clip that it lacks.
     """
 
     samples: NDArray[np.int64]
@@ -62,17 +62,17 @@ def browse(runs: Sequence[HeadRun]) -> BrowsedClips:
     """Collects the clips for which any run has predictions.
 
     Raises:
-        StaleError: the runs belong to different datasets, or have other tasks.
+        StaleError: the runs differ in classes, segments or task, or in the video or labels of a sample.
     """
     first: dict[int, tuple[HeadRun, int]] = {}
     for run in runs:
         if run.task != runs[0].task or run.label.shape[1:] != runs[0].label.shape[1:]:
-            raise _of_two_datasets(runs[0], run, "other classes, segments or task")
+            raise _misfit(runs[0], run, "other classes, segments or task")
         for place, number in enumerate(run.number.tolist()):
             other, at = first.setdefault(number, (run, place))
             same = other.video_id[at] == run.video_id[place]
             if not same or not np.array_equal(other.label[at], run.label[place]):
-                raise _of_two_datasets(other, run, f"sample {number} differs")
+                raise _misfit(other, run, f"sample {number} differs")
     samples = np.array(list(first), np.int64)
     segments = len(samples) * runs[0].label.shape[1]
     shown = tuple(runs[: min(BROWSED_RUNS, max(1, BROWSED_SEGMENTS // segments))])
@@ -90,9 +90,9 @@ def _pictured(run: HeadRun, places: NDArray[np.int64], ids: Sequence[str]) -> fr
     return frozenset(videos[: min(PICTURED_VIDEOS, max(1, PICTURED_SEGMENTS // run.label.shape[1]))])
 
 
-def _of_two_datasets(one: HeadRun, other: HeadRun, why: str) -> StaleError:
+def _misfit(one: HeadRun, other: HeadRun, why: str) -> StaleError:
     paths = f"{one.run.path} and {other.run.path}"
-    return StaleError(f"{paths} are of two datasets: {why}", hint="make a report of each")
+    return StaleError(f"{paths} do not fit one report: {why}", hint="make a report of each")
 
 
 def _places(run: HeadRun, samples: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -144,7 +144,7 @@ def _scores(run: HeadRun, predicted: Labels, places: NDArray[np.int64]) -> list[
 def _write_media(
     videos: list[str], pictured: frozenset[str], footage: Footage, folder: Path, copy_videos: bool
 ) -> tuple[list[int], list[str | None]]:
-    """Writes pictures of the videos; returns the number in their names (0: none), and links to the videos."""
+    """Writes pictures; returns for each video the number in their names, 0 without pictures, and its link."""
     (folder / "media").mkdir()
     media: list[int] = []
     paths: list[str | None] = []

@@ -1,4 +1,4 @@
-"""Replaces the files of an older report, which a list in its folder names; touches no others."""
+"""Replaces the files of an older report and no others; a list in its folder names them."""
 
 import contextlib
 import json

@@ -62,14 +62,14 @@ def report(
     Args:
         runs: run folders; a sweep shows as one run for each of its settings.
         out: a new folder, or one that holds an older report and nothing else; its files are replaced.
-        store: clip store with frames and sound, where it is not the one that the cache names.
+        store: clip store with frames and audio, where it is not the one that the cache names.
         copy_videos: copy the videos beside the page, so that the folder can move; otherwise they are linked.
         tsne: draw t-SNE panels, which takes some seconds for each run.
 
     Raises:
         ConfigError: no runs, or `out` holds a file that no report wrote.
         MissingPathError, StoreError: a run, its cache or its weights are gone or damaged.
-        StaleError: the runs belong to different datasets.
+        StaleError: the runs differ in classes, segments or task, or in a sample.
     """
     if not runs:
         raise ConfigError("no runs to report", hint="avel report RUN... --out DIR")
@@ -133,7 +133,7 @@ def _write(
 
 
 def _left_out(shown: list[HeadRun], browsed: clips.BrowsedClips, without_store: bool) -> list[str]:
-    notes = ["frames, sound and videos are left out: the clip store is not there"] if without_store else []
+    notes = ["frames, audio and videos are left out: the clip store is not there"] if without_store else []
     if len(shown) > len(browsed.runs):
         notes.append(f"the clip browser shows the first {len(browsed.runs)} of {len(shown)} runs")
     if any(len(run.trials) > browsed.trials for run in browsed.runs):

@@ -16,7 +16,7 @@ from avel.stores.runs import Run
 from avel.views.plots.charts import draw_confusion, draw_sweep
 from avel.views.plots.plot import clip_of, demo_picture, most_frequent, plot
 from avel.views.plots.style import figure, save
-from avel.views.plots.timeline import Clip, Track, draw_clip
+from avel.views.plots.timeline import Bar, Clip, draw_clip
 from avel.views.reading import read_run
 from avel.views.series import Sweep, SweepLine, curves_of
 from tests.views.made import CATEGORIES, HOSTILE, Made
@@ -84,9 +84,7 @@ def test_timeline_shows_the_labels_and_predictions_of_the_sample(made: Made) -> 
     own = [line for line in lines if line["sample"] == run.number[2] and line["trial"] == "seed=0"]
     own.sort(key=lambda line: line["segment"])
     names = [*CATEGORIES, "bg"]
-    shown = [
-        [block.text for block in track.blocks for _ in range(block.first, block.end)] for track in clip.tracks
-    ]
+    shown = [[block.text for block in bar.blocks for _ in range(block.first, block.end)] for bar in clip.bars]
     assert shown[0] == [names[line["label"]] for line in own]
     assert shown[1] == [names[line["prediction"]] for line in own]
     assert clip.frames is not None
@@ -163,12 +161,12 @@ def test_classes_in_colour_are_the_frequent_ones_without_background() -> None:
 
 def test_events_of_the_same_seconds_lie_below_each_other() -> None:
     audio = Block(0, 2, "right", "bark"), Block(1, 3, "wrong", "bell", 1)
-    tracks = Track("mlp, audio", audio), Track("mlp, visual", (Block(0, 4, "background", "bg"),))
-    with figure(6, 3) as drawn:
-        bars = draw_clip(drawn, Clip("clip", 4, 1.0, tracks))
-    assert [bar.get_ylabel() for bar in bars] == ["mlp, audio", "mlp, visual"]
-    assert [bar.get_ylim() for bar in bars] == [(2, 0), (1, 0)]
-    corners = [[patch.get_xy() for patch in bar.patches] for bar in bars]
+    bars = Bar("mlp, audio", audio), Bar("mlp, visual", (Block(0, 4, "background", "bg"),))
+    with figure(6, 3) as fig:
+        drawn = draw_clip(fig, Clip("clip", 4, 1.0, bars))
+    assert [axes.get_ylabel() for axes in drawn] == ["mlp, audio", "mlp, visual"]
+    assert [axes.get_ylim() for axes in drawn] == [(2, 0), (1, 0)]
+    corners = [[patch.get_xy() for patch in axes.patches] for axes in drawn]
     assert corners == [[(0, 0.06), (1, 1.06)], [(0, 0.06)]]
-    first, second = (bar.get_position().height for bar in bars)
+    first, second = (axes.get_position().height for axes in drawn)
     assert first == pytest.approx(2 * second)

@@ -42,7 +42,7 @@ def test_frames_patches_and_labels_stand_at_their_times(store: ClipStore) -> Non
     clip = staged_clip(store, "-$x_1$")
     assert np.array_equal(clip.frames, store.frames("-$x_1$", [2, 6, 10]))
     assert np.array_equal(clip.log_mel, store.log_mel("-$x_1$"))
-    assert {track.name: track.blocks for track in clip.tracks} == {
+    assert {bar.name: bar.blocks for bar in clip.bars} == {
         "Dog & cat\n0-1 s": (Block(0, 1, "label", "Dog & cat"), Block(1, 3, "background", "bg")),
         "Male, speech\n1-3 s": (Block(0, 1, "background", "bg"), Block(1, 3, "label", "Male, speech")),
     }
@@ -77,7 +77,7 @@ def test_the_title_says_what_is_padded_and_mute(store: ClipStore) -> None:
     assert clip.title.startswith("mute  ·  1.0")
     assert "s padded" in clip.title
     assert clip.title.endswith("no audio in the file  ·  no labels")
-    assert not clip.tracks
+    assert not clip.bars
 
 
 def test_a_clip_with_a_length_of_its_own_ends_where_it_does(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_of_hundreds_of_events_the_first_are_drawn(tmp_path: Path) -> None:
     store = tmp_path / "s.zarr"
     extract(tmp_path, store, SMALL, annotations=tmp_path / "events.csv", workers=1)
     clip = staged_clip(ClipStore.open(store), "busy")
-    assert [track.name for track in clip.tracks] == [f"Bark{k}\n{k % 2}-2 s" for k in range(40)]
+    assert [bar.name for bar in clip.bars] == [f"Bark{k}\n{k % 2}-2 s" for k in range(40)]
     assert clip.title.endswith("the first 40 of 700 events")
     picture = matplotlib.image.imread(preview(store, "busy", tmp_path / "busy.png"))
     assert picture.shape[0] < 2**16

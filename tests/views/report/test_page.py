@@ -382,7 +382,7 @@ def test_runs_of_other_classes_or_segments_have_no_page_in_common(
     for name, change in (("a", {}), ("b", changed)):
         cache = synthetic.write_cache(tmp_path / f"{name}.h5", samples=sizes[name], **change)
         train_head(cache, tmp_path / name, head="mlp", epochs=1, device="cpu")
-    with pytest.raises(StaleError, match="two datasets: other classes, segments or task"):
+    with pytest.raises(StaleError, match="do not fit one report: other classes, segments or task"):
         report([tmp_path / "a", tmp_path / "b"], tmp_path / "page", tsne=False)
 
 
@@ -390,7 +390,7 @@ def test_a_failed_report_leaves_nothing(made: Made, tmp_path: Path) -> None:
     cache = tmp_path / "features.h5"
     write_cache(cache, ("a", "b", "c", "d"), 12, {})
     others = write_runs(cache, tmp_path / "runs")
-    with pytest.raises(StaleError, match="two datasets"):
+    with pytest.raises(StaleError, match="do not fit one report"):
         report([made.runs[0], others[0]], tmp_path / "page", tsne=False)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["features.h5", "runs"]
 

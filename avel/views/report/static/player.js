@@ -47,7 +47,7 @@ function openClip(clip, segment = 0) {
 function videoBox(clip) {
   const [media, source] = [ofVideo("media", clip), ofVideo("path", clip)];
   player.video = null;
-  if (!source) return h("p", { class: "note" }, `The video is not there${media ? "; frames and sound are the staged ones" : ""}.`);
+  if (!source) return h("p", { class: "note" }, `The video is not there${media ? "; frames and audio are the staged ones" : ""}.`);
   const missing = h("p", { class: "note", hidden: true }, "This browser cannot play the video, or it was moved.");
   const fail = () => {
     player.video = null;
