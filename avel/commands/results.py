@@ -108,7 +108,10 @@ def evaluate(
         config = resolve(TrainConfig, "train-head", options=settings)
         found, then = avel.evaluate_checkpoint(run, cache, config, **options), ""
     elif settings:
-        raise ConfigError("--set and --config need --cache", hint="leave them out: a run has its settings")
+        raise ConfigError(
+            f"{', '.join(settings)}: --set and --config need --cache",
+            hint="leave them out: a run has its settings",
+        )
     else:
         found = avel.evaluate(run, **options)
         then = after_training(run) + ("" if in_full else ", or --all for every figure")

@@ -141,7 +141,7 @@ def test_the_command_evaluates_a_file(
     assert run(cli, [*words, "--split", "val"]) == DONE
     assert "val accuracy" in capsys.readouterr().out
     assert run(cli, ["evaluate", file, "--set", "head=psp"]) == USAGE
-    assert "--set and --config need --cache" in capsys.readouterr().err
+    assert ": --set and --config need --cache" in capsys.readouterr().err
     for name in ("split", "file", "config"):  # arguments of `evaluate_checkpoint`
         assert run(cli, [*words, "--set", f"{name}=val"]) == USAGE
         assert f"no setting named {name!r}" in capsys.readouterr().err
