@@ -350,6 +350,7 @@ def code_digest(head: type[Head]) -> str:
 
 
 def _derived(kind: type) -> list[type]:
+    """Lists the classes derived from a class, directly or through others."""
     direct: list[type] = kind.__subclasses__()
     return direct + [each for derived in direct for each in _derived(derived)]
 

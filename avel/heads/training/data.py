@@ -212,12 +212,12 @@ def choose_inputs(cache: FeatureCache, config: TrainConfig) -> str:
 
     Raises:
         TrainingError: the cache holds none of them, or the head cannot read what was asked for.
-        ConfigError: features are named beside `inputs` that leave nothing to name.
+        ConfigError: features are named, although `inputs` already says what to read.
         StoreError: features that are named cannot be joined.
     """
     head, name = head_class(config), config.head.name
     named = [features for features in (config.audio, config.visual) if features]
-    # `inputs` may say what the other modality is read as, but only one that is not fine-tuned
+    # with one modality named, `inputs` says what the other reads; fine-tuning takes no names
     if config.inputs != "auto" and len(named) > (0 if config.inputs == FINE_TUNED else 1):
         raise ConfigError(
             f"cannot take inputs={config.inputs!r} and features {' and '.join(map(repr, named))} together",
